@@ -1,0 +1,1 @@
+"""Fixed binary records as typed classes, and the checksums that on-disk formats use."""

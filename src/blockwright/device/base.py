@@ -1,0 +1,353 @@
+"""The one abstraction: a fixed-size, addressable run of bytes.
+
+``BlockDevice`` is a sandwich. Its public methods are final: they check range, state and capability and then call
+one primitive. Implementers override primitives (``_read_into`` and the like), and only ``_read_into`` is required.
+
+Knows: the contract. Refuses to know: where bytes live.
+"""
+
+from __future__ import annotations
+
+import threading
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Self, final
+
+from blockwright.codec.record import Buffer
+from blockwright.device.extent import DATA, Extent, clip, merge
+from blockwright.errors import Closed, Misaligned, NotSupported, OutOfRange, ReadOnly
+from blockwright.units import KiB, MiB
+
+_ZEROS = memoryview(bytes(MiB))
+EXTENTS_SLICE = 1 << 32
+"""Bytes that one call of ``_extents`` is asked for, so that a lazy walk stays lazy."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traits:
+    """What a device can do. Data, not types, so that wrappers can intersect capabilities.
+
+    ``writable``: takes ``write`` and ``zero``. ``discard``: ``discard`` gives space back. ``fast_zero``: ``zero`` is
+    faster than writing zeros. ``fua``: a ``durable`` write costs less than a write and a flush.
+    ``parallelism``: calls in flight that help; 1 means that the caller must serialise.
+    Blocks are in bytes and powers of two: every offset and length must be a multiple of ``minimum_block``;
+    ``preferred_block`` avoids read-modify-write; ``maximum_block`` is the longest single read or write.
+    """
+
+    writable: bool = False
+    discard: bool = False
+    fast_zero: bool = False
+    fua: bool = False
+    parallelism: int = 1
+    minimum_block: int = 1
+    preferred_block: int = 4 * KiB
+    maximum_block: int = 1 << 62
+
+
+class FileRun(NamedTuple):
+    """``length`` bytes of a device lie in the open file ``fd`` from ``offset`` on."""
+
+    fd: int
+    offset: int
+    length: int
+
+
+_FINAL: set[str] = set()
+"""The public names that no subclass may override."""
+
+Backing = AbstractContextManager[Sequence[FileRun] | None]
+
+
+class BlockDevice(ABC):
+    """A fixed-size run of bytes. Thread-safe as far as ``traits.parallelism`` says.
+
+    Offsets and lengths are in bytes. No cursor and no short transfers: a call does all or raises.
+    Public methods are final; ``__init_subclass__`` refuses a subclass that overrides one.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            if name in _FINAL:
+                raise TypeError(f"{cls.__name__}.{name}: is final; override _{name} instead")
+
+    def __init__(self, size: int, traits: Traits) -> None:
+        """Set the size in bytes and the capabilities; subclasses call this before any other use."""
+        self._size = size
+        self._traits = traits
+        self._closed = False
+        self._calls: deque[None] = deque()
+        self._idle = threading.Event()
+        self._close_lock = threading.Lock()
+
+    # -- public and final ------------------------------------------------------------------------------------
+
+    @property
+    @final
+    def size(self) -> int:
+        """The size in bytes."""
+        return self._size
+
+    @property
+    @final
+    def traits(self) -> Traits:
+        """The capabilities, which do not change while the device is open."""
+        return self._traits
+
+    @property
+    @final
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
+    @final
+    def read_into(self, offset: int, *buffers: Buffer) -> None:
+        """Fill every buffer, one behind the other, with the bytes from ``offset`` on, or raise.
+
+        Raises OutOfRange, Misaligned, Closed; FormatError or OSError from where the bytes live. After a failure
+        the buffers hold anything.
+        """
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        self._check(offset, sum(map(len, views)))
+        self._enter()
+        try:
+            self._read_into(offset, views)
+        finally:
+            self._leave()
+
+    @final
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``offset`` on; ``read_into`` is faster for large ranges."""
+        self._check(offset, length)
+        buffer = bytearray(length)
+        self._enter()
+        try:
+            self._read_into(offset, [memoryview(buffer)])
+        finally:
+            self._leave()
+        return bytes(buffer)
+
+    @final
+    def write(self, offset: int, *buffers: Buffer, durable: bool = False) -> None:
+        """Put the buffers, one behind the other, at ``offset``, or raise.
+
+        With ``durable`` the bytes survive a power cut when the call returns. After a failure the range is
+        unspecified and every byte outside it is untouched. Raises ReadOnly, OutOfRange, Misaligned, Closed.
+        """
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        self._check_write(offset, sum(map(len, views)))
+        self._enter()
+        try:
+            self._write(offset, views, durable=durable)
+        finally:
+            self._leave()
+
+    @final
+    def zero(
+        self,
+        offset: int,
+        length: int,
+        *,
+        may_unmap: bool = True,
+        fast_only: bool = False,
+        durable: bool = False,
+    ) -> None:
+        """Make the range read back as zeros.
+
+        ``may_unmap`` allows a hole. ``fast_only`` raises NotSupported at once, with nothing changed, where this
+        would not be faster than writing. Raises as ``write`` does.
+        """
+        self._check_write(offset, length)
+        if fast_only and not self._traits.fast_zero:
+            raise NotSupported("zero: no faster way than writing zeros")
+        self._enter()
+        try:
+            self._zero(offset, length, may_unmap=may_unmap, fast_only=fast_only, durable=durable)
+        finally:
+            self._leave()
+
+    @final
+    def discard(self, offset: int, length: int, *, durable: bool = False) -> None:
+        """Say that the range is not needed; its content is unspecified afterwards. May do nothing."""
+        self._check_write(offset, length)
+        self._enter()
+        try:
+            self._discard(offset, length, durable=durable)
+        finally:
+            self._leave()
+
+    @final
+    def flush(self) -> None:
+        """Make durable all that was written before the call."""
+        self._enter()
+        try:
+            self._flush()
+        finally:
+            self._leave()
+
+    @final
+    def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
+        """Yield the extents of the range: lazy, ascending, contiguous, with equal neighbours merged.
+
+        They cover [offset, offset + length) exactly. DATA is always a legal answer; ZERO is never wrong.
+        A range written to during the walk may be told as it was before or after.
+        """
+        length = self._size - offset if length is None else length
+        self._check(offset, length)
+        return merge(self._walk_extents(offset, offset + length))
+
+    @final
+    def prefetch(self, offset: int, length: int) -> None:
+        """Hint that the range will be read soon; returns without waiting for it."""
+        self._check(offset, length)
+        self._enter()
+        try:
+            self._prefetch(offset, length)
+        finally:
+            self._leave()
+
+    @final
+    def backing(self, offset: int, length: int) -> Backing:
+        """Return a context manager over the file runs that hold the range, in order, or over None.
+
+        Inside it the runs stay valid, and reading them gives what ``read_into`` gives: the kernel may move the
+        bytes. A device that observes, computes, delays or holds newer data answers None.
+        """
+        self._check(offset, length)
+        return self._backing(offset, length)
+
+    @final
+    def close(self) -> None:
+        """Wait for the calls in flight and free what the device holds. Idempotent; does not flush."""
+        with self._close_lock:
+            if self._closed:
+                return
+            self._closed = True
+            while self._calls:
+                self._idle.wait(1.0)
+                self._idle.clear()
+            self._close()
+
+    @final
+    def __enter__(self) -> Self:
+        return self
+
+    @final
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    # -- primitives ------------------------------------------------------------------------------------------
+    # Ranges are checked, not empty unless a caller asked for nothing, and the device is open.
+
+    @abstractmethod
+    def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        """Fill the buffers, which are writable byte views."""
+
+    def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
+        """Write the buffers, which are borrowed for the call. Required where ``traits.writable``."""
+        raise ReadOnly("write: the device takes no writes")
+
+    def _zero(self, offset: int, length: int, *, may_unmap: bool, fast_only: bool, durable: bool) -> None:
+        """Write zeros, 1 MiB at a time: the slow answer that is always right."""
+        while length > 0:
+            part = min(length, len(_ZEROS))
+            self._write(offset, [_ZEROS[:part]], durable=durable)
+            offset += part
+            length -= part
+
+    def _discard(self, offset: int, length: int, *, durable: bool) -> None:
+        """Do nothing, which is allowed."""
+
+    def _flush(self) -> None:
+        """Do nothing: for devices that keep nothing back."""
+
+    def _extents(self, offset: int, length: int) -> Iterable[Extent]:
+        """Say DATA. Overriders may answer beyond the range; what lies outside is cut off."""
+        return (Extent(offset, length, DATA),)
+
+    def _prefetch(self, offset: int, length: int) -> None:
+        """Do nothing."""
+
+    def _backing(self, offset: int, length: int) -> Backing:
+        """Answer that no file holds the bytes."""
+        return nullcontext(None)
+
+    def _close(self) -> None:
+        """Free nothing."""
+
+    # -- checks ----------------------------------------------------------------------------------------------
+
+    def _check(self, offset: int, length: int) -> None:
+        if offset < 0 or length < 0 or offset + length > self._size:
+            raise OutOfRange(f"range: expected to lie in {self._size} bytes, found {length} bytes at {offset}")
+        traits = self._traits
+        if (offset | length) & (traits.minimum_block - 1):
+            raise Misaligned(
+                f"range: expected multiples of {traits.minimum_block} bytes, found {length} bytes at {offset}"
+            )
+
+    def _check_write(self, offset: int, length: int) -> None:
+        if not self._traits.writable:
+            raise ReadOnly("write: the device is read-only")
+        self._check(offset, length)
+
+    # A deque's append and pop are atomic, and cheaper than a lock. A call announces itself before it looks at
+    # ``_closed``, and ``close`` sets that before it looks for calls, so one of the two always sees the other.
+
+    def _enter(self) -> None:
+        self._calls.append(None)
+        if self._closed:
+            self._leave()
+            raise Closed("device: is closed")
+
+    def _leave(self) -> None:
+        self._calls.pop()
+        if self._closed:
+            self._idle.set()
+
+    def _walk_extents(self, offset: int, end: int) -> Iterator[Extent]:
+        while offset < end:
+            part_end = min(end, offset + EXTENTS_SLICE)
+            self._enter()
+            try:
+                found = list(clip(self._extents(offset, part_end - offset), offset, part_end))
+            finally:
+                self._leave()
+            yield from found
+            offset = part_end
+
+
+def _final_names(cls: type) -> set[str]:
+    members = {name: getattr(value, "fget", value) for name, value in vars(cls).items()}
+    return {name for name, value in members.items() if getattr(value, "__final__", False)}
+
+
+_FINAL.update(_final_names(BlockDevice))
+
+
+class ResizableDevice(BlockDevice):
+    """A device that can grow and shrink. Only what really can is one; format writers ask for it by type."""
+
+    @final
+    def resize(self, size: int) -> None:
+        """Set the size in bytes; what is added reads as zeros. Raises ReadOnly, OutOfRange, Closed."""
+        if not self._traits.writable:
+            raise ReadOnly("resize: the device is read-only")
+        if size < 0:
+            raise OutOfRange(f"resize: expected a size of at least 0 bytes, found {size}")
+        self._enter()
+        try:
+            self._resize(size)
+            self._size = size
+        finally:
+            self._leave()
+
+    @abstractmethod
+    def _resize(self, size: int) -> None:
+        """Set the size where the bytes live."""
+
+
+_FINAL.update(_final_names(ResizableDevice))

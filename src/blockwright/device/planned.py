@@ -1,0 +1,181 @@
+"""A plan becomes a device: an ascending table of segments, read through it.
+
+A segment is a run of the device whose bytes are known before any is written: literal bytes, or a source that
+fills them in when they are read (a file's content, a structure computed on reading). What lies between segments
+reads as zeros and is a hole, so a plan's memory follows what is used, not the size of the disk.
+
+Knows: positions. Refuses to know: which file system or table made the plan, and what a source stands for.
+"""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+from typing import Protocol, runtime_checkable
+
+from blockwright.device.base import Backing, BlockDevice, Traits
+from blockwright.device.extent import DATA, HOLE, ZERO, Extent
+from blockwright.units import KiB, MiB, align_down, align_up
+
+_ZEROS = memoryview(bytes(MiB))
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Anything that can fill a buffer with the bytes at an offset of its own, from several threads at once."""
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> None:
+        """Fill all of ``buffer`` with the bytes from ``offset`` on, or raise."""
+
+
+@runtime_checkable
+class BackedSource(Source, Protocol):
+    """A source whose bytes lie in files that the kernel can read by itself."""
+
+    def backing(self, offset: int, length: int, /) -> Backing:
+        """Answer as ``BlockDevice.backing`` does."""
+
+
+class SegmentTable:
+    """Ascending segments that do not overlap, in four parallel columns.
+
+    ``add`` takes them in any order; ``freeze`` sorts once and checks. Offsets and lengths in bytes.
+    """
+
+    __slots__ = ("_sorted", "lengths", "source_offsets", "sources", "starts")
+
+    def __init__(self) -> None:
+        self.starts = array("Q")
+        self.lengths = array("Q")
+        self.sources: list[bytes | Source] = []
+        self.source_offsets = array("Q")
+        self._sorted = True
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def add(self, offset: int, length: int, source: bytes | Source, source_offset: int = 0) -> None:
+        """Say that ``length`` bytes at ``offset`` are those of ``source`` from ``source_offset`` on."""
+        if not length:
+            return
+        if self._sorted and self.starts and offset < self.starts[-1] + self.lengths[-1]:
+            self._sorted = False
+        self.starts.append(offset)
+        self.lengths.append(length)
+        self.sources.append(source)
+        self.source_offsets.append(source_offset)
+
+    def add_bytes(self, offset: int, data: bytes) -> None:
+        """Say that ``data`` lies at ``offset``."""
+        self.add(offset, len(data), data)
+
+    def freeze(self) -> None:
+        """Sort by offset. Overlap is a bug of the planner, and is asserted against."""
+        if not self._sorted:
+            order = sorted(range(len(self.starts)), key=self.starts.__getitem__)
+            self.starts = array("Q", [self.starts[i] for i in order])
+            self.lengths = array("Q", [self.lengths[i] for i in order])
+            self.sources = [self.sources[i] for i in order]
+            self.source_offsets = array("Q", [self.source_offsets[i] for i in order])
+            self._sorted = True
+        end = 0
+        for start, length in zip(self.starts, self.lengths, strict=True):
+            assert start >= end, f"planner bug: segment at {start} overlaps the one that ends at {end}"
+            end = start + length
+
+    @property
+    def end(self) -> int:
+        """The first byte behind the last segment of a frozen table."""
+        return self.starts[-1] + self.lengths[-1] if self.starts else 0
+
+
+class PlannedDevice(BlockDevice):
+    """Reads as the plan says: a read-only device of ``size`` bytes over a frozen ``SegmentTable``.
+
+    ``extents`` are told in multiples of ``granularity`` bytes (a block), so that the tail of each file's last
+    block does not become an extent of its own.
+    """
+
+    def __init__(self, size: int, table: SegmentTable, *, granularity: int = 4 * KiB) -> None:
+        super().__init__(size, Traits(parallelism=8, preferred_block=granularity))
+        table.freeze()
+        assert table.end <= size, f"planner bug: segments end at {table.end}, past the size {size}"
+        self._table = table
+        self._granularity = granularity
+
+    def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
+        for buffer in buffers:
+            self._fill(offset, buffer)
+            offset += len(buffer)
+
+    def _fill(self, offset: int, buffer: memoryview) -> None:
+        table = self._table
+        starts, lengths, sources, source_offsets = (
+            table.starts,
+            table.lengths,
+            table.sources,
+            table.source_offsets,
+        )
+        index = max(0, bisect_right(starts, offset) - 1)
+        position, end, count = offset, offset + len(buffer), len(starts)
+        while position < end and index < count:
+            start = starts[index]
+            if start >= end:
+                break
+            stop = start + lengths[index]
+            if stop > position:
+                if start > position:
+                    _clear(buffer[position - offset : start - offset])
+                    position = start
+                stop = min(stop, end)
+                source, within = sources[index], source_offsets[index] + position - start
+                if type(source) is bytes:
+                    buffer[position - offset : stop - offset] = source[within : within + stop - position]
+                else:
+                    source.read_into(within, buffer[position - offset : stop - offset])  # type: ignore[union-attr]  # not bytes
+                position = stop
+            index += 1
+        if position < end:
+            _clear(buffer[position - offset :])
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Yield DATA for blocks that a segment touches and a hole for the rest."""
+        table, grain = self._table, self._granularity
+        end, position = offset + length, offset
+        index = max(0, bisect_right(table.starts, align_down(offset, grain)) - 1)
+        while position < end and index < len(table):
+            start = align_down(table.starts[index], grain)
+            stop = min(align_up(table.starts[index] + table.lengths[index], grain), self._size)
+            index += 1
+            if stop <= position:
+                continue
+            if start > position:
+                yield Extent(position, start - position, HOLE | ZERO)
+                position = start
+            yield Extent(position, stop - position, DATA)
+            position = stop
+        if position < end:
+            yield Extent(position, end - position, HOLE | ZERO)
+
+    def _backing(self, offset: int, length: int) -> Backing:
+        """Answer for a range within one segment whose source is backed by files."""
+        table = self._table
+        index = bisect_right(table.starts, offset) - 1
+        if length and index >= 0 and offset + length <= table.starts[index] + table.lengths[index]:
+            source = table.sources[index]
+            if isinstance(source, BackedSource):
+                return source.backing(table.source_offsets[index] + offset - table.starts[index], length)
+        return nullcontext(None)
+
+
+def _clear(view: memoryview) -> None:
+    """Fill the view with zeros."""
+    length = len(view)
+    if length <= len(_ZEROS):
+        view[:] = _ZEROS[:length]
+        return
+    for position in range(0, length, len(_ZEROS)):
+        part = view[position : position + len(_ZEROS)]
+        part[:] = _ZEROS[: len(part)]

@@ -1,0 +1,178 @@
+"""Every exception that blockwright raises, and what each one means to the command and to NBD.
+
+Knows: the classes, their exit codes and their NBD error numbers.
+Refuses to know: who raises them. A plain ``OSError`` from the host passes through untouched.
+
+A message reads ``thing: what is wrong: expected X, found Y (byte N; spec section)``, lower-case.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import ClassVar
+
+
+class BlockwrightError(Exception):
+    """The base of all errors of this package.
+
+    ``exit_code`` is what the command exits with: 1 failed, 2 usage, 3 a check found damage,
+    4 missing privilege or kernel support, 5 not found. ``nbd_errno`` is what an NBD client is told.
+    """
+
+    exit_code: ClassVar[int] = 1
+    nbd_errno: ClassVar[int] = errno.EIO
+
+
+class UsageError(BlockwrightError, ValueError):
+    """The caller broke a documented rule; nothing was changed."""
+
+    exit_code = 2
+    nbd_errno = errno.EINVAL
+
+
+class OutOfRange(UsageError):
+    """The range does not lie within the device."""
+
+
+class ReadOnly(UsageError):
+    """The device, or what it stands on, takes no writes."""
+
+    nbd_errno = errno.EPERM
+
+
+class Closed(UsageError):
+    """The object was closed before the call."""
+
+    nbd_errno = errno.ESHUTDOWN
+
+
+class Misaligned(UsageError):
+    """Offset or length is no multiple of the device's minimum block."""
+
+
+class NotSupported(UsageError):
+    """The device cannot do this, or not faster than writing; nothing was changed."""
+
+    nbd_errno = errno.ENOTSUP
+
+
+class InUse(UsageError):
+    """Somebody else holds what was to be opened; the message names the holder."""
+
+    exit_code = 1
+    nbd_errno = errno.EBUSY
+
+
+class NotFound(BlockwrightError):
+    """What was named does not exist: a path within a file system, a partition, an object."""
+
+    exit_code = 5
+    nbd_errno = errno.ENOENT
+
+
+class NoSpace(BlockwrightError):
+    """The content does not fit the size that was asked for; the message names both."""
+
+    nbd_errno = errno.ENOSPC
+
+
+class FormatError(BlockwrightError):
+    """Input bytes are not what they claim to be.
+
+    ``source`` names the input, ``offset`` is the byte within it, ``spec`` the rule it breaks;
+    each is None where it is not known.
+    """
+
+    def __init__(
+        self, message: str, *, source: str | None = None, offset: int | None = None, spec: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.source = source
+        self.offset = offset
+        self.spec = spec
+
+    def __str__(self) -> str:
+        text = str(self.args[0])
+        if self.source is not None:
+            text = f"{self.source}: {text}"
+        where = [] if self.offset is None else [f"byte {self.offset}"]
+        if self.spec is not None:
+            where.append(self.spec)
+        return f"{text} ({'; '.join(where)})" if where else text
+
+
+class NotThisFormat(FormatError):
+    """The input carries no sign of the format that was asked for."""
+
+
+class Corrupt(FormatError):
+    """The input is of the format, and breaks its rules."""
+
+
+class Unsupported(FormatError):
+    """The input is sound and uses something that is refused by name."""
+
+    nbd_errno = errno.ENOTSUP
+
+
+class LimitExceeded(FormatError):
+    """A count or length in the input is over a named limit of ours."""
+
+
+class ProtocolError(BlockwrightError):
+    """A rule of a protocol was broken."""
+
+
+class LocalProtocolError(ProtocolError):
+    """Our side asked for what the protocol forbids."""
+
+
+class RemoteProtocolError(ProtocolError):
+    """The peer broke the protocol."""
+
+
+class IntegrityError(BlockwrightError):
+    """Two values that must agree do not; the message names both values and both sources."""
+
+
+class SourceChanged(IntegrityError):
+    """A file changed, vanished or could not be read between planning and copying."""
+
+
+class StoreError(BlockwrightError):
+    """Object storage failed. ``permanent`` says whether trying again is pointless."""
+
+    def __init__(self, message: str, *, permanent: bool = True) -> None:
+        super().__init__(message)
+        self.permanent = permanent
+
+
+class ObjectNotFound(StoreError, NotFound):
+    """The bucket holds no such object."""
+
+    exit_code = 5
+
+
+class PreconditionFailed(StoreError):
+    """A conditional put or get met another version."""
+
+
+class Throttled(StoreError):
+    """The store asked for fewer requests; not permanent."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, permanent=False)
+
+
+class KernelError(BlockwrightError, OSError):
+    """The kernel refused an operation on a device; the message says what to do where that is certain."""
+
+    exit_code = 4
+
+    def __init__(self, operation: str, device: str, number: int, message: str) -> None:
+        super().__init__(number, message)
+        self.operation = operation
+        self.device = device
+
+    def __str__(self) -> str:
+        return f"{self.device}: {self.operation}: {self.args[1]}"

@@ -1,0 +1,1 @@
+"""File systems: each has layout, plan, device, read and check under the same names."""
