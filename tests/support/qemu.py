@@ -1,0 +1,117 @@
+"""Boots a disk in QEMU, without hardware help, and reads its serial console; knows nothing of what is on the disk."""
+
+import os
+import selectors
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Literal
+
+from tests.support.tools import package_file, tool
+
+Firmware = Literal["ovmf", "seabios"]
+Interface = Literal["nvme", "ide", "virtio"]
+
+MAX_CONSOLE = 16 << 20
+"""Bytes of console after which a guest counts as run wild."""
+
+_DRIVES: dict[Interface, list[str]] = {
+    "nvme": ["-device", "nvme,drive=disk,serial=blockwright"],
+    "ide": ["-device", "ide-hd,drive=disk"],
+    "virtio": ["-device", "virtio-blk-pci,drive=disk"],
+}
+
+
+class BootError(AssertionError):
+    """The disk did not get as far as it should; the message holds the console."""
+
+
+def boot_disk(
+    path: str | os.PathLike[str],
+    *,
+    firmware: Firmware = "ovmf",
+    expect: bytes,
+    timeout: float = 180,
+    memory: int = 256,
+    interface: Interface = "nvme",
+    image_format: str = "raw",
+    sector_size: int = 512,
+) -> str:
+    """The serial console of a guest started from the disk at `path`, up to and with `expect`.
+
+    The disk is not changed: what the guest writes is dropped. `memory` is in MiB, `timeout` in seconds.
+    Debian's cloud kernel has NVMe built in, and virtio and IDE only as modules. Raises BootError when `expect` does
+    not come before the guest powers off, QEMU ends or the time is over. Ends the one process it started.
+    """
+    command = [
+        tool("qemu-system-x86_64"),
+        *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-nic", "none"),
+        *("-accel", "tcg", "-cpu", "max", "-smp", "1", "-m", str(memory)),
+        *("-serial", "stdio", "-monitor", "none"),
+        *("-drive", f"if=none,id=disk,file.filename={_option(path)},format={image_format},snapshot=on"),
+        *_drive(interface, sector_size),
+    ]
+    if firmware == "ovmf":
+        command += ["-bios", str(package_file("/usr/share/ovmf/OVMF.fd", package="ovmf"))]
+    with tempfile.TemporaryDirectory(prefix="qemu-") as scratch:
+        return _console(command, Path(scratch), expect, timeout)
+
+
+def _option(path: str | os.PathLike[str]) -> str:
+    """The path as a value in QEMU's option syntax, where a comma is written twice."""
+    return os.path.abspath(path).replace(",", ",,")
+
+
+def _drive(interface: Interface, sector_size: int) -> list[str]:
+    option, value = _DRIVES[interface]
+    if sector_size != 512:
+        value += f",logical_block_size={sector_size},physical_block_size={sector_size}"
+    return [option, value]
+
+
+def _console(command: list[str], scratch: Path, expect: bytes, timeout: float) -> str:
+    errors = scratch / "stderr"
+    with errors.open("wb") as stderr:
+        guest = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env={**os.environ, "TMPDIR": str(scratch)},
+        )
+    try:
+        text, ended = _read_until(guest, expect, time.monotonic() + timeout)
+    finally:
+        if guest.poll() is None:
+            guest.send_signal(signal.SIGKILL)
+        guest.wait()
+        assert guest.stdout is not None
+        guest.stdout.close()
+    console = bytes(text).decode("utf-8", "backslashreplace")
+    if expect in text:
+        return console
+    how = f"ended with {guest.returncode}" if ended else f"was stopped after {timeout:g} s"
+    said = errors.read_text(errors="backslashreplace").strip()
+    raise BootError(f"the guest {how} without printing {expect!r}\n{said}\n--- console\n{console[-8000:]}")
+
+
+def _read_until(guest: subprocess.Popen[bytes], expect: bytes, deadline: float) -> tuple[bytearray, bool]:
+    """What the guest printed until `expect`, its end or the deadline, and whether it ended."""
+    assert guest.stdout is not None
+    text = bytearray()
+    with selectors.DefaultSelector() as selector:
+        selector.register(guest.stdout, selectors.EVENT_READ)
+        while (left := deadline - time.monotonic()) > 0 and len(text) < MAX_CONSOLE:
+            if not selector.select(left):
+                break
+            data = os.read(guest.stdout.fileno(), 65536)
+            if not data:
+                guest.wait(timeout=max(left, 1))
+                return text, True
+            start = max(0, len(text) - len(expect))
+            text += data
+            if text.find(expect, start) >= 0:
+                break
+    return text, False
