@@ -1,6 +1,6 @@
 """Fixed binary records as typed classes: each field states its byte offset, as the specification does.
 
-    class Header(Record, size=16, order="<"):
+    class Header(Record, size=16, byte_order="<"):
         magic: int = u32(0x0)
         name: bytes = raw(0x4, 8)
 
@@ -54,13 +54,13 @@ def raw(offset: int, width: int) -> Any:
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(u8, u16, u32, u64, raw))
 class Record:
-    """The base of all records. A subclass gives ``size`` in bytes and ``order`` (``<`` or ``>``)."""
+    """The base of all records. A subclass gives ``size`` in bytes and ``byte_order`` (``<`` or ``>``)."""
 
     SIZE: ClassVar[int]
     FIELDS: ClassVar[dict[str, Field]]
     _struct: ClassVar[struct.Struct]
 
-    def __init_subclass__(cls, *, size: int, order: str = "<", **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, size: int, byte_order: str = "<", **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         fields = {name: value for name, value in vars(cls).items() if isinstance(value, Field)}
         cls.SIZE = size
@@ -73,8 +73,8 @@ class Record:
             position = field.offset + field.width
         if position > size:
             raise TypeError(f"{cls.__name__}: fields end at byte {position}, past its size {size}")
-        cls._struct = struct.Struct(f"{order}{''.join(codes)}{size - position}x")
-        cls._runs = _runs(cls.FIELDS, order)
+        cls._struct = struct.Struct(f"{byte_order}{''.join(codes)}{size - position}x")
+        cls._runs = _runs(cls.FIELDS, byte_order)
         for name, field in cls.FIELDS.items():
             setattr(cls, name, field.default)
 
@@ -121,7 +121,7 @@ class Record:
         return f"{type(self).__name__}({fields})"
 
 
-def _runs(fields: dict[str, Field], order: str) -> list[tuple[int, struct.Struct, list[str]]]:
+def _runs(fields: dict[str, Field], byte_order: str) -> list[tuple[int, struct.Struct, list[str]]]:
     """Group adjacent fields so that ``pack_into`` writes each group with one call."""
     groups: list[tuple[int, str, list[str]]] = []
     end = -1
@@ -132,4 +132,4 @@ def _runs(fields: dict[str, Field], order: str) -> list[tuple[int, struct.Struct
         else:
             groups.append((field.offset, field.code, [name]))
         end = field.offset + field.width
-    return [(start, struct.Struct(order + codes), names) for start, codes, names in groups]
+    return [(start, struct.Struct(byte_order + codes), names) for start, codes, names in groups]

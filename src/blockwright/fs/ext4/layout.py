@@ -516,7 +516,7 @@ class JournalTagFlag(IntFlag):
     last = 0x8
 
 
-class JournalSuperblock(Record, size=1024, order=">"):
+class JournalSuperblock(Record, size=1024, byte_order=">"):
     """journal_superblock_s, the journal's first block."""
 
     h_magic: int = u32(0x0, JBD2_MAGIC)
