@@ -52,7 +52,7 @@ def raw(offset: int, width: int) -> Any:
     return Field(offset, f"{width}s", width, bytes(width))
 
 
-@dataclass_transform(kw_only_default=True, field_specifiers=(u8, u16, u32, u64, raw))
+@dataclass_transform(kw_only_default=True)
 class Record:
     """The base of all records. A subclass gives ``size`` in bytes and ``byte_order`` (``<`` or ``>``)."""
 

@@ -1,0 +1,1 @@
+"""The GUID partition table: UEFI specification 2.10, chapter 5."""

@@ -1,0 +1,70 @@
+"""A partition table as a value, whatever kind stores it.
+
+Knows: positions, identities, names. Refuses to know: how a table is laid out on disk, and what partitions hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from uuid import UUID
+
+from blockwright.errors import NotFound
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """A run of a disk with a type and an identity. ``start`` and ``size`` in bytes, ``number`` from 1.
+
+    ``name`` may hold lone surrogates where the disk does: every name that can be read can be written back.
+    """
+
+    number: int
+    type_guid: UUID
+    guid: UUID
+    start: int
+    size: int
+    name: str = ""
+    attributes: int = 0
+
+    @property
+    def end(self) -> int:
+        """The first byte behind the partition."""
+        return self.start + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionTable:
+    """Partitions in ascending numbers, and the disk they lie on.
+
+    ``size`` is the disk's, in bytes. Partitions may lie in [``usable_start``, ``usable_end``). The table has room
+    for ``entry_count`` partitions and stores each in ``entry_size`` bytes.
+    """
+
+    kind: str
+    disk_guid: UUID
+    sector_size: int
+    size: int
+    usable_start: int
+    usable_end: int
+    partitions: tuple[Partition, ...] = ()
+    entry_count: int = 128
+    entry_size: int = 128
+
+    def partition(self, number: int) -> Partition:
+        """Return the partition of that number. Raises NotFound naming those that exist."""
+        for partition in self.partitions:
+            if partition.number == number:
+                return partition
+        present = ", ".join(str(each.number) for each in self.partitions) or "none"
+        raise NotFound(f"partition {number}: is not in the table, which has {present}")
+
+    def gaps(self) -> list[tuple[int, int]]:
+        """Return the (start, size) of every usable run in bytes that no partition takes, ascending."""
+        found, position = [], self.usable_start
+        for partition in sorted(self.partitions, key=lambda each: each.start):
+            if partition.start > position:
+                found.append((position, partition.start - position))
+            position = max(position, partition.end)
+        if self.usable_end > position:
+            found.append((position, self.usable_end - position))
+        return found
