@@ -37,7 +37,7 @@ class PartitionTable:
     """Partitions in ascending numbers, and the disk they lie on.
 
     ``size`` is the disk's, in bytes. Partitions may lie in [``usable_start``, ``usable_end``). The table has room
-    for ``entry_count`` partitions and stores each in ``entry_size`` bytes.
+    for ``entry_count`` partitions and stores each in ``entry_size`` bytes, from byte ``entries_start`` on.
     """
 
     kind: str
@@ -46,6 +46,7 @@ class PartitionTable:
     size: int
     usable_start: int
     usable_end: int
+    entries_start: int
     partitions: tuple[Partition, ...] = ()
     entry_count: int = 128
     entry_size: int = 128

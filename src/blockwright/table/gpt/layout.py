@@ -144,8 +144,7 @@ def has_protective(sector: Buffer) -> bool:
 def with_protective(sector: Buffer, size_sectors: int) -> bytes:
     """Return the first 512 bytes with their partitions replaced by the protective one.
 
-    Boot code and disk signature before them stay. Of a hybrid MBR the other partitions stay too: only the length
-    of the protective entry that ends the disk is set anew.
+    Boot code and disk signature before them stay. A hybrid MBR stays as it is: its other partitions are somebody's.
     """
     result = bytearray(sector[:512])
     entries = mbr_entries(result)

@@ -38,8 +38,8 @@ class Request:
 def entries_bytes(
     sector_size: int, entry_count: int = layout.ENTRY_COUNT, entry_size: int = layout.ENTRY_SIZE
 ) -> int:
-    """Return the bytes that the entries take on disk, in whole sectors and never under 16 KiB."""
-    return align_up(max(entry_count * entry_size, layout.MIN_ENTRIES_BYTES), sector_size)
+    """Return the bytes that the entries take on disk, in whole sectors."""
+    return align_up(entry_count * entry_size, sector_size)
 
 
 def plan(
@@ -64,12 +64,12 @@ def plan(
         raise UsageError(f"partition entries: expected 1 to {most}, found {entry_count}")
     if len(requests) > entry_count:
         raise UsageError(f"partitions: expected at most {entry_count}, found {len(requests)}")
-    array = entries_bytes(sector_size, entry_count)
+    reserved = max(entries_bytes(sector_size, entry_count), layout.MIN_ENTRIES_BYTES)
     spaces = [
         Space(f"partition {number}", request.size, request.remaining, request.start)
         for number, request in enumerate(requests, 1)
     ]
-    front, back = 2 * sector_size + array, sector_size + array
+    front, back = 2 * sector_size + reserved, sector_size + reserved
     placement = place(spaces, front=front, back=back, sector_size=sector_size, size=size, alignment=alignment)
     partitions = [
         Partition(
@@ -90,6 +90,7 @@ def plan(
         size=placement.size,
         usable_start=front,
         usable_end=placement.size - back,
+        entries_start=2 * sector_size,
         partitions=tuple(partitions),
         entry_count=entry_count,
     )
@@ -105,11 +106,12 @@ def check_table(table: PartitionTable) -> None:
         or table.size % sector
         or table.usable_start % sector
         or table.usable_end % sector
+        or table.entries_start % sector
     ):
         raise UsageError(f"table: expected sizes in whole sectors of 512 or 4096 bytes, found sectors of {sector}")
     array = entries_bytes(sector, table.entry_count, table.entry_size)
-    low, high = 2 * sector + array, table.size - sector - array
-    if not low <= table.usable_start <= table.usable_end <= high:
+    low, high = table.entries_start + array, table.size - sector - array
+    if table.entries_start < 2 * sector or not low <= table.usable_start <= table.usable_end <= high:
         raise UsageError(
             f"table: expected the usable bytes to lie in {low} to {high},"
             f" found {table.usable_start} to {table.usable_end}"
@@ -172,7 +174,7 @@ def pack_headers(table: PartitionTable, entries: bytes) -> tuple[bytes, bytes]:
         first_usable_lba=table.usable_start // sector,
         last_usable_lba=table.usable_end // sector - 1,
         disk_guid=table.disk_guid.bytes_le,
-        partition_entry_lba=2,
+        partition_entry_lba=table.entries_start // sector,
         number_of_partition_entries=table.entry_count,
         size_of_partition_entry=table.entry_size,
         partition_entry_array_crc32=crc32(entries),
@@ -196,7 +198,8 @@ def segments(table: PartitionTable, *, boot_code: bytes = b"", disk_signature: i
     primary, backup = pack_headers(table, entries)
     array = entries_bytes(sector, table.entry_count, table.entry_size)
     result = SegmentTable()
-    result.add_bytes(0, mbr.ljust(sector, b"\0") + primary + entries.ljust(array, b"\0"))
+    result.add_bytes(0, mbr.ljust(sector, b"\0") + primary)
+    result.add_bytes(table.entries_start, entries.ljust(array, b"\0"))
     result.add_bytes(table.size - sector - array, entries.ljust(array, b"\0") + backup)
     result.freeze()
     return result
