@@ -71,13 +71,14 @@ class FileSystem(ABC):
     """A file system opened for reading. Owns the device it was given; closing closes it.
 
     ``kind`` is its short name (``ext4``, ``fat32``), ``label`` and ``uuid`` its text identities, empty where unset.
-    Inode numbers are the file system's own where it has them.
+    ``features`` are the names it gives its own. Inode numbers are the file system's own where it has them.
     """
 
     kind: str
     label: str
     uuid: str
     root_inode: int
+    features: tuple[str, ...] = ()
 
     @abstractmethod
     def usage(self) -> Usage:

@@ -1,0 +1,62 @@
+"""What a kernel or a loader says of itself: its machine, by its PE header, and a Linux kernel's version.
+
+Knows: the few bytes of PE and of the x86 boot protocol that are needed. Refuses to know: where files come from.
+
+Source: Microsoft PE format (COFF file header); Linux Documentation/arch/x86/boot.rst (kernel_version, 0x20E).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from blockwright.errors import NotThisFormat
+from blockwright.tree.content import Content
+
+_MACHINES: Final = {
+    0x014C: "IA32",
+    0x8664: "X64",
+    0x01C0: "ARM",
+    0x01C2: "ARM",
+    0x01C4: "ARM",
+    0xAA64: "AA64",
+    0x5032: "RISCV32",
+    0x5064: "RISCV64",
+    0x6232: "LOONGARCH32",
+    0x6264: "LOONGARCH64",
+}
+"""PE machine to the suffix that UEFI 2.10 section 3.5.1.1 gives the removable-media file name."""
+
+_HEAD = 64 << 10
+_MAX_VERSION = 128
+
+
+def efi_suffix(content: Content, name: str) -> str:
+    """Return what stands behind ``BOOT`` in the removable-media path of this program: ``X64`` or ``AA64``.
+
+    Raises NotThisFormat where ``content`` is no PE program, or one for a machine that UEFI gives no name.
+    """
+    head = _head(content)
+    at = int.from_bytes(head[0x3C:0x40], "little")
+    if head[:2] != b"MZ" or head[at : at + 4] != b"PE\0\0":
+        raise NotThisFormat("expected an EFI program (PE), found something else", source=name, offset=0)
+    machine = int.from_bytes(head[at + 4 : at + 6], "little")
+    if machine not in _MACHINES:
+        raise NotThisFormat(f"expected a machine that UEFI names, found {machine:#06x}", source=name, offset=at + 4)
+    return _MACHINES[machine]
+
+
+def linux_version(content: Content) -> str | None:
+    """Return the version that a bzImage carries (``6.1.0-56-cloud-amd64``), or None where it carries none."""
+    head = _head(content)
+    if head[0x202:0x206] != b"HdrS":
+        return None
+    at = int.from_bytes(head[0x20E:0x210], "little") + 0x200
+    text = head[at : at + _MAX_VERSION].split(b"\0", 1)[0].split(b" ", 1)[0]
+    return text.decode("ascii", "replace") if at > 0x200 and text.isascii() and text else None
+
+
+def _head(content: Content) -> bytes:
+    buffer = bytearray(min(content.size, _HEAD))
+    if buffer:
+        content.read_into(0, memoryview(buffer))
+    return bytes(buffer)

@@ -1,0 +1,134 @@
+"""A build: a source is read, a disk is planned, and the plan is copied to the output.
+
+Knows: the order of steps, for sources that can be read anywhere and for those that stream past once.
+Refuses to know: what a disk is made of (``plan``), and how people ask for one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from blockwright.build.definition import Definition, Table
+from blockwright.build.plan import (
+    DiskPlan,
+    clamp_times,
+    ext4_options,
+    newest_time,
+    plan_disk,
+    stream_esp_size,
+    stream_start,
+)
+from blockwright.device.base import BlockDevice
+from blockwright.device.copy import copy
+from blockwright.device.memory import ZeroDevice
+from blockwright.device.output import OutputFile
+from blockwright.device.window import Window
+from blockwright.fs.ext4.plan import Ext4Plan
+from blockwright.fs.ext4.stream import StreamPlacer
+from blockwright.source import Source
+from blockwright.tree.content import DeviceContent, PlacedContent
+from blockwright.tree.digest import tree_digest
+from blockwright.tree.node import Directory, File, Node
+from blockwright.units import TiB
+
+Progress = Callable[[int, int], None]
+
+STREAM_LIMIT = 8 * TiB
+"""How large a streamed disk may become where no size is given; the output is sparse, and cut off in the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """What a build made, or with ``dry_run`` would make: the plan, and the bytes that were copied."""
+
+    plan: DiskPlan
+    copied: int
+
+
+def build(
+    source: Source,
+    output: str | None,
+    definition: Definition,
+    *,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Built:
+    """Make ``output`` a disk with the tree of ``source``; None plans only and writes nothing.
+
+    The output appears under its name when it is whole and durable. After any failure what was there before is
+    there, and nothing else is left. Raises UsageError where ``output`` exists without ``force``, NoSpace,
+    SourceChanged, FormatError for a source that breaks its format's rules, OSError of the host.
+    """
+    definition.check()
+    if source.addressable:
+        tree = _dated(source.read(), definition)
+        plan = plan_disk(tree, definition, definition.identity_seed(tree_digest(tree)))
+        if output is None:
+            return Built(plan, 0)
+        with OutputFile(output, force=force) as out, plan.device() as device:
+            out.device.resize(plan.size)
+            copied = copy(device, out.device, target_is_zero=True, progress=progress).copied
+            out.commit()
+        return Built(plan, copied)
+    size = definition.size or STREAM_LIMIT
+    if output is None:
+        with ZeroDevice(size, writable=True) as nowhere:
+            return Built(_stream(source, nowhere, definition), 0)
+    with OutputFile(output, force=force) as out:
+        out.device.resize(size)
+        plan = _stream(source, out.device, definition)
+        with plan.device() as device:
+            out.device.resize(plan.size)
+            copied = copy(device, out.device, target_is_zero=True, progress=progress).copied
+        out.commit()
+    return Built(plan, copied)
+
+
+def _stream(source: Source, target: BlockDevice, definition: Definition) -> DiskPlan:
+    """Read a source that passes once: bodies go to their final blocks of ``target``; what is left is the plan.
+
+    Nothing of the plan is written yet. It has no segments where bodies lie, so that copying it leaves them alone.
+    """
+    start = stream_start(definition, stream_esp_size(definition))
+    root = definition.root
+    given = definition.size if definition.table is Table.NONE and root.size is None else root.size
+    with Window(target, start, owns=False) as window:
+        # Identities and times follow from the tree, which is known when the stream has ended.
+        placer = StreamPlacer(window, ext4_options(root, b"", 0, given))
+        tree = _dated(source.read(placer.place), definition)
+        seed = definition.identity_seed(tree_digest(tree))
+        time_ns = newest_time(tree) if definition.time_s is None else definition.time_s * 10**9
+        planned: Ext4Plan = placer.finish(tree, ext4_options(root, seed, time_ns, given))
+        window.flush()
+    readable = _readable(tree, target, start)
+    return plan_disk(readable, definition, seed, root_plan=planned)
+
+
+def _dated(tree: Directory, definition: Definition) -> Directory:
+    if definition.time_s is not None:
+        clamp_times(tree, definition.time_s * 10**9)
+    return tree
+
+
+def _readable(tree: Directory, target: BlockDevice, start: int) -> Directory:
+    """Return the tree with placed bodies made readable from where they lie, for the boot partition to copy."""
+    copies: dict[int, Node] = {}
+    root = Directory(tree.permissions, tree.uid, tree.gid, tree.mtime_ns, tree.xattrs)
+    stack = [(tree, root)]
+    while stack:
+        old, new = stack.pop()
+        for name, node in old.entries.items():
+            made = copies.get(id(node))
+            if made is None:
+                made = node
+                if isinstance(node, Directory):
+                    made = Directory(node.permissions, node.uid, node.gid, node.mtime_ns, node.xattrs)
+                    stack.append((node, made))
+                elif isinstance(node, File) and isinstance(node.content, PlacedContent):
+                    starts = [start + run.position for run in node.content.placed]
+                    content = DeviceContent(target, node.content.size, node.content.runs(), starts)
+                    made = File(node.permissions, node.uid, node.gid, node.mtime_ns, node.xattrs, content)
+                copies[id(node)] = made
+            new.entries[name] = made
+    return root

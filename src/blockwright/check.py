@@ -1,0 +1,69 @@
+"""Verify all that an image holds: its table, and every file system in it.
+
+Knows: which verifier fits what is found. Refuses to know: any rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from blockwright.device.base import BlockDevice
+from blockwright.device.window import Window
+from blockwright.errors import FormatError, NotThisFormat
+from blockwright.finding import Finding
+from blockwright.fs.ext4 import read as ext4
+from blockwright.fs.ext4.check import check as check_ext4
+from blockwright.fs.fat import read as fat
+from blockwright.fs.fat.check import check as check_fat
+from blockwright.resolve import naming
+from blockwright.table.gpt import read as gpt
+from blockwright.table.gpt.check import check as check_gpt
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Something that was checked: its name (``disk.img:1``), what it is, its findings.
+
+    ``start`` is the byte of the checked device where it begins; findings count from there.
+    """
+
+    name: str
+    kind: str
+    start: int
+    findings: tuple[Finding, ...]
+
+
+def check(device: BlockDevice, *, source: str) -> Iterator[Place]:
+    """Yield each thing on ``device`` that can be verified, verified. The device stays open and unchanged.
+
+    What cannot be read at all is a finding too (``unreadable``). Raises NotThisFormat where nothing known is there.
+    """
+    if not gpt.probe(device):
+        place = _check_file_system(device, source, 0)
+        if place is None:
+            raise NotThisFormat("expected a partition table or a file system, found neither", source=source)
+        yield place
+        return
+    with naming(source):
+        table = gpt.read(device)
+    yield Place(source, table.kind, 0, tuple(check_gpt(device)))
+    for partition in sorted(table.partitions, key=lambda each: each.start):
+        with Window(device, partition.start, partition.size, owns=False) as window:
+            place = _check_file_system(window, f"{source}:{partition.number}", partition.start)
+        if place is not None:
+            yield place
+
+
+def _check_file_system(device: BlockDevice, name: str, start: int) -> Place | None:
+    if ext4.probe(device):
+        kind, verify = "ext4", check_ext4
+    elif fat.probe(device):
+        kind, verify = "fat", check_fat
+    else:
+        return None
+    try:
+        return Place(name, kind, start, tuple(verify(device)))
+    except FormatError as error:
+        finding = Finding("unreadable", str(error.args[0]), error.offset)
+        return Place(name, kind, start, (finding,))

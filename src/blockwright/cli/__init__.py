@@ -1,0 +1,21 @@
+"""The command: flags in, one library call, text or JSON out.
+
+Knows: what a shell needs, which is exit codes, one-line errors and signals. Refuses to know: how any job is done.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from blockwright._version import __version__
+
+
+def main() -> None:
+    """Run the command with this process's arguments, and exit as it says."""
+    if sys.argv[1:] == ["--version"]:
+        # Answered before anything is imported: scripts ask for it often.
+        sys.stdout.write(f"blockwright {__version__}\n")
+        return
+    from blockwright.cli.run import run
+
+    sys.exit(run(sys.argv[1:]))

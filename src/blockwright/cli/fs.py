@@ -1,0 +1,247 @@
+"""``blockwright fs``: look into a file system."""
+
+from __future__ import annotations
+
+import os
+import stat as stat_module
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from blockwright.cli.options import (
+    force_option,
+    force_unlocked_option,
+    json_option,
+    partition_option,
+    quiet_option,
+)
+from blockwright.cli.output import print_json, print_lines, progress_bar, show_name, table
+from blockwright.device.copy import copy
+from blockwright.device.output import OutputFile
+from blockwright.fs.reader import FileSystem, Stat
+from blockwright.resolve import open_device, open_file_system
+from blockwright.units import MiB, format_size
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+_KINDS = {
+    stat_module.S_IFREG: "file",
+    stat_module.S_IFDIR: "directory",
+    stat_module.S_IFLNK: "symlink",
+    stat_module.S_IFCHR: "character device",
+    stat_module.S_IFBLK: "block device",
+    stat_module.S_IFIFO: "fifo",
+    stat_module.S_IFSOCK: "socket",
+}
+
+
+def _image(command: _Command) -> _Command:
+    return click.argument("image")(partition_option(force_unlocked_option(command)))
+
+
+def _open(image: str, partition: int | None, force_unlocked: bool) -> FileSystem:  # noqa: FBT001  # a click flag
+    device = open_device(image, partition=partition, force_unlocked=force_unlocked)
+    try:
+        name = image if partition is None else f"{image}:{partition}"
+        return open_file_system(device, source=name)
+    except BaseException:
+        device.close()
+        raise
+
+
+@click.group()
+def fs() -> None:
+    """Look into a file system. IMAGE is a path; disk.img:2 is the second partition of a disk."""
+
+
+@fs.command("ls")
+@_image
+@click.argument("path", default="/")
+@click.option("-l", "--long", is_flag=True, help="Show type, mode, owner, size and time.")
+@click.option("-R", "--recursive", is_flag=True, help="List everything below PATH.")
+@json_option
+def fs_ls(
+    image: str,
+    path: str,
+    partition: int | None,
+    force_unlocked: bool,  # noqa: FBT001  # click passes flags by name
+    long: bool,  # noqa: FBT001
+    recursive: bool,  # noqa: FBT001
+    as_json: bool,  # noqa: FBT001
+) -> None:
+    """List the directory PATH, or the file PATH itself."""
+    with _open(image, partition, force_unlocked) as system:
+        found = _listing(system, os.fsencode(path), recursive=recursive)
+        if as_json:
+            documents = [{"name": _text(name), **_stat_document(system, stat)} for name, stat in found]
+            print_json("blockwright.fs.ls/1", {"path": path, "entries": documents})
+        elif long:
+            print_lines(table([_long_row(system, name, stat) for name, stat in found], "<>>>>>>"[:6] + "<"))
+        else:
+            print_lines([show_name(name) for name, _ in found])
+
+
+@fs.command("cat")
+@_image
+@click.argument("path")
+def fs_cat(image: str, path: str, partition: int | None, force_unlocked: bool) -> None:  # noqa: FBT001  # click
+    """Write the bytes of the file PATH to standard output."""
+    with _open(image, partition, force_unlocked) as system, system.open(os.fsencode(path)) as device:
+        buffer = memoryview(bytearray(min(device.size, MiB)))
+        position = 0
+        while position < device.size:
+            part = buffer[: min(len(buffer), device.size - position)]
+            device.read_into(position, part)
+            sys.stdout.buffer.write(part)
+            position += len(part)
+        sys.stdout.buffer.flush()
+
+
+@fs.command("get")
+@_image
+@click.argument("path")
+@click.argument("output")
+@force_option
+@quiet_option
+def fs_get(
+    image: str,
+    path: str,
+    output: str,
+    partition: int | None,
+    force_unlocked: bool,  # noqa: FBT001  # click passes flags by name
+    force: bool,  # noqa: FBT001
+    quiet: bool,  # noqa: FBT001
+) -> None:
+    """Copy the file PATH out of the image to OUTPUT, holes and all."""
+    with (
+        _open(image, partition, force_unlocked) as system,
+        system.open(os.fsencode(path)) as device,
+        progress_bar("get", quiet=quiet) as progress,
+        OutputFile(output, force=force) as out,
+    ):
+        out.device.resize(device.size)
+        copy(device, out.device, target_is_zero=True, progress=progress)
+        out.commit()
+    click.echo(output)
+
+
+@fs.command("stat")
+@_image
+@click.argument("path")
+@json_option
+def fs_stat(image: str, path: str, partition: int | None, force_unlocked: bool, as_json: bool) -> None:  # noqa: FBT001  # click
+    """Show the metadata of PATH; a symbolic link itself, not what it points to."""
+    with _open(image, partition, force_unlocked) as system:
+        stat = system.stat(os.fsencode(path), follow=False)
+        document = _stat_document(system, stat)
+    if as_json:
+        print_json("blockwright.fs.stat/1", {"path": path, **document})
+        return
+    shown = {**document, "mode": f"{stat.mode & 0o7777:04o}"}
+    for name in ("mtime_ns", "atime_ns", "ctime_ns", "crtime_ns"):
+        value = shown.pop(name)
+        if value is not None:
+            shown[name[:-3]] = _time(value)
+    attributes = shown.pop("xattrs")
+    rows = [(f"{name.replace('_', ' ')}:", str(value)) for name, value in shown.items() if value is not None]
+    rows += [("attribute:", f"{name}={value}") for name, value in attributes.items()]
+    print_lines(table(rows, "<<"))
+
+
+@fs.command("df")
+@_image
+@json_option
+def fs_df(image: str, partition: int | None, force_unlocked: bool, as_json: bool) -> None:  # noqa: FBT001  # click
+    """Show how full the file system is."""
+    with _open(image, partition, force_unlocked) as system:
+        usage = system.usage()
+        kind, label = system.kind, system.label
+    if as_json:
+        names = ("size", "free", "available", "block_size", "inodes", "inodes_free")
+        document = {name: getattr(usage, name) for name in names}
+        print_json("blockwright.fs.df/1", {"kind": kind, "label": label, **document})
+        return
+    used = usage.size - usage.free
+    rows = [
+        ("kind", "size", "used", "available", "use", "inodes", "inodes free"),
+        (
+            kind,
+            format_size(usage.size),
+            format_size(used),
+            format_size(usage.available),
+            f"{used / usage.size:.0%}" if usage.size else "-",
+            str(usage.inodes),
+            str(usage.inodes_free),
+        ),
+    ]
+    print_lines(table(rows, "<>>>>>>"))
+
+
+def _listing(system: FileSystem, path: bytes, *, recursive: bool) -> list[tuple[bytes, Stat]]:
+    """Return (name, metadata), sorted; names are relative to ``path``, which itself is one if no directory."""
+    start = system.resolve(path)
+    stat = system.stat_inode(start)
+    if stat.kind != stat_module.S_IFDIR:
+        return [(path, stat)]
+    found: list[tuple[bytes, Stat]] = []
+    stack = [(b"", start)]
+    seen = {start}
+    while stack:
+        prefix, inode = stack.pop()
+        for entry in system.entries(inode):
+            child = system.stat_inode(entry.inode)
+            found.append((prefix + entry.name, child))
+            if recursive and child.kind == stat_module.S_IFDIR and entry.inode not in seen:
+                seen.add(entry.inode)
+                stack.append((prefix + entry.name + b"/", entry.inode))
+    return sorted(found, key=lambda each: each[0])
+
+
+def _stat_document(system: FileSystem, stat: Stat) -> dict[str, Any]:
+    document: dict[str, Any] = {
+        "inode": stat.inode,
+        "type": _KINDS.get(stat.kind, "unknown"),
+        "mode": stat.mode & 0o7777,
+        "links": stat.nlink,
+        "uid": stat.uid,
+        "gid": stat.gid,
+        "size": stat.size,
+        "allocated": stat.allocated,
+        "mtime_ns": stat.mtime_ns,
+        "atime_ns": stat.atime_ns,
+        "ctime_ns": stat.ctime_ns,
+        "crtime_ns": stat.crtime_ns,
+        "target": None,
+        "device": None,
+    }
+    if stat.kind == stat_module.S_IFLNK:
+        document["target"] = _text(system.link_target(stat.inode))
+    if stat.kind in (stat_module.S_IFCHR, stat_module.S_IFBLK):
+        document["device"] = f"{stat.major}:{stat.minor}"
+    attributes = system.xattrs(stat.inode)
+    document["xattrs"] = {_text(name): _text(value) for name, value in sorted(attributes.items())}
+    return document
+
+
+def _long_row(system: FileSystem, name: bytes, stat: Stat) -> tuple[str, ...]:
+    size = f"{stat.major},{stat.minor}" if stat.kind in (stat_module.S_IFCHR, stat_module.S_IFBLK) else str(stat.size)
+    shown = show_name(name)
+    if stat.kind == stat_module.S_IFLNK:
+        shown += f" -> {show_name(system.link_target(stat.inode))}"
+    mode = stat_module.filemode(stat.mode)
+    return mode, str(stat.nlink), str(stat.uid), str(stat.gid), size, _time(stat.mtime_ns, short=True), shown
+
+
+def _time(time_ns: int, *, short: bool = False) -> str:
+    """Return UTC, by calendar arithmetic that takes any year ext4 can hold."""
+    seconds, nanoseconds = divmod(time_ns, 10**9)
+    text = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
+    return text if short else f"{text}.{nanoseconds:09d} UTC"
+
+
+def _text(value: bytes) -> str:
+    """Return bytes as text for JSON; what is not UTF-8 becomes lone surrogates, as Python's file names do."""
+    return value.decode("utf-8", "surrogateescape")

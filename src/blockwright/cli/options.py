@@ -1,0 +1,59 @@
+"""Options that mean the same in every command, and how their values are read.
+
+Knows: spelling. Refuses to know: what a command does with a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from blockwright.units import parse_fraction, parse_size
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def size_value(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """Return bytes, for an option's ``callback``."""
+    return None if value is None else parse_size(value)
+
+
+def share_value(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Return a fraction, for an option's ``callback``."""
+    return None if value is None else parse_fraction(value)
+
+
+def size_or_share_value(ctx: click.Context, param: click.Parameter, value: str | None) -> int | float | None:
+    """Return bytes (an int), or the fraction that a percentage is (a float), for an option's ``callback``."""
+    if value is None:
+        return None
+    return parse_fraction(value) if value.strip().endswith("%") else parse_size(value)
+
+
+def json_option(command: _Command) -> _Command:
+    """Add ``--json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
+
+
+def quiet_option(command: _Command) -> _Command:
+    """Add ``--quiet``."""
+    return click.option("-q", "--quiet", is_flag=True, help="Show no progress.")(command)
+
+
+def force_option(command: _Command) -> _Command:
+    """Add ``--force``."""
+    return click.option("--force", is_flag=True, help="Replace an output that exists.")(command)
+
+
+def partition_option(command: _Command) -> _Command:
+    """Add ``--partition``."""
+    return click.option("--partition", type=int, metavar="N", help="Take partition N of IMAGE.")(command)
+
+
+def force_unlocked_option(command: _Command) -> _Command:
+    """Add ``--force-unlocked``."""
+    return click.option("--force-unlocked", is_flag=True, help="Open the image though somebody else holds it.")(
+        command
+    )

@@ -1,0 +1,93 @@
+"""What the command prints: JSON documents with a schema, tables, and progress on a terminal.
+
+Knows: how values are shown. Refuses to know: where they come from.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from blockwright.units import format_size
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)`` in bytes."""
+
+_INTERVAL_S = 0.1
+
+
+def print_json(schema: str, document: dict[str, Any]) -> None:
+    """Print one JSON document, which names its ``schema`` (``blockwright.NAME/VERSION``)."""
+    sys.stdout.write(json.dumps({"schema": schema, **document}, indent=2) + "\n")
+
+
+def print_lines(lines: Sequence[str]) -> None:
+    """Print lines of text."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
+    """Return rows as lines with aligned columns; ``align`` has ``<`` or ``>`` for each column."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(align))] if rows else []
+    return [
+        "  ".join(
+            cell.rjust(width) if side == ">" else cell.ljust(width)
+            for cell, width, side in zip(row, widths, align, strict=True)
+        ).rstrip()
+        for row in rows
+    ]
+
+
+def show_name(name: bytes) -> str:
+    """Return a file name for a terminal: UTF-8 where it is, control characters and other bytes escaped."""
+    text = name.decode("utf-8", "surrogateescape")
+    return "".join(each if each.isprintable() else _escape(each) for each in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _silent(done: int, total: int) -> None:  # the shape of Progress
+    """Show nothing."""
+
+
+@contextmanager
+def progress_bar(title: str, *, quiet: bool) -> Iterator[Progress]:
+    """Show a bar on standard error while it is a terminal, and nothing otherwise."""
+    if quiet or not sys.stderr.isatty():
+        yield _silent
+        return
+    started = shown = time.monotonic()
+    width = 0
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown, width
+        now = time.monotonic()
+        if now - shown < _INTERVAL_S:
+            return
+        shown = now
+        share = min(1.0, done / total) if total else 1.0
+        filled = round(share * 30)
+        speed = done / max(now - started, 1e-6)
+        text = (
+            f"{title} [{'#' * filled}{'.' * (30 - filled)}] {share:4.0%}  "
+            f"{format_size(done)} of {format_size(total)}, {format_size(round(speed))}/s"
+        )
+        sys.stderr.write("\r" + text.ljust(width))
+        sys.stderr.flush()
+        width = len(text)
+
+    try:
+        yield show
+    finally:
+        if width:
+            sys.stderr.write("\r" + " " * width + "\r")
+            sys.stderr.flush()

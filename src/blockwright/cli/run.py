@@ -1,0 +1,160 @@
+"""One run of the command: subcommands found when they are called, errors told in one line, signals obeyed.
+
+Knows: exit codes and how errors are shown. Refuses to know: what any subcommand does.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import Any
+
+import click
+
+from blockwright._version import __version__
+from blockwright.errors import BlockwrightError, FormatError
+
+INTERRUPTED = 130
+"""Exit code after SIGINT or SIGTERM, as DESIGN and the shell have it."""
+
+
+class Interrupted(BaseException):
+    """SIGTERM or SIGHUP arrived: unwinds the stack, so that what was begun is removed."""
+
+
+def _build() -> click.Command:
+    from blockwright.cli.build import build
+
+    return build
+
+
+def _inspect() -> click.Command:
+    from blockwright.cli.inspect import inspect
+
+    return inspect
+
+
+def _check() -> click.Command:
+    from blockwright.cli.check import check
+
+    return check
+
+
+def _convert() -> click.Command:
+    from blockwright.cli.convert import convert
+
+    return convert
+
+
+def _fs() -> click.Command:
+    from blockwright.cli.fs import fs
+
+    return fs
+
+
+_COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
+    "build": ("Make a disk image from a directory or tar archive.", _build),
+    "check": ("Verify the table and file systems of an image.", _check),
+    "convert": ("Copy a disk, holes and all.", _convert),
+    "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
+    "inspect": ("Tell what an image holds.", _inspect),
+}
+
+
+class Commands(click.Group):
+    """The subcommands, each imported when it is called; the list of them needs none."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import a subcommand."""
+        found = _COMMANDS.get(cmd_name)
+        return found[1]() if found else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the list of subcommands."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, _COMMANDS[name][0]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, message="blockwright %(version)s")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+def root(debug: bool) -> None:  # noqa: FBT001  # click passes a flag by name
+    """Make, edit, convert and check disks, without root and without calling other programs."""
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command and return its exit code; errors are told on standard error in one line."""
+    arguments = list(arguments)
+    debug, as_json = "--debug" in arguments, "--json" in arguments
+    _obey_signals()
+    try:
+        result = root.main(arguments, prog_name="blockwright", standalone_mode=False)
+    except click.exceptions.Exit as error:
+        return error.exit_code
+    except click.ClickException as error:
+        return _tell(_usage_text(error), error, 2, as_json)
+    except (KeyboardInterrupt, Interrupted, click.Abort):
+        sys.stderr.write("\nblockwright: interrupted\n")
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; say nothing, and keep the interpreter from trying once more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except BlockwrightError as error:
+        if debug:
+            raise
+        return _tell(str(error), error, error.exit_code, as_json)
+    except OSError as error:
+        if debug:
+            raise
+        return _tell(_os_text(error), error, _os_code(error), as_json)
+    return result if isinstance(result, int) else 0
+
+
+def _obey_signals() -> None:
+    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the shape of a handler
+        raise Interrupted
+
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
+            signal.signal(getattr(signal, name), stop)
+
+
+def _tell(text: str, error: BaseException, code: int, as_json: bool) -> int:  # noqa: FBT001  # as `run` has it
+    line = " ".join(text.split("\n")).strip()
+    if as_json:
+        document: dict[str, Any] = {"schema": "blockwright.error/1", "class": type(error).__name__}
+        document |= {"message": line, "code": code}
+        if isinstance(error, FormatError):
+            document |= {"source": error.source, "offset": error.offset, "spec": error.spec}
+        line = json.dumps({"error": document})
+    else:
+        line = f"blockwright: {line}"
+    sys.stderr.write(line + "\n")
+    return code
+
+
+def _usage_text(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    hint = f" (see '{context.command_path} --help')" if context is not None else ""
+    return f"{error.format_message()}{hint}"
+
+
+def _os_text(error: OSError) -> str:
+    reason = (error.strerror or str(error)).lower()
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
+    return f"{names[-1]}: {reason}" if names else reason
+
+
+def _os_code(error: OSError) -> int:
+    if isinstance(error, FileNotFoundError):
+        return 5
+    return 4 if isinstance(error, PermissionError) else 1

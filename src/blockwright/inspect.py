@@ -1,0 +1,97 @@
+"""What an image holds: its table, its partitions and their file systems, as a value.
+
+Knows: which questions to ask of what is found. Refuses to know: how answers are shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from blockwright.device.base import BlockDevice
+from blockwright.device.extent import HOLE
+from blockwright.device.window import Window
+from blockwright.errors import FormatError, NotThisFormat
+from blockwright.finding import Finding
+from blockwright.fs.reader import Usage
+from blockwright.resolve import naming, open_file_system
+from blockwright.table.gpt import read as gpt
+from blockwright.table.gpt.check import check as check_gpt
+from blockwright.table.partition import Partition, PartitionTable
+
+
+@dataclass(frozen=True, slots=True)
+class FileSystemReport:
+    """A file system: its short name, identities, how full it is, and the features it names."""
+
+    kind: str
+    label: str
+    uuid: str
+    usage: Usage
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A run of the device: a partition, or the whole device where there is no table. Bytes.
+
+    ``problem`` says why ``file_system`` is None where something was there that could not be read.
+    """
+
+    start: int
+    size: int
+    allocated: int
+    partition: Partition | None
+    file_system: FileSystemReport | None
+    problem: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An image: its size, how much of it is allocated, its table and its regions in ascending order."""
+
+    source: str
+    size: int
+    allocated: int
+    table: PartitionTable | None
+    regions: tuple[Region, ...]
+    findings: tuple[Finding, ...] = field(default=())
+
+
+def inspect(device: BlockDevice, *, source: str) -> Report:
+    """Return what ``device`` holds; nothing of it is changed, and the device stays open.
+
+    A partition that holds nothing known, or something broken, is told as such. Raises FormatError only where the
+    table itself can be read from neither of its copies.
+    """
+    if not gpt.probe(device):
+        return Report(source, device.size, _allocated(device, 0, device.size), None, (_whole(device, source),))
+    with naming(source):
+        table = gpt.read(device)
+    findings = tuple(check_gpt(device))
+    regions = []
+    for partition in sorted(table.partitions, key=lambda each: each.start):
+        with Window(device, partition.start, partition.size, owns=False) as window:
+            found, problem = _file_system(window, f"{source}:{partition.number}")
+        allocated = _allocated(device, partition.start, partition.size)
+        regions.append(Region(partition.start, partition.size, allocated, partition, found, problem))
+    return Report(source, device.size, _allocated(device, 0, device.size), table, tuple(regions), findings)
+
+
+def _whole(device: BlockDevice, source: str) -> Region:
+    with Window(device, 0, device.size, owns=False) as window:
+        found, problem = _file_system(window, source)
+    return Region(0, device.size, _allocated(device, 0, device.size), None, found, problem)
+
+
+def _file_system(device: BlockDevice, source: str) -> tuple[FileSystemReport | None, str]:
+    try:
+        with open_file_system(device, source=source) as system:
+            return FileSystemReport(system.kind, system.label, system.uuid, system.usage(), system.features), ""
+    except NotThisFormat:
+        return None, ""
+    except FormatError as error:
+        return None, str(error)
+
+
+def _allocated(device: BlockDevice, start: int, size: int) -> int:
+    return sum(extent.length for extent in device.extents(start, size) if not extent.flags & HOLE)

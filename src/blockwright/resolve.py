@@ -1,0 +1,153 @@
+"""Text becomes a device: the only module that knows every provider.
+
+An address is a path, or ``file:PATH``, ``mem:SIZE``, ``null:SIZE``. On a path a last ``:N`` selects partition N and
+``:START,SIZE`` a range (bytes, or 512-byte sectors with the suffix ``s``), unless a file of the whole name exists.
+
+Knows: how addresses are written, and which module opens what. Refuses to know: what is done with the device.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from blockwright.device.base import BlockDevice
+from blockwright.device.file import FileDevice
+from blockwright.device.memory import MemoryDevice, ZeroDevice
+from blockwright.device.window import Window
+from blockwright.errors import FormatError, NotFound, NotThisFormat, UsageError
+from blockwright.fs.reader import FileSystem
+from blockwright.table.gpt import read as gpt
+from blockwright.units import parse_size
+
+_SELECTOR = re.compile(r"(?P<path>.+):(?:(?P<number>[0-9]{1,4})|(?P<start>[0-9]+s?),(?P<size>[0-9]+s?))", re.DOTALL)
+_SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+]{1,15}):(?P<rest>.*)", re.DOTALL)
+_URL = re.compile(r"[a-z][a-z0-9+]*://")
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a device is: ``scheme`` and ``rest``, and which part of it: a partition number or a range in bytes."""
+
+    scheme: str
+    rest: str
+    partition: int | None = None
+    start: int | None = None
+    length: int | None = None
+
+    @property
+    def is_part(self) -> bool:
+        """Whether the address selects less than the whole device."""
+        return self.partition is not None or self.start is not None
+
+    def __str__(self) -> str:
+        whole = self.rest if self.scheme == "file" else f"{self.scheme}:{self.rest}"
+        if self.partition is not None:
+            return f"{whole}:{self.partition}"
+        return whole if self.start is None else f"{whole}:{self.start},{self.length}"
+
+
+def parse_address(text: str, *, partition: int | None = None) -> Address:
+    """Return the address that ``text`` means, with ``partition`` (where given) settling every doubt.
+
+    Looks at the file system for one thing only: whether a path that ends like a selector exists as a whole.
+    Raises UsageError where both readings name files, and for an unknown scheme.
+    """
+    if partition is not None and partition < 1:
+        raise UsageError(f"partition: expected a number from 1 on, found {partition}")
+    match = None if os.path.lexists(text) else _SCHEME.fullmatch(text)
+    if match and match["scheme"] in ("mem", "null"):
+        return Address(match["scheme"], match["rest"], partition)
+    if _URL.match(text):
+        raise UsageError(
+            f"{text[:200]}: expected a path, file:, mem: or null:, found the scheme {text.split(':', 1)[0]}"
+        )
+    path = match["rest"] if match and match["scheme"] == "file" else text
+    if not path:
+        raise UsageError(f"{text!r}: expected a path behind the scheme")
+    selector = _SELECTOR.fullmatch(path)
+    if selector is None or partition is not None:
+        return Address("file", path, partition)
+    if os.path.lexists(path):
+        if os.path.lexists(selector["path"]):
+            raise UsageError(
+                f"{path}: could be the file {path} or a part of {selector['path']}: rename one, or use --partition N"
+            )
+        return Address("file", path)
+    if selector["number"] is not None:
+        number = int(selector["number"])
+        if number < 1:
+            raise UsageError(f"{path}: expected a partition number from 1 on, found {number}")
+        return Address("file", selector["path"], number)
+    return Address("file", selector["path"], None, parse_size(selector["start"]), parse_size(selector["size"]))
+
+
+def open_device(
+    text: str, *, writable: bool = False, partition: int | None = None, force_unlocked: bool = False
+) -> BlockDevice:
+    """Return the device that ``text`` names, open; closing it closes all that was opened on the way.
+
+    Raises NotFound for a path or partition that does not exist, InUse where somebody else holds the file,
+    UsageError for a range outside the device, FormatError for a partition table that does not hold.
+    """
+    address = parse_address(text, partition=partition)
+    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked)
+    if not address.is_part:
+        return whole
+    try:
+        if address.partition is None:
+            assert address.start is not None
+            assert address.length is not None
+            return Window(whole, address.start, address.length)
+        with naming(address.rest):
+            found = gpt.read(whole).partition(address.partition)
+        return Window(whole, found.start, found.size)
+    except BaseException:
+        whole.close()
+        raise
+
+
+def _open_whole(address: Address, *, writable: bool, force_unlocked: bool) -> BlockDevice:
+    if address.scheme == "mem":
+        return MemoryDevice(parse_size(address.rest))
+    if address.scheme == "null":
+        return ZeroDevice(parse_size(address.rest))
+    try:
+        return FileDevice(address.rest, writable=writable, force_unlocked=force_unlocked)
+    except FileNotFoundError:
+        raise NotFound(f"{address.rest}: no such file") from None
+    except IsADirectoryError:
+        raise UsageError(f"{address.rest}: expected a disk image or device, found a directory") from None
+
+
+def open_file_system(device: BlockDevice, *, source: str) -> FileSystem:
+    """Return the file system on ``device``, told by its own marks; closing it closes the device.
+
+    Raises NotThisFormat where none is known there, and where there is a partition table instead, naming what
+    its partitions are; Unsupported, Corrupt as the file system's reader does.
+    """
+    from blockwright.fs.ext4 import read as ext4
+    from blockwright.fs.fat import read as fat
+
+    with naming(source):
+        if ext4.probe(device):
+            return ext4.open(device)
+        if gpt.probe(device):
+            parts = ", ".join(f"{source}:{each.number}" for each in gpt.read(device).partitions) or "none"
+            raise NotThisFormat(f"expected a file system, found a partitioned disk; its partitions are {parts}")
+        if fat.probe(device):
+            return fat.open(device)
+        raise NotThisFormat("expected ext2, ext3, ext4 or FAT, found no file system that is known")
+
+
+@contextmanager
+def naming(source: str) -> Iterator[None]:
+    """Give every FormatError that passes the name of its input, where it has none yet."""
+    try:
+        yield
+    except FormatError as error:
+        error.source = error.source or source
+        raise
