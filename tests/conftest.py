@@ -7,12 +7,12 @@ import pytest
 
 from tests.support.tools import under_ci
 
-_ALWAYS = {"deadline": None, "print_blob": True}
+_always = hypothesis.settings(deadline=None, print_blob=True)
 if not os.access(".", os.W_OK):
-    _ALWAYS["database"] = None  # a checkout that belongs to somebody else
+    _always = hypothesis.settings(_always, database=None)  # the checkout is somebody else's
 
-hypothesis.settings.register_profile("default", **_ALWAYS)
-hypothesis.settings.register_profile("ci", **_ALWAYS, max_examples=200)
+hypothesis.settings.register_profile("default", _always)
+hypothesis.settings.register_profile("ci", _always, max_examples=200)
 hypothesis.settings.load_profile("ci" if under_ci() else "default")
 
 

@@ -17,6 +17,9 @@ Interface = Literal["nvme", "ide", "virtio"]
 MAX_CONSOLE = 16 << 20
 """Bytes of console after which a guest counts as run wild."""
 
+HOPELESS = (b"UEFI Interactive Shell", b"No bootable device", b"Kernel panic - not syncing")
+"""What a console says when nothing more will come of it; waiting for the time to be over would only cost time."""
+
 _DRIVES: dict[Interface, list[str]] = {
     "nvme": ["-device", "nvme,drive=disk,serial=blockwright"],
     "ide": ["-device", "ide-hd,drive=disk"],
@@ -43,7 +46,8 @@ def boot_disk(
 
     The disk is not changed: what the guest writes is dropped. `memory` is in MiB, `timeout` in seconds.
     Debian's cloud kernel has NVMe built in, and virtio and IDE only as modules. Raises BootError when `expect` does
-    not come before the guest powers off, QEMU ends or the time is over. Ends the one process it started.
+    not come before the guest powers off, QEMU ends, the time is over or the console says one of HOPELESS. Ends the
+    one process it started.
     """
     command = [
         tool("qemu-system-x86_64"),
@@ -82,7 +86,8 @@ def _console(command: list[str], scratch: Path, expect: bytes, timeout: float) -
             env={**os.environ, "TMPDIR": str(scratch)},
         )
     try:
-        text, ended = _read_until(guest, expect, time.monotonic() + timeout)
+        text = _read_until(guest, expect, time.monotonic() + timeout)
+        ended = guest.poll()
     finally:
         if guest.poll() is None:
             guest.send_signal(signal.SIGKILL)
@@ -92,15 +97,16 @@ def _console(command: list[str], scratch: Path, expect: bytes, timeout: float) -
     console = bytes(text).decode("utf-8", "backslashreplace")
     if expect in text:
         return console
-    how = f"ended with {guest.returncode}" if ended else f"was stopped after {timeout:g} s"
+    how = f"was stopped within {timeout:g} s" if ended is None else f"ended with {ended}"
     said = errors.read_text(errors="backslashreplace").strip()
     raise BootError(f"the guest {how} without printing {expect!r}\n{said}\n--- console\n{console[-8000:]}")
 
 
-def _read_until(guest: subprocess.Popen[bytes], expect: bytes, deadline: float) -> tuple[bytearray, bool]:
-    """What the guest printed until `expect`, its end or the deadline, and whether it ended."""
+def _read_until(guest: subprocess.Popen[bytes], expect: bytes, deadline: float) -> bytearray:
+    """What the guest printed until `expect`, a hopeless word, its end or the deadline."""
     assert guest.stdout is not None
     text = bytearray()
+    longest = max(len(word) for word in (expect, *HOPELESS))
     with selectors.DefaultSelector() as selector:
         selector.register(guest.stdout, selectors.EVENT_READ)
         while (left := deadline - time.monotonic()) > 0 and len(text) < MAX_CONSOLE:
@@ -108,10 +114,10 @@ def _read_until(guest: subprocess.Popen[bytes], expect: bytes, deadline: float) 
                 break
             data = os.read(guest.stdout.fileno(), 65536)
             if not data:
-                guest.wait(timeout=max(left, 1))
-                return text, True
-            start = max(0, len(text) - len(expect))
-            text += data
-            if text.find(expect, start) >= 0:
+                guest.wait(timeout=30)
                 break
-    return text, False
+            start = max(0, len(text) - longest)
+            text += data
+            if any(text.find(word, start) >= 0 for word in (expect, *HOPELESS)):
+                break
+    return text
