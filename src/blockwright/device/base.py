@@ -12,7 +12,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self, final
 
@@ -34,7 +34,8 @@ class Traits:
     faster than writing zeros. ``fua``: a ``durable`` write costs less than a write and a flush.
     ``parallelism``: calls in flight that help; 1 means that the caller must serialise.
     Blocks are in bytes and powers of two: every offset and length must be a multiple of ``minimum_block``;
-    ``preferred_block`` avoids read-modify-write; ``maximum_block`` is the longest single read or write.
+    ``preferred_block`` avoids read-modify-write; up to ``maximum_block`` one read or write helps, and a longer one
+    is cut where the bytes live.
     """
 
     writable: bool = False
@@ -48,11 +49,15 @@ class Traits:
 
 
 class FileRun(NamedTuple):
-    """``length`` bytes of a device lie in the open file ``fd`` from ``offset`` on."""
+    """``length`` bytes of a device lie in the open file ``fd`` from ``offset`` on.
+
+    ``writable`` says that what is written there is written to the device, as ``write`` would.
+    """
 
     fd: int
     offset: int
     length: int
+    writable: bool = False
 
 
 _FINAL: set[str] = set()
@@ -213,11 +218,13 @@ class BlockDevice(ABC):
     def backing(self, offset: int, length: int) -> Backing:
         """Return a context manager over the file runs that hold the range, in order, or over None.
 
-        Inside it the runs stay valid, and reading them gives what ``read_into`` gives: the kernel may move the
-        bytes. A device that observes, computes, delays or holds newer data answers None.
+        The runs may end before the range does: then they hold the leading part of it, and the caller asks again
+        behind them. Inside the context they stay valid, ``close`` waits, and reading them gives what ``read_into``
+        gives: the kernel may move the bytes. A device that observes, computes, delays or holds newer data
+        answers None.
         """
         self._check(offset, length)
-        return self._backing(offset, length)
+        return self._held_backing(offset, length)
 
     @final
     def close(self) -> None:
@@ -272,7 +279,7 @@ class BlockDevice(ABC):
         """Do nothing."""
 
     def _backing(self, offset: int, length: int) -> Backing:
-        """Answer that no file holds the bytes."""
+        """Answer that no file holds the bytes. The device is not closed inside the context."""
         return nullcontext(None)
 
     def _close(self) -> None:
@@ -307,6 +314,15 @@ class BlockDevice(ABC):
         self._calls.pop()
         if self._closed:
             self._idle.set()
+
+    @contextmanager
+    def _held_backing(self, offset: int, length: int) -> Iterator[Sequence[FileRun] | None]:
+        self._enter()
+        try:
+            with self._backing(offset, length) as runs:
+                yield runs
+        finally:
+            self._leave()
 
     def _walk_extents(self, offset: int, end: int) -> Iterator[Extent]:
         while offset < end:

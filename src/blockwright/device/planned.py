@@ -17,9 +17,8 @@ from typing import Protocol, runtime_checkable
 
 from blockwright.device.base import Backing, BlockDevice, Traits
 from blockwright.device.extent import DATA, HOLE, ZERO, Extent
-from blockwright.units import KiB, MiB, align_down, align_up
-
-_ZEROS = memoryview(bytes(MiB))
+from blockwright.device.vector import clear
+from blockwright.units import KiB, align_down, align_up
 
 
 @runtime_checkable
@@ -127,7 +126,7 @@ class PlannedDevice(BlockDevice):
             stop = start + lengths[index]
             if stop > position:
                 if start > position:
-                    _clear(buffer[position - offset : start - offset])
+                    clear(buffer[position - offset : start - offset])
                     position = start
                 stop = min(stop, end)
                 source, within = sources[index], source_offsets[index] + position - start
@@ -138,7 +137,7 @@ class PlannedDevice(BlockDevice):
                 position = stop
             index += 1
         if position < end:
-            _clear(buffer[position - offset :])
+            clear(buffer[position - offset :])
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Yield DATA for blocks that a segment touches and a hole for the rest."""
@@ -168,14 +167,3 @@ class PlannedDevice(BlockDevice):
             if isinstance(source, BackedSource):
                 return source.backing(table.source_offsets[index] + offset - table.starts[index], length)
         return nullcontext(None)
-
-
-def _clear(view: memoryview) -> None:
-    """Fill the view with zeros."""
-    length = len(view)
-    if length <= len(_ZEROS):
-        view[:] = _ZEROS[:length]
-        return
-    for position in range(0, length, len(_ZEROS)):
-        part = view[position : position + len(_ZEROS)]
-        part[:] = _ZEROS[: len(part)]

@@ -1,0 +1,287 @@
+"""Copies a device to another: zeros as zeros, long runs by the kernel, the rest through buffers.
+
+One thread reads ahead while the caller's writes, in ascending order. What ``build`` and ``convert`` stand on.
+
+Knows: extents and order. Refuses to know: formats, paths, and when the target is complete.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import Final, NamedTuple
+
+from blockwright.device.base import BlockDevice, FileRun
+from blockwright.device.compare import compare
+from blockwright.device.extent import ZERO, Extent
+from blockwright.errors import IntegrityError, NoSpace
+from blockwright.units import KiB, MiB
+
+CHUNK: Final = MiB
+"""Bytes read and written at once: past the point where a system call's own cost matters, well within the cache."""
+
+READ_AHEAD: Final = 4
+"""Chunks that are read before the first of them is written."""
+
+MIN_HOLE: Final = 32 * KiB
+"""Zeros between data that are worth a hole: shorter ones are copied, for fewer and longer writes."""
+
+MIN_KERNEL_RUN: Final = MiB
+"""Bytes in one file that are worth asking the kernel to copy."""
+
+KERNEL_STEP: Final = 32 * MiB
+"""Bytes the kernel is asked to copy at once, between which a cancelled copy ends."""
+
+Progress = Callable[[int, int], None]
+"""``progress(done, total)`` in bytes, called by the thread that called ``copy``. An exception from it cancels."""
+
+_HOLE_OF_ZEROS: Final = bytes(MIN_HOLE)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyResult:
+    """What was done, in bytes.
+
+    ``copied``: data, ``by_kernel`` of it without passing through this process. ``zeroed``: zeros that were made.
+    ``skipped``: zeros that were there already.
+    """
+
+    copied: int
+    by_kernel: int
+    zeroed: int
+    skipped: int
+
+
+class _Job(NamedTuple):
+    """A range whose turn it is: ``data`` to write, zeros where that is None, nothing where it is ``done``.
+
+    ``buffer``, where given, is free again behind this job.
+    """
+
+    offset: int
+    length: int
+    data: memoryview | None = None
+    buffer: bytearray | None = None
+    done: bool = False
+
+
+def copy(
+    source: BlockDevice,
+    target: BlockDevice,
+    *,
+    target_is_zero: bool = False,
+    detect_zeroes: bool = False,
+    verify: bool = False,
+    progress: Progress | None = None,
+) -> CopyResult:
+    """Make the first ``source.size`` bytes of ``target`` read as ``source`` does; what lies behind is left alone.
+
+    ``target_is_zero`` promises that the target reads as zeros, so zeros are left out. ``detect_zeroes`` looks for
+    them in data too. ``verify`` flushes, reads both again and raises IntegrityError where they differ; otherwise
+    nothing is flushed. Raises NoSpace where the target is smaller, and whatever either device raises. After an
+    exception of any kind the target's content is unspecified, and no thread is left behind.
+    """
+    if source.size > target.size:
+        raise NoSpace(f"copy: expected a target of at least {source.size} bytes, found {target.size}")
+    total, copied, by_kernel, zeroed, skipped = source.size, 0, 0, 0, 0
+    reader = _Reader(source, target, detect_zeroes=detect_zeroes)
+    jobs = reader.ahead() if total > 2 * CHUNK else reader.inline()
+    try:
+        for offset, length, data, buffer, done in jobs:
+            if data is not None:
+                target.write(offset, data)
+                copied += length
+            elif done:
+                copied += length
+                by_kernel += length
+            elif target_is_zero:
+                skipped += length
+            else:
+                target.zero(offset, length)
+                zeroed += length
+            if buffer is not None:
+                reader.free.put(buffer)
+            if progress is not None:
+                progress(offset + length, total)
+    finally:
+        jobs.close()
+    if verify:
+        target.flush()
+        _verify(source, target)
+    return CopyResult(copied, by_kernel, zeroed, skipped)
+
+
+class _Reader:
+    """Turns the source into jobs, in ascending order, in buffers that come back through ``free``."""
+
+    def __init__(self, source: BlockDevice, target: BlockDevice, *, detect_zeroes: bool) -> None:
+        self.free: SimpleQueue[bytearray] = SimpleQueue()
+        self._ready: SimpleQueue[_Job | BaseException | None] = SimpleQueue()
+        self._source = source
+        self._target = target
+        self._detect_zeroes = detect_zeroes
+        self._stopped = False
+        # Only a device that takes several calls at once may be written to from the reading thread.
+        self._kernel = sys.platform == "linux" and target.traits.parallelism > 1
+
+    def inline(self) -> Generator[_Job]:
+        """Yield the jobs, each read when it is asked for."""
+        self.free.put(bytearray(min(CHUNK, self._source.size)))
+        yield from self._jobs()
+
+    def ahead(self) -> Generator[_Job]:
+        """Yield the jobs, read ahead by a thread, which has ended when this generator is closed."""
+        for _ in range(READ_AHEAD):
+            self.free.put(bytearray(CHUNK))
+        thread = threading.Thread(target=self._run, name="copy: read ahead", daemon=True)
+        thread.start()
+        try:
+            while (job := self._ready.get()) is not None:
+                if isinstance(job, BaseException):
+                    raise job
+                yield job
+        finally:
+            self._stopped = True
+            self.free.put(bytearray())  # wakes a thread that waits for a buffer
+            thread.join()
+
+    def _run(self) -> None:
+        try:
+            for job in self._jobs():
+                self._ready.put(job)
+                if self._stopped:
+                    break
+            self._ready.put(None)
+        except BaseException as error:  # noqa: BLE001 - raised again by the thread that waits for the jobs
+            self._ready.put(error)
+
+    def _jobs(self) -> Iterator[_Job]:
+        for offset, length, zero in _runs(self._source.extents()):
+            if zero:
+                yield _Job(offset, length)
+            else:
+                yield from self._data(offset, offset + length)
+
+    def _data(self, position: int, end: int) -> Iterator[_Job]:
+        while position < end:
+            if self._kernel and end - position >= MIN_KERNEL_RUN:
+                moved = self._move(position, end - position)
+                if moved:
+                    yield _Job(position, moved, done=True)
+                    position += moved
+                    continue
+            buffer = self.free.get()
+            if self._stopped:
+                return
+            # Chunks end at multiples of their size, so that those behind an odd start are aligned.
+            part = min(CHUNK - position % CHUNK, end - position, len(buffer))
+            view = memoryview(buffer)[:part]
+            self._source.read_into(position, view)
+            if self._detect_zeroes:
+                yield from _without_zeros(position, buffer, part)
+            else:
+                yield _Job(position, part, view, buffer)
+            position += part
+
+    def _move(self, offset: int, length: int) -> int:
+        """Let the kernel copy from ``offset`` on and return how far it came: 0 where reading is the way."""
+        with self._source.backing(offset, length) as runs:
+            if not runs or sum(run.length for run in runs) < MIN_KERNEL_RUN:
+                return 0
+            length = min(length, KERNEL_STEP, sum(run.length for run in runs))
+            with self._target.backing(offset, length) as places:
+                if not places or not all(place.writable for place in places):
+                    self._kernel = False
+                    return 0
+                return _copy_runs(runs, places, length)
+
+
+def _copy_runs(runs: Sequence[FileRun], places: Sequence[FileRun], length: int) -> int:
+    """Copy up to ``length`` bytes from file to file; a refusal ends it, and says why when it is read instead."""
+    if sys.platform != "linux":
+        return 0
+    done = 0
+    for source, target in _aligned(runs, places):
+        count = min(source.length, length - done)
+        moved = 0
+        while moved < count:
+            try:
+                part = os.copy_file_range(
+                    source.fd, target.fd, count - moved, source.offset + moved, target.offset + moved
+                )
+            except OSError:
+                return done + moved
+            if not part:
+                return done + moved
+            moved += part
+        done += moved
+        if done == length:
+            break
+    return done
+
+
+def _aligned(runs: Sequence[FileRun], places: Sequence[FileRun]) -> Iterator[tuple[FileRun, FileRun]]:
+    """Yield pairs of equal length, cut where a run of either side ends."""
+    rest = iter(places)
+    place = next(rest, None)
+    for run in runs:
+        fd, offset, length, writable = run
+        while length and place is not None:
+            part = min(length, place.length)
+            yield FileRun(fd, offset, part, writable), place._replace(length=part)
+            offset += part
+            length -= part
+            place = place._replace(offset=place.offset + part, length=place.length - part)
+            if not place.length:
+                place = next(rest, None)
+
+
+def _runs(extents: Iterable[Extent]) -> Iterator[tuple[int, int, bool]]:
+    """Yield (offset, length, whether zeros): the extents, with short zeros between data counted as data."""
+    start = end = gap = 0  # data in [start, end), then ``gap`` zeros that are not told yet
+    for offset, length, flags in extents:
+        if not flags & ZERO:
+            if gap >= MIN_HOLE or start == end:
+                if end > start:
+                    yield start, end - start, False
+                if gap:
+                    yield end, gap, True
+                start = offset
+            gap, end = 0, offset + length
+        else:
+            gap += length
+    if end > start:
+        yield start, end - start, False
+    if gap:
+        yield end, gap, True
+
+
+def _without_zeros(offset: int, buffer: bytearray, length: int) -> Iterator[_Job]:
+    """Yield jobs for the first ``length`` bytes of the buffer, with zeros of MIN_HOLE and more told as such."""
+    view = memoryview(buffer)
+    cuts: list[tuple[int, bool]] = []
+    for position in range(0, length, MIN_HOLE):
+        zero = length - position >= MIN_HOLE and buffer.startswith(_HOLE_OF_ZEROS, position)
+        if not cuts or cuts[-1][1] != zero:
+            cuts.append((position, zero))
+    for index, (position, zero) in enumerate(cuts):
+        last = index == len(cuts) - 1
+        end = length if last else cuts[index + 1][0]
+        data = None if zero else view[position:end]
+        yield _Job(offset + position, end - position, data, buffer if last else None)
+
+
+def _verify(source: BlockDevice, target: BlockDevice) -> None:
+    from blockwright.device.window import Window
+
+    with Window(target, 0, source.size, owns=False) as written:
+        found = compare(source, written)
+    if found is not None:
+        expected, actual = source.read(found, 1), target.read(found, 1)
+        raise IntegrityError(
+            f"copy: source and target differ: expected {expected.hex()}, found {actual.hex()} (byte {found})"
+        )

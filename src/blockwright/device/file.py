@@ -1,0 +1,146 @@
+"""Regular files of the host as devices, which can grow; ``open_path`` takes block devices too.
+
+A file opened for writing is locked the way QEMU locks images, and refused where another process or a loop device
+holds it.
+
+Knows: regular files, their holes and sizes. Refuses to know: what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from typing import Final
+
+from blockwright.device import fallocate, hostfile
+from blockwright.device.base import ResizableDevice, Traits
+from blockwright.device.descriptor import (
+    PARALLELISM,
+    HostDevice,
+    Path,
+    block_size,
+    claim,
+    kind_of,
+    named_error,
+    open_descriptor,
+)
+from blockwright.device.extent import DATA, HOLE, ZERO, Extent
+from blockwright.device.hostblock import HostBlockDevice
+from blockwright.errors import OutOfRange, UsageError
+from blockwright.units import MAX_SIZE, KiB
+
+__all__ = ["FileDevice", "HostBlockDevice", "Path", "open_path"]
+
+_NO_SEEK: Final = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
+
+
+def open_path(path: Path, *, writable: bool = False, force_unlocked: bool = False) -> FileDevice | HostBlockDevice:
+    """Return the open file or block device at ``path``.
+
+    Raises InUse where it is to be written and somebody else holds it, unless ``force_unlocked``; UsageError for
+    anything that is neither; OSError from the host.
+    """
+    if stat.S_ISBLK(os.stat(path).st_mode):
+        return HostBlockDevice(path, writable=writable, force_unlocked=force_unlocked)
+    return FileDevice(path, writable=writable, force_unlocked=force_unlocked)
+
+
+class FileDevice(HostDevice, ResizableDevice):
+    """A regular file. Holes are told as the file system tells them, and made where it can.
+
+    With ``create`` the file must not exist and is made empty, with ``mode`` less the umask. ``name`` is what
+    messages call it. Raises as ``open_path`` does.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        writable: bool = False,
+        create: bool = False,
+        mode: int = 0o666,
+        force_unlocked: bool = False,
+        name: str | None = None,
+    ) -> None:
+        name = os.fsdecode(path) if name is None else name
+        fd = open_descriptor(path, writable=writable or create, create=create, mode=mode)
+        try:
+            status = os.fstat(fd)
+            if not stat.S_ISREG(status.st_mode):
+                raise UsageError(f"{name}: expected a regular file, found a {kind_of(status.st_mode)}")
+            if not force_unlocked:
+                claim(fd, status, name, writable=writable or create)
+            super().__init__(fd, name, status.st_size, _traits(fd, status, writable=writable or create))
+        except BaseException:
+            os.close(fd)
+            raise
+        self._seeks = hasattr(os, "SEEK_DATA")
+
+    def _discard(self, offset: int, length: int, *, durable: bool) -> None:
+        try:
+            punched = length and self._traits.discard and fallocate.punch_hole(self._fd, offset, length)
+            if punched and durable:
+                hostfile.sync_data(self._fd)
+        except OSError as error:
+            raise named_error(error, self._name) from None
+
+    def _resize(self, size: int) -> None:
+        if size > MAX_SIZE:
+            raise OutOfRange(f"{self._name}: expected a size of at most {MAX_SIZE} bytes, found {size}")
+        try:
+            os.ftruncate(self._fd, size)
+        except OSError as error:
+            raise named_error(error, self._name) from None
+
+    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
+        end = offset + length
+        while offset < end and self._seeks:
+            data = self._seek_data(offset, end)
+            if data is None:
+                self._seeks = False
+                break
+            if data > offset:
+                yield Extent(offset, data - offset, HOLE | ZERO)
+                if data >= end:
+                    return
+            hole = self._seek_hole(data, end)
+            yield Extent(data, hole - data, DATA)
+            offset = hole
+        if offset < end:
+            yield Extent(offset, end - offset, DATA)
+
+    def _seek_data(self, offset: int, end: int) -> int | None:
+        """Return where data begins, ``end`` where none follows, None where the file system does not tell."""
+        if sys.platform == "win32":
+            return None
+        try:
+            return min(end, os.lseek(self._fd, offset, os.SEEK_DATA))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return end
+            if error.errno in _NO_SEEK:
+                return None
+            raise named_error(error, self._name) from None
+
+    def _seek_hole(self, offset: int, end: int) -> int:
+        if sys.platform == "win32":
+            return end
+        try:
+            return max(offset + 1, min(end, os.lseek(self._fd, offset, os.SEEK_HOLE)))
+        except OSError as error:
+            raise named_error(error, self._name) from None
+
+
+def _traits(fd: int, status: os.stat_result, *, writable: bool) -> Traits:
+    punches = writable and fallocate.can_punch(fd, status.st_size)
+    return Traits(
+        writable=writable,
+        discard=punches,
+        fast_zero=punches,
+        fua=writable and hostfile.HAS_FUA,
+        parallelism=PARALLELISM,
+        preferred_block=block_size(getattr(status, "st_blksize", 4 * KiB)),
+    )

@@ -1,0 +1,174 @@
+"""Output files that appear complete or not at all.
+
+A regular file is written beside its final name, synced and renamed over it; whatever ends the work before that
+leaves what was there before. A block device is written in place, after it was claimed.
+
+Knows: names, modes, owners, syncing. Refuses to know: what is written.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+import sys
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, Self
+
+from blockwright.device.descriptor import Path, claim, kind_of
+from blockwright.device.file import FileDevice, HostBlockDevice
+from blockwright.errors import NoSpace, UsageError
+
+_MODE_BITS: Final = 0o777
+
+
+class OutputFile:
+    """A context manager over the device to write: ``device``, committed where the body ends without an exception.
+
+    ``target_is_zero`` says whether the device reads as zeros: a new file does. ``size`` is set at once where it is
+    given; a new file is empty otherwise, and the caller resizes it. An existing regular file needs ``force``, and
+    keeps its mode and owner; a symlink is followed. Raises UsageError for an existing file without ``force`` and
+    for anything that cannot be written at any offset; InUse where somebody holds what would be written; NoSpace
+    where ``size`` is over that of a block device.
+    """
+
+    device: FileDevice | HostBlockDevice
+    target_is_zero: bool
+
+    def __init__(
+        self, path: Path, *, force: bool = False, size: int | None = None, force_unlocked: bool = False
+    ) -> None:
+        self.path = os.fsdecode(path)
+        self._final = os.path.realpath(self.path)
+        self._temporary: str | None = None
+        self._kept: os.stat_result | None = None
+        try:
+            self._kept = os.stat(self.path)
+        except FileNotFoundError:
+            self._kept = None
+        in_place = self._kept is not None and self._check_existing(self._kept, force=force)
+        if self._kept is not None and not in_place and not force_unlocked:
+            self._check_unused(self._kept)
+        self.target_is_zero = not in_place
+        self.device = self._open_in_place(force_unlocked) if in_place else self._create()
+        try:
+            if size is not None:
+                self._set_size(size)
+        except BaseException:
+            self.discard()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.commit()
+        else:
+            self.discard()
+
+    def commit(self) -> None:
+        """Sync the file and put it under its final name; a failure on the way discards it."""
+        try:
+            self.device.flush()
+            if self._temporary is None:
+                self.device.close()
+                return
+            if self._kept is not None:
+                _keep(self._temporary, self._kept)
+            self.device.close()
+            os.replace(self._temporary, self._final)
+            self._temporary = None
+        except BaseException:
+            self.discard()
+            raise
+        _sync_folder(os.path.dirname(self._final))
+
+    def discard(self) -> None:
+        """Close the file and remove it; what had the final name before still has it. Idempotent."""
+        temporary, self._temporary = self._temporary, None
+        if temporary is not None:
+            # Removed before it is closed where that can be: closing may wait for calls in flight.
+            with suppress(OSError):
+                os.unlink(temporary)
+        self.device.close()
+        if temporary is not None and sys.platform == "win32":
+            with suppress(OSError):
+                os.unlink(temporary)
+
+    def _check_existing(self, status: os.stat_result, *, force: bool) -> bool:
+        """Return whether what is there is written in place, or raise UsageError."""
+        if stat.S_ISBLK(status.st_mode):
+            return True
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(
+                f"{self.path}: expected a file or a block device to write to, found a {kind_of(status.st_mode)}"
+            )
+        if os.path.abspath(self.path).startswith(("/dev/", "/proc/")):
+            # An open descriptor by name (/dev/stdout): whoever opened the file reads it by that, not by its name.
+            return True
+        if not force:
+            raise UsageError(f"{self.path}: exists already; --force replaces it")
+        return False
+
+    def _check_unused(self, status: os.stat_result) -> None:
+        """Raise InUse where somebody uses the file that would be replaced: he would go on with the old one."""
+        try:
+            fd = os.open(self._final, os.O_RDONLY)
+        except PermissionError:
+            return  # replacing it needs the folder's permission, not the file's
+        try:
+            claim(fd, status, self.path, writable=True)
+        finally:
+            os.close(fd)
+
+    def _open_in_place(self, force_unlocked: bool) -> FileDevice | HostBlockDevice:  # noqa: FBT001 - private
+        if self._kept is not None and stat.S_ISBLK(self._kept.st_mode):
+            return HostBlockDevice(self.path, writable=True, force_unlocked=force_unlocked)
+        device = FileDevice(self.path, writable=True, force_unlocked=force_unlocked)
+        device.resize(0)
+        self.target_is_zero = True
+        return device
+
+    def _create(self) -> FileDevice:
+        folder, name = os.path.split(self._final)
+        mode = 0o666 if self._kept is None else stat.S_IMODE(self._kept.st_mode) & _MODE_BITS
+        # A name of 255 bytes is the longest that common file systems take.
+        stem = os.fsdecode(os.fsencode(name)[:200])
+        while True:
+            temporary = os.path.join(folder, f".{stem}.{secrets.token_hex(6)}.partial")
+            try:
+                device = FileDevice(temporary, create=True, mode=mode | 0o600, name=self.path)
+            except FileExistsError:
+                continue
+            self._temporary = temporary
+            return device
+
+    def _set_size(self, size: int) -> None:
+        if isinstance(self.device, FileDevice):
+            self.device.resize(size)
+        elif size > self.device.size:
+            raise NoSpace(f"{self.path}: expected at least {size} bytes, found {self.device.size}")
+
+
+def _keep(path: str, status: os.stat_result) -> None:
+    """Give the file the owner, as far as we may, and the mode of the one it replaces."""
+    if sys.platform != "win32":
+        with suppress(PermissionError):
+            os.chown(path, status.st_uid, status.st_gid)
+    os.chmod(path, stat.S_IMODE(status.st_mode) & _MODE_BITS)
+
+
+def _sync_folder(folder: str) -> None:
+    """Make the new name durable. Some file systems refuse to sync a folder, and then there is nothing to do."""
+    if sys.platform == "win32":
+        return
+    fd = os.open(folder or ".", os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            os.fsync(fd)
+    finally:
+        os.close(fd)
