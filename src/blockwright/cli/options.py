@@ -15,17 +15,17 @@ from blockwright.units import parse_fraction, parse_size
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def size_value(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+def size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
     """Return bytes, for an option's ``callback``."""
     return None if value is None else parse_size(value)
 
 
-def share_value(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+def share_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
     """Return a fraction, for an option's ``callback``."""
     return None if value is None else parse_fraction(value)
 
 
-def size_or_share_value(ctx: click.Context, param: click.Parameter, value: str | None) -> int | float | None:
+def size_or_share_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | float | None:
     """Return bytes (an int), or the fraction that a percentage is (a float), for an option's ``callback``."""
     if value is None:
         return None

@@ -120,7 +120,7 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _obey_signals() -> None:
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001  # the shape of a handler
+    def stop(_number: int, _frame: FrameType | None) -> None:
         raise Interrupted
 
     for name in ("SIGTERM", "SIGHUP"):

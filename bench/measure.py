@@ -1,0 +1,75 @@
+"""Run commands in turn, several rounds, and tell medians, ranges and peak memory."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass
+class Row:
+    """What one contender took: seconds and peak resident bytes of each round."""
+
+    name: str
+    seconds: list[float] = field(default_factory=list)
+    memory: list[int] = field(default_factory=list)
+
+    @property
+    def median(self) -> float:
+        """The median of the rounds in seconds."""
+        return statistics.median(self.seconds)
+
+    def text(self, base: float | None = None) -> str:
+        """Return a line: median, range, memory, and the ratio to ``base`` seconds."""
+        ratio = f"  {self.median / base:6.3f}x" if base else ""
+        span = f"{min(self.seconds):.2f}-{max(self.seconds):.2f}"
+        return f"{self.name:<28} {self.median:8.2f} s  ({span})  {max(self.memory) >> 20:5d} MiB{ratio}"
+
+
+@dataclass
+class Contender:
+    """A command, the output it makes, and how often it takes part (slow peers once)."""
+
+    name: str
+    argv: Sequence[str]
+    output: Path
+    rounds: int = 5
+
+
+def once(argv: Sequence[str], output: Path) -> tuple[float, int]:
+    """Run a command, sync its output, and return (seconds, peak resident bytes); the output is removed before."""
+    output.unlink(missing_ok=True)
+    started = time.perf_counter()
+    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    errors = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(argv)}: exit {process.returncode}: {errors.decode(errors='replace')[-500:]}")
+    if output.exists():
+        descriptor = os.open(output, os.O_RDONLY)
+        os.fsync(descriptor)
+        os.close(descriptor)
+    return time.perf_counter() - started, usage.ru_maxrss * 1024
+
+
+def compare(contenders: Sequence[Contender], after: Callable[[Contender], None] | None = None) -> dict[str, Row]:
+    """Run all contenders in turn, round by round, and return their rows."""
+    rows = {each.name: Row(each.name) for each in contenders}
+    for turn in range(max(each.rounds for each in contenders)):
+        for each in contenders:
+            if turn >= each.rounds:
+                continue
+            seconds, memory = once(each.argv, each.output)
+            rows[each.name].seconds.append(seconds)
+            rows[each.name].memory.append(memory)
+            if after is not None and turn == 0:
+                after(each)
+            each.output.unlink(missing_ok=True)
+    return rows
