@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from blockwright.device.base import BlockDevice
-from blockwright.device.file import FileDevice
+from blockwright.device.file import open_path
 from blockwright.device.memory import MemoryDevice, ZeroDevice
 from blockwright.device.window import Window
 from blockwright.errors import FormatError, NotFound, NotThisFormat, UsageError
@@ -116,7 +116,7 @@ def _open_whole(address: Address, *, writable: bool, force_unlocked: bool) -> Bl
     if address.scheme == "null":
         return ZeroDevice(parse_size(address.rest))
     try:
-        return FileDevice(address.rest, writable=writable, force_unlocked=force_unlocked)
+        return open_path(address.rest, writable=writable, force_unlocked=force_unlocked)
     except FileNotFoundError:
         raise NotFound(f"{address.rest}: no such file") from None
     except IsADirectoryError:

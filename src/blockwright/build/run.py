@@ -19,7 +19,7 @@ from blockwright.build.plan import (
     stream_esp_size,
     stream_start,
 )
-from blockwright.device.base import BlockDevice
+from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.device.copy import copy
 from blockwright.device.memory import ZeroDevice
 from blockwright.device.output import OutputFile
@@ -66,23 +66,23 @@ def build(
         plan = plan_disk(tree, definition, definition.identity_seed(tree_digest(tree)))
         if output is None:
             return Built(plan, 0)
-        with OutputFile(output, force=force) as out, plan.device() as device:
-            out.device.resize(plan.size)
-            copied = copy(device, out.device, target_is_zero=True, progress=progress).copied
-            out.commit()
-        return Built(plan, copied)
-    size = definition.size or STREAM_LIMIT
+        with OutputFile(output, force=force, size=plan.size) as out, plan.device() as device:
+            result = copy(device, out.device, target_is_zero=out.target_is_zero, progress=progress)
+        return Built(plan, result.copied)
     if output is None:
-        with ZeroDevice(size, writable=True) as nowhere:
+        with ZeroDevice(definition.size or STREAM_LIMIT, writable=True) as nowhere:
             return Built(_stream(source, nowhere, definition), 0)
     with OutputFile(output, force=force) as out:
-        out.device.resize(size)
+        if isinstance(out.device, ResizableDevice):
+            out.device.resize(definition.size or STREAM_LIMIT)
+        if not out.target_is_zero:
+            out.device.zero(0, out.device.size)
         plan = _stream(source, out.device, definition)
-        with plan.device() as device:
+        if isinstance(out.device, ResizableDevice):
             out.device.resize(plan.size)
-            copied = copy(device, out.device, target_is_zero=True, progress=progress).copied
-        out.commit()
-    return Built(plan, copied)
+        with plan.device() as device:
+            result = copy(device, out.device, target_is_zero=True, progress=progress)
+    return Built(plan, result.copied)
 
 
 def _stream(source: Source, target: BlockDevice, definition: Definition) -> DiskPlan:

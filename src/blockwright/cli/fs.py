@@ -19,8 +19,7 @@ from blockwright.cli.options import (
     quiet_option,
 )
 from blockwright.cli.output import print_json, print_lines, progress_bar, show_name, table
-from blockwright.device.copy import copy
-from blockwright.device.output import OutputFile
+from blockwright.convert import convert
 from blockwright.fs.reader import FileSystem, Stat
 from blockwright.resolve import open_device, open_file_system
 from blockwright.units import MiB, format_size
@@ -120,11 +119,8 @@ def fs_get(
         _open(image, partition, force_unlocked) as system,
         system.open(os.fsencode(path)) as device,
         progress_bar("get", quiet=quiet) as progress,
-        OutputFile(output, force=force) as out,
     ):
-        out.device.resize(device.size)
-        copy(device, out.device, target_is_zero=True, progress=progress)
-        out.commit()
+        convert(device, output, force=force, progress=progress)
     click.echo(output)
 
 

@@ -13,12 +13,15 @@ from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 from blockwright.device.base import Backing, BlockDevice, Traits
 from blockwright.device.extent import DATA, HOLE, ZERO, Extent
 from blockwright.device.vector import clear
-from blockwright.units import KiB, align_down, align_up
+from blockwright.units import KiB, MiB, align_down, align_up
+
+MIN_BACKED: Final = MiB
+"""Bytes of a longer range that one segment must hold for its file to be opened for it."""
 
 
 @runtime_checkable
@@ -69,6 +72,16 @@ class SegmentTable:
     def add_bytes(self, offset: int, data: bytes) -> None:
         """Say that ``data`` lies at ``offset``."""
         self.add(offset, len(data), data)
+
+    def include(self, other: SegmentTable, distance: int) -> None:
+        """Add all segments of ``other``, moved by ``distance`` bytes: a file system becomes a part of a disk."""
+        if self.starts and other.starts and min(other.starts) + distance < self.end:
+            self._sorted = False
+        self._sorted &= other._sorted
+        self.starts.extend([start + distance for start in other.starts] if distance else other.starts)
+        self.lengths.extend(other.lengths)
+        self.sources += other.sources
+        self.source_offsets.extend(other.source_offsets)
 
     def freeze(self) -> None:
         """Sort by offset. Overlap is a bug of the planner, and is asserted against."""
@@ -159,11 +172,14 @@ class PlannedDevice(BlockDevice):
             yield Extent(position, end - position, HOLE | ZERO)
 
     def _backing(self, offset: int, length: int) -> Backing:
-        """Answer for a range within one segment whose source is backed by files."""
+        """Answer for the segment that holds the first byte, where it holds the range or a long part of it."""
         table = self._table
         index = bisect_right(table.starts, offset) - 1
-        if length and index >= 0 and offset + length <= table.starts[index] + table.lengths[index]:
-            source = table.sources[index]
-            if isinstance(source, BackedSource):
-                return source.backing(table.source_offsets[index] + offset - table.starts[index], length)
-        return nullcontext(None)
+        if index < 0 or not length:
+            return nullcontext(None)
+        within = offset - table.starts[index]
+        covered = min(length, table.lengths[index] - within)
+        source = table.sources[index]
+        if covered < min(length, MIN_BACKED) or not isinstance(source, BackedSource):
+            return nullcontext(None)
+        return source.backing(table.source_offsets[index] + within, covered)
