@@ -45,13 +45,12 @@ class NamedContent:
 class RootOptions:
     """The root file system. Sizes in bytes.
 
-    ``size`` None is automatic: the content, and ``free`` (a fraction of the whole) or ``free_bytes`` beside it.
+    ``size`` None is automatic: the content, and ``free`` (a fraction of the whole) beside it.
     ``journal`` None is by size, 0 is none. ``inodes`` None is what the tree needs with some to spare.
     """
 
     size: int | None = None
     free: float = 0.0
-    free_bytes: int = 0
     label: str = ROOT_LABEL
     block_size: int = 4096
     inodes: int | None = None

@@ -15,7 +15,8 @@ from blockwright.build.definition import Boot, Definition, RootOptions, Table
 from blockwright.codec.identity import derive_uuid
 from blockwright.device.planned import PlannedDevice, SegmentTable
 from blockwright.errors import NotFound
-from blockwright.fs.ext4.plan import Ext4Options, Ext4Plan
+from blockwright.fs.ext4.options import Ext4Options
+from blockwright.fs.ext4.plan import Ext4Plan
 from blockwright.fs.ext4.plan import plan as plan_ext4
 from blockwright.fs.fat.plan import FatOptions, FatPlan
 from blockwright.fs.fat.plan import plan as plan_fat
@@ -143,11 +144,10 @@ def ext4_options(root: RootOptions, seed: bytes, time_ns: int, size: int | None)
         seed=seed,
         size=size,
         free=root.free if size is None else 0.0,
-        free_bytes=root.free_bytes if size is None else 0,
         label=root.label,
         block_size=root.block_size,
         inodes=root.inodes,
-        reserved=root.reserved,
+        reserved_percent=None if root.reserved is None else root.reserved * 100,
         journal=root.journal,
         time_ns=time_ns,
     )

@@ -6,10 +6,12 @@ Refuses to know: what a disk is made of (``plan``), and how people ask for one.
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from blockwright.build.definition import Definition, Table
+from blockwright.build.definition import Definition, NamedContent, Table
 from blockwright.build.plan import (
     DiskPlan,
     clamp_times,
@@ -24,11 +26,13 @@ from blockwright.device.copy import copy
 from blockwright.device.memory import ZeroDevice
 from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
+from blockwright.errors import NotFound, UsageError
 from blockwright.fs.ext4.plan import Ext4Plan
 from blockwright.fs.ext4.stream import StreamPlacer
 from blockwright.source import Source
 from blockwright.tree.content import DeviceContent, PlacedContent
 from blockwright.tree.digest import tree_digest
+from blockwright.tree.hostfile import HostFile
 from blockwright.tree.node import Directory, File, Node
 from blockwright.units import TiB
 
@@ -103,6 +107,19 @@ def _stream(source: Source, target: BlockDevice, definition: Definition) -> Disk
         window.flush()
     readable = _readable(tree, target, start)
     return plan_disk(readable, definition, seed, root_plan=planned)
+
+
+def named_file(path: str) -> NamedContent:
+    """Return a file of the host that is named beside the tree. Raises NotFound; UsageError for anything but a file."""
+    real = os.fsencode(os.path.realpath(path))
+    try:
+        status = os.stat(real)
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{path}: expected a regular file")
+    folder, name = os.path.split(real)
+    return NamedContent(path, HostFile(folder, name, status, status.st_mtime_ns))
 
 
 def _dated(tree: Directory, definition: Definition) -> Directory:

@@ -11,18 +11,17 @@ import click
 from blockwright.build.definition import Boot, BootOptions, Definition, NamedContent, RootOptions, Table
 from blockwright.build.plan import DiskPlan, Part
 from blockwright.build.run import build as build_disk
+from blockwright.build.run import named_file
 from blockwright.cli.options import (
     force_option,
     json_option,
     quiet_option,
     share_value,
-    size_or_share_value,
     size_value,
 )
 from blockwright.cli.output import print_json, print_lines, progress_bar, table
-from blockwright.errors import NotFound, UsageError
+from blockwright.errors import UsageError
 from blockwright.source import open_source
-from blockwright.tree.host import host_file
 from blockwright.units import format_size, parse_size
 
 
@@ -87,7 +86,7 @@ def build(**options: Any) -> None:
 
 
 def _definition(options: dict[str, Any]) -> Definition:
-    size, root_size, free = options["size"], options["root_size"], options["free"]
+    size, root_size = options["size"], options["root_size"]
     if root_size == "rest" and size is None:
         raise UsageError("build: --root-size rest needs the --size of the disk")
     given = None if root_size in ("auto", "rest") else parse_size(root_size)
@@ -97,8 +96,7 @@ def _definition(options: dict[str, Any]) -> Definition:
         size=size,
         root=RootOptions(
             size=given,
-            free=free if isinstance(free, float) else 0.0,
-            free_bytes=free if isinstance(free, int) else 0,
+            free=options["free"] or 0.0,
             label=options["label"],
             block_size=int(options["block_size"]),
             inodes=options["inodes"],
@@ -119,12 +117,7 @@ def _definition(options: dict[str, Any]) -> Definition:
 
 
 def _file(path: str | None) -> NamedContent | None:
-    if path is None:
-        return None
-    try:
-        return NamedContent(path, host_file(path))
-    except FileNotFoundError:
-        raise NotFound(f"{path}: no such file") from None
+    return None if path is None else named_file(path)
 
 
 def _source_date_epoch() -> int | None:

@@ -25,13 +25,6 @@ def share_value(_ctx: click.Context, _param: click.Parameter, value: str | None)
     return None if value is None else parse_fraction(value)
 
 
-def size_or_share_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | float | None:
-    """Return bytes (an int), or the fraction that a percentage is (a float), for an option's ``callback``."""
-    if value is None:
-        return None
-    return parse_fraction(value) if value.strip().endswith("%") else parse_size(value)
-
-
 def json_option(command: _Command) -> _Command:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
