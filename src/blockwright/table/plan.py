@@ -96,7 +96,7 @@ def _pack(spaces: Sequence[Space], front: int, sector_size: int, alignment: int)
         if start < end:
             raise NoSpace(f"{space.what}: expected to start at byte {end} or later, found {start}")
         step = sector_size if start % alignment else alignment
-        length = max(align_up(space.size, step), sector_size)
+        length = max(align_up(space.size, step), step)
         runs.append((start, length))
         end = start + length
     return runs, end

@@ -39,6 +39,7 @@ def check(device: BlockDevice, *, sector_size: int | None = None) -> list[Findin
     if source.entries is not None:
         found += partition_findings(source, device.size)
         found += _duplicates(source)
+        found += _hybrid_strangers(device, source)
     return found
 
 
@@ -62,10 +63,25 @@ def mbr_findings(device: BlockDevice, sector_size: int) -> list[Finding]:
     return _hybrid_overlaps(entries)
 
 
+def _hybrid_strangers(device: BlockDevice, source: Copy) -> list[Finding]:
+    """Return the partitions of a hybrid MBR that are in no GPT entry: writing by either table may destroy them."""
+    sector = device.read(0, source.sector_size)
+    if not layout.has_protective(sector):
+        return []
+    known = {(entry.starting_lba, entry.ending_lba) for _, entry in used_entries(source)}
+    found = []
+    for index, entry in enumerate(layout.mbr_entries(sector)):
+        run = (entry.starting_lba, entry.starting_lba + entry.size_in_lba - 1)
+        if entry.os_type not in (0, layout.PROTECTIVE) and run not in known:
+            text = f"MBR partition {index + 1}: expected one of the GPT's partitions, found LBA {run[0]} to {run[1]}"
+            found.append(Finding("gpt.mbr.stranger", text, layout.MBR_PARTITIONS + 16 * index + 8))
+    return found
+
+
 def _hybrid_overlaps(entries: list[layout.MbrEntry]) -> list[Finding]:
     """Return the pairs of a hybrid MBR's partitions that overlap."""
     found, end, holder = [], 0, 0
-    used = sorted((entry.starting_lba, index) for index, entry in enumerate(entries) if entry.os_type)
+    used = sorted((entry.starting_lba, index) for index, entry in enumerate(entries) if entry.size_in_lba)
     for start, index in used:
         if start < end:
             text = f"MBR partition {index + 1}: starts at LBA {start}, within partition {holder + 1}"

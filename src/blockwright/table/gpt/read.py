@@ -136,8 +136,8 @@ def examine(device: BlockDevice, lba: int, sector_size: int, role: str) -> Copy:
         copy.found("signature", f"expected {layout.SIGNATURE!r}, found {sector[:8]!r}", start)
         return copy
     header = copy.header = layout.Header.parse(sector)
-    if header.revision >> 16 != 1:
-        copy.found("revision", f"revision: expected 1.x, found {header.revision:#x}", start + 8)
+    if header.revision != layout.REVISION:
+        copy.found("revision", f"revision: expected {layout.REVISION:#x}, found {header.revision:#x}", start + 8)
     if not layout.HEADER_SIZE <= header.header_size <= sector_size:
         expected = f"{layout.HEADER_SIZE} to {sector_size}"
         copy.found("header-size", f"size: expected {expected} bytes, found {header.header_size}", start + 12)

@@ -24,10 +24,10 @@ def repair(device: BlockDevice, *, sector_size: int | None = None) -> list[Findi
     found = check(device, sector_size=sector_size)
     if not found:
         return []
-    reading = load(device, sector_size=sector_size)
     stuck = [each for each in found if not each.repairable]
     if stuck:
         raise Corrupt(f"gpt: cannot be mended from a copy: {stuck[0].message}", offset=stuck[0].offset, spec=SPEC)
+    reading = load(device, sector_size=sector_size)
     table = fit(reading.table, device.size)
     write(device, table, primary_first=reading.source == "backup")
     return found
