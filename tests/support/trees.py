@@ -4,10 +4,11 @@ Knows: where the boundaries are that trees break at. Refuses to know: file syste
 left out by the arguments of `trees`.
 """
 
+import copy
 import random
 import stat
 import struct
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from hypothesis import strategies as st
 
@@ -151,6 +152,15 @@ def _special(draw: st.DrawFn, kind: str, metadata: dict[str, object]) -> Special
     )
 
 
+def _permissions(what: str, attributes: Mapping[bytes, bytes]) -> st.SearchStrategy[int]:
+    if what == "symlink":
+        return st.just(0o777)
+    strategy = st.sampled_from([0, 0o644, 0o755, 0o4755, 0o1777, 0o7777])
+    if b"system.posix_acl_access" in attributes:  # what `acl` says; the kernel keeps the two alike
+        return strategy.map(lambda bits: bits & 0o7000 | 0o774)
+    return strategy
+
+
 @st.composite
 def trees(
     draw: st.DrawFn,
@@ -179,9 +189,7 @@ def trees(
         if with_xattrs and what in ("file", "directory", "symlink") and draw(st.booleans()):
             attributes = draw(xattrs(budget=xattr_budget, directory=what == "directory", symlink=what == "symlink"))
         return {
-            "permissions": 0o777
-            if what == "symlink"
-            else draw(st.sampled_from([0, 0o644, 0o755, 0o4755, 0o1777, 0o7777])),
+            "permissions": draw(_permissions(what, attributes)),
             "uid": draw(st.sampled_from(IDS)),
             "gid": draw(st.sampled_from(IDS)),
             "mtime_ns": time // granularity_ns * granularity_ns,
@@ -234,3 +242,19 @@ def wide_tree(count: int, name_length: int = 12) -> Directory:
     """One directory of `count` empty files; long names make it two htree levels deep sooner."""
     entries: dict[bytes, Node] = {b"%0*d" % (name_length, i): File() for i in range(count)}
     return Directory(entries={b"wide": Directory(entries=entries)})
+
+
+def shuffled(directory: Directory, source: random.Random) -> Directory:
+    """The same tree with its entries made in another order."""
+    seen = {}
+
+    def again(node):
+        if id(node) not in seen:
+            seen[id(node)] = copy.copy(node)
+            if isinstance(node, Directory):
+                names = list(node.entries)
+                source.shuffle(names)
+                seen[id(node)].entries = {name: again(node.entries[name]) for name in names}
+        return seen[id(node)]
+
+    return again(directory)
