@@ -110,7 +110,7 @@ def _stream(source: Source, target: BlockDevice, definition: Definition) -> Disk
 
 
 def named_file(path: str) -> NamedContent:
-    """Return a file of the host that is named beside the tree. Raises NotFound; UsageError for anything but a file."""
+    """Return a file of the host that is named beside the tree. Raises NotFound, and UsageError for no file."""
     real = os.fsencode(os.path.realpath(path))
     try:
         status = os.stat(real)

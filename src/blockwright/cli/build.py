@@ -35,9 +35,9 @@ from blockwright.units import format_size, parse_size
 @click.option("--root-size", default="auto", show_default=True, metavar="SIZE|auto|rest", help="Size of the root.")
 @click.option(
     "--free",
-    callback=size_or_share_value,
-    metavar="SHARE|SIZE",
-    help="Free space beside the content: 20% of the root, or a size.",
+    callback=share_value,
+    metavar="SHARE",
+    help="Share of the root to leave free, such as 20%.",
 )
 @click.option("--label", default="root", show_default=True, help="Label of the root file system.")
 @click.option("--block-size", type=click.Choice(["1024", "2048", "4096"]), default="4096", show_default=True)
