@@ -60,10 +60,17 @@ class Inode:
         "version",
     )
     block: bytes
+    blocks: int
     dtime: int
+    file_acl: int
     flags: int
     generation: int
+    gid: int
     links: int
+    mode: int
+    size: int
+    stored_checksum: int
+    uid: int
     version: int
 
     def __init__(self, number: int, raw: bytes, position: int) -> None:

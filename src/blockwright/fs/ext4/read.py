@@ -19,6 +19,7 @@ from blockwright.fs.ext4.inode import KINDS, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK,
 from blockwright.fs.ext4.layout import XATTR_PREFIXES, Compat, Incompat, InodeFlag, ReservedInode, RoCompat
 from blockwright.fs.ext4.lookup import find_name
 from blockwright.fs.ext4.mapping import MAX_LOGICAL, block_runs
+from blockwright.fs.ext4.replay import needs_replay, replayed
 from blockwright.fs.ext4.volume import Volume, read_superblock
 from blockwright.fs.ext4.xattr_read import ACL_INDEXES, INDEX_SYSTEM, Attribute, attributes, inline_tail, shown_acl
 from blockwright.fs.reader import Entry, FileSystem, Stat, Usage
@@ -45,11 +46,16 @@ def open(  # noqa: A001 - the same name in every file system
     """Return the file system on ``device``, which it owns from then on.
 
     ``superblock`` is the block of a backup to read in place of the primary superblock and its descriptors.
-    Without ``verify``, checksums are not compared. ``source`` is what messages call the device.
+    An unclean journal is replayed in memory. Without ``verify``, checksums are not compared. ``source`` is what
+    messages call the device.
     Raises NotThisFormat, Corrupt, Unsupported; the device then stays open and the caller's.
     """
     found = read_superblock(device, source=source, verify=verify, block=superblock)
     volume = Volume(device, found, source=source, verify=verify, super_block=superblock)
+    if needs_replay(volume):
+        device = replayed(volume)
+        found = read_superblock(device, source=source, verify=verify, block=superblock)
+        volume = Volume(device, found, source=source, verify=verify, super_block=superblock)
     return Ext4FileSystem(volume)
 
 

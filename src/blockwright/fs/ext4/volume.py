@@ -144,10 +144,9 @@ class Volume:
             if self.verify:
                 expected = self.descriptor_checksum(group, raw)
                 if expected is not None and expected != found.bg_checksum:
-                    raise self.corrupt(
-                        f"descriptor of group {group}: checksum: expected {expected:#x}, found {found.bg_checksum:#x}",
-                        self.descriptor_position(group),
-                    )
+                    message = f"checksum: expected {expected:#06x}, found {found.bg_checksum:#06x}"
+                    position = self.descriptor_position(group)
+                    raise self.corrupt(f"descriptor of group {group}: {message}", position)
             if len(self._descriptors) >= MAX_CACHED_DESCRIPTORS:
                 self._descriptors.clear()
             self._descriptors[group] = found
