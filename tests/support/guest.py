@@ -21,7 +21,7 @@ MODULES = ("loop", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8"
 PANIC = b"Kernel panic - not syncing"
 
 _INIT = """\
-#!{busybox} sh
+#!/bin/sh
 bb={busybox}
 $bb mount -t proc proc /proc
 $bb mount -t sysfs sysfs /sys

@@ -1,0 +1,19 @@
+.PHONY: run test lint bench fuzz soak
+
+run:
+	scripts/run
+
+test:
+	scripts/test
+
+lint:
+	scripts/lint
+
+bench:
+	scripts/with-venv python bench/run.py
+
+fuzz:
+	scripts/fuzz
+
+soak:
+	scripts/test -m soak --timeout=0
