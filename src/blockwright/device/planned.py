@@ -10,7 +10,7 @@ Knows: positions. Refuses to know: which file system or table made the plan, and
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
 from typing import Final, Protocol, runtime_checkable
@@ -18,7 +18,7 @@ from typing import Final, Protocol, runtime_checkable
 from blockwright.device.base import Backing, BlockDevice, Traits
 from blockwright.device.extent import DATA, HOLE, ZERO, Extent
 from blockwright.device.vector import clear
-from blockwright.units import KiB, MiB, align_down, align_up
+from blockwright.units import KiB, MiB
 
 MIN_BACKED: Final = MiB
 """Bytes of a longer range that one segment must hold for its file to be opened for it."""
@@ -154,22 +154,24 @@ class PlannedDevice(BlockDevice):
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         """Yield DATA for blocks that a segment touches and a hole for the rest."""
-        table, grain = self._table, self._granularity
-        end, position = offset + length, offset
-        index = max(0, bisect_right(table.starts, align_down(offset, grain)) - 1)
-        while position < end and index < len(table):
-            start = align_down(table.starts[index], grain)
-            stop = min(align_up(table.starts[index] + table.lengths[index], grain), self._size)
-            index += 1
-            if stop <= position:
-                continue
-            if start > position:
-                yield Extent(position, start - position, HOLE | ZERO)
-                position = start
-            yield Extent(position, stop - position, DATA)
-            position = stop
-        if position < end:
-            yield Extent(position, end - position, HOLE | ZERO)
+        table, mask = self._table, self._granularity - 1
+        end, position = offset + length, offset & ~mask
+        first = max(0, bisect_right(table.starts, position) - 1)
+        last = bisect_left(table.starts, end)
+        start = stop = position  # data in [start, stop) that is not told yet
+        for low, count in zip(table.starts[first:last], table.lengths[first:last], strict=True):
+            low_block, high_block = low & ~mask, (low + count + mask) & ~mask
+            if low_block > stop:
+                if stop > start:
+                    yield Extent(start, stop - start, DATA)
+                yield Extent(stop, low_block - stop, HOLE | ZERO)
+                start, stop = low_block, high_block
+            elif high_block > stop:
+                stop = high_block
+        if stop > start:
+            yield Extent(start, stop - start, DATA)
+        if stop < end:
+            yield Extent(stop, end - stop, HOLE | ZERO)
 
     def _backing(self, offset: int, length: int) -> Backing:
         """Answer for the segment that holds the first byte, where it holds the range or a long part of it."""
