@@ -1,0 +1,124 @@
+"""What we write, a Linux kernel mounts: the same names, owners, modes, times, attributes, links and contents."""
+
+import fcntl
+import os
+import shutil
+import struct
+from pathlib import Path
+
+import pytest
+from blockwright.fs.ext4.device import open_plan
+from blockwright.fs.ext4.plan import plan
+from blockwright.fs.fat.device import open_plan as open_fat
+from blockwright.fs.fat.plan import FatOptions
+from blockwright.fs.fat.plan import plan as plan_fat
+
+from blockwright.fs.ext4.options import Ext4Options
+from blockwright.tree.compare import compare_trees
+from blockwright.tree.content import BytesContent
+from blockwright.tree.host import read_directory
+from blockwright.tree.node import Directory, File
+from tests.support.disks import save
+from tests.support.everything import everything
+from tests.support.tools import run, tool
+
+RESIZE_FS = 0x40086610
+"""EXT4_IOC_RESIZE_FS: _IOW('f', 16, __u64), in blocks."""
+
+
+def ext4_images(directory: Path) -> None:
+    """everything-BLOCKSIZE.ext4, and gib.ext4 of 1 GiB with a little in it."""
+    for size in (1024, 2048, 4096):
+        save(
+            open_plan(plan(everything(), Ext4Options(block_size=size, free=0.3))),
+            directory / f"everything-{size}.ext4",
+        )
+    little = Directory(entries={b"file": File(content=BytesContent(b"kept"))})
+    save(open_plan(plan(little, Ext4Options(size=1 << 30))), directory / "gib.ext4")
+
+
+def fat_images(directory: Path) -> None:
+    """small.fat (FAT16) and large.fat (FAT32), with names of every kind."""
+    for name, size in (("small.fat", 16 << 20), ("large.fat", 80 << 20)):
+        save(open_fat(plan_fat(fat_tree(), FatOptions(size=size))), directory / name)
+
+
+def fat_tree() -> Directory:
+    """Names that need long entries and names that do not; times are whole even seconds, as FAT keeps them."""
+    time_ns = 1_600_000_000 * 10**9
+    names = ["PLAIN.TXT", "lower.txt", "Mixed Case Name.text", "x" * 200, "BOOTX64.EFI", "r\u00e9sum\u00e9.txt"]
+    files = {name.encode(): File(mtime_ns=time_ns, content=BytesContent(name.encode() * 3000)) for name in names}
+    below = Directory(mtime_ns=time_ns, entries={**files})
+    return Directory(mtime_ns=time_ns, entries={b"EFI": below, **files})
+
+
+@pytest.mark.parametrize("size", [1024, 2048, 4096])
+@pytest.mark.prepare(by=ext4_images)
+def test_everything_is_there(prepared, mount, size):
+    point = mount(prepared / f"everything-{size}.ext4", fstype="ext4")
+    seen = read_directory(point)
+    assert isinstance(seen.entries.pop(b"lost+found"), Directory)
+    assert compare_trees(everything(), seen, contents=True) == []
+
+
+@pytest.mark.prepare(by=ext4_images)
+def test_the_comparison_can_fail(prepared, mount):
+    point = mount(prepared / "everything-4096.ext4", fstype="ext4")
+    seen = read_directory(point)
+    del seen.entries[b"lost+found"]
+    expected = everything()
+    expected.entries[b"small"].mtime_ns += 1
+    del expected.entries[b"second"]
+    aspects = {(each.path, each.aspect) for each in compare_trees(expected, seen, contents=True)}
+    assert (b"small", "mtime_ns") in aspects
+    assert (b"second", "missing") in aspects
+
+
+@pytest.mark.parametrize("size", [1024, 4096])
+@pytest.mark.prepare(by=ext4_images)
+def test_the_kernel_writes_and_leaves_it_clean(prepared, mount, tmp_path, size):
+    image = tmp_path / "image"
+    shutil.copyfile(prepared / f"everything-{size}.ext4", image)
+    point = mount(image, fstype="ext4", options="rw")
+    for number in range(500):
+        (point / "large" / f"new {number}").write_bytes(b"n" * number * 7)
+    for number in range(0, 700, 3):
+        for path in (point / "large").glob(f"{number:06d}-*"):
+            path.unlink()
+    (point / "megabytes").write_bytes(b"rewritten")
+    (point / "islands").unlink()
+    (point / "team" / "heir").mkdir()
+    os.setxattr(point / "attributes", "user.more", b"m" * 300)
+    os.truncate(point / "sparse", 1 << 20)
+    (point / "first").unlink()
+    shutil.rmtree(point / "deep")
+    run(["umount", point])
+    run([tool("e2fsck"), "-fn", image])
+
+
+@pytest.mark.prepare(by=ext4_images)
+def test_it_grows_while_mounted(prepared, mount, tmp_path):
+    image = tmp_path / "image"
+    shutil.copyfile(prepared / "gib.ext4", image)
+    os.truncate(image, 100 << 30)
+    point = mount(image, fstype="ext4", options="rw")
+    folder = os.open(point, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.ioctl(folder, RESIZE_FS, struct.pack("Q", (100 << 30) // 4096))
+    finally:
+        os.close(folder)
+    assert os.statvfs(point).f_blocks * 4096 > 95 << 30
+    (point / "after").write_bytes(b"a" * 5_000_000)
+    assert (point / "file").read_bytes() == b"kept"
+    run(["umount", point])
+    run([tool("e2fsck"), "-fn", image], timeout=300)
+
+
+@pytest.mark.parametrize("name", ["small.fat", "large.fat"])
+@pytest.mark.prepare(by=fat_images)
+def test_fat_is_mounted(prepared, mount, name):
+    point = mount(prepared / name, fstype="vfat", options="ro,utf8,tz=UTC,shortname=mixed")
+    seen = read_directory(point)
+    ignore = {"permissions", "uid", "gid", "links"}
+    seen.mtime_ns = fat_tree().mtime_ns
+    assert compare_trees(fat_tree(), seen, contents=True, ignore=ignore) == []

@@ -1,0 +1,65 @@
+from pathlib import Path
+
+import pytest
+
+from blockwright.errors import NotFound, NotThisFormat, OutOfRange, UsageError
+from blockwright.resolve import Address, open_device, open_file_system, parse_address
+
+
+def test_paths_parts_and_schemes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert parse_address("disk.img") == Address("file", "disk.img")
+    assert parse_address("disk.img:2") == Address("file", "disk.img", 2)
+    assert parse_address("file:disk.img:2") == Address("file", "disk.img", 2)
+    assert parse_address("a:b:3,4") == Address("file", "a:b", None, 3, 4)
+    assert parse_address("disk.img:34s,1s") == Address("file", "disk.img", None, 34 * 512, 512)
+    assert parse_address("disk.img", partition=3) == Address("file", "disk.img", 3)
+    assert parse_address("mem:1T") == Address("mem", "1T")
+    assert str(parse_address("disk.img:2")) == "disk.img:2"
+    assert str(parse_address("disk.img:512,1024")) == "disk.img:512,1024"
+
+
+@pytest.mark.parametrize("text", ["ftp://host/x", "nbd://host/x", "disk.img:0", "file:"])
+def test_what_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        parse_address(text)
+
+
+def test_a_file_of_the_whole_name_wins_and_doubt_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("disk.img:1").write_bytes(b"x")
+    assert parse_address("disk.img:1") == Address("file", "disk.img:1")
+    Path("disk.img").write_bytes(b"y")
+    with pytest.raises(UsageError, match=r"disk\.img:1 or a part of disk\.img"):
+        parse_address("disk.img:1")
+    assert parse_address("disk.img:1", partition=2) == Address("file", "disk.img:1", 2)
+    Path("mem:1G").write_bytes(b"z")
+    assert parse_address("mem:1G") == Address("file", "mem:1G")
+
+
+def test_devices(tmp_path: Path) -> None:
+    path = tmp_path / "raw"
+    path.write_bytes(bytes(range(256)) * 16)
+    with open_device(f"{path}:512,1024") as part:
+        assert part.size == 1024
+        assert part.read(0, 4) == bytes(range(4))
+    with open_device("mem:1T", writable=True) as memory:
+        assert memory.size == 1 << 40
+    with open_device("null:4k") as null:
+        assert null.read(0, 4096) == bytes(4096)
+    with pytest.raises(OutOfRange):
+        open_device(f"{path}:4000,1024")
+    with pytest.raises(NotFound):
+        open_device(str(tmp_path / "nothing"))
+    with pytest.raises(UsageError):
+        open_device(str(tmp_path))
+    with pytest.raises(NotThisFormat) as caught:
+        open_device(f"{path}:1")
+    assert caught.value.source == str(path)
+
+
+def test_what_is_no_file_system_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "raw"
+    path.write_bytes(bytes(1 << 16))
+    with open_device(str(path)) as device, pytest.raises(NotThisFormat, match="raw"):
+        open_file_system(device, source=str(path))
