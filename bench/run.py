@@ -1,0 +1,13 @@
+"""Every measurement there is, one table behind the other: ``make bench``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+import build
+
+if __name__ == "__main__":
+    build.main()
