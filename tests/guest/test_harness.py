@@ -11,6 +11,7 @@ import pytest
 from tests.guest import harness
 from tests.support.tools import tool
 
+ROOT = Path(__file__).parents[2]
 SELFTEST = Path(__file__).parent / "selftest"
 
 
@@ -74,9 +75,9 @@ def test_a_panic_fails_what_was_not_reported_yet(outcomes):
 
 
 def test_a_guest_that_hangs_is_stopped(outcomes):
-    outcome, text = outcomes("selftest_hang.py", **{harness.TIMEOUT: "15"})["test_hangs"]
+    outcome, text = outcomes("selftest_hang.py", **{harness.TIMEOUT: "6"})["test_hangs"]
     assert outcome == "failure"
-    assert "had not ended after 15 s" in text
+    assert "had not ended after 6 s" in text
 
 
 def test_a_test_the_guest_does_not_run_fails(outcomes):
@@ -91,9 +92,9 @@ def test_there_are_guest_tests(request):
         [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", str(inner)],
         capture_output=True,
         text=True,
-        check=True,
+        check=False,
     )
-    assert "guest_kernel.py::test_loop_mount_from_the_host" in done.stdout
+    assert "guest_kernel.py::test_loop_mount_from_the_host" in done.stdout, done.stdout + done.stderr
 
 
 def test_a_missing_kernel_fails_under_ci_and_skips_elsewhere(tmp_path):
@@ -105,12 +106,13 @@ def test_a_missing_kernel_fails_under_ci_and_skips_elsewhere(tmp_path):
         "except pytest.skip.Exception as skipped: print('skip', skipped)\n"
         "except pytest.fail.Exception as failed: print('fail', failed)\n"
     )
-    for ci, expected in (("", "skip"), ("true", "fail")):
+    for ci, outcome in (("", "skip"), ("true", "fail")):
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env={**environment, "CI": ci, "PYTHONPATH": str(Path(__file__).parents[2])},
+            env={**environment, "CI": ci, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
             capture_output=True,
             text=True,
-            check=True,
+            check=False,
         )
-        assert done.stdout.startswith(f"{expected} linux.uml is missing: install the package user-mode-linux")
+        expected = f"{outcome} linux.uml is missing: install the package user-mode-linux"
+        assert done.stdout.startswith(expected), done.stdout + done.stderr
