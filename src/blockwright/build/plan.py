@@ -18,7 +18,8 @@ from blockwright.errors import NotFound
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import Ext4Plan
 from blockwright.fs.ext4.plan import plan as plan_ext4
-from blockwright.fs.fat.plan import FatOptions, FatPlan
+from blockwright.fs.fat.options import FatOptions
+from blockwright.fs.fat.plan import FatPlan
 from blockwright.fs.fat.plan import plan as plan_fat
 from blockwright.table.gpt import plan as gpt
 from blockwright.table.gpt.names import TYPES

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from blockwright.build.definition import Boot, BootOptions, Definition, NamedContent, RootOptions, Table
-from blockwright.build.plan import DiskPlan, Part
 from blockwright.build.run import build as build_disk
 from blockwright.build.run import named_file
+from blockwright.cli.layout import plan_document, plan_lines
 from blockwright.cli.options import (
     force_option,
     json_option,
@@ -19,10 +19,10 @@ from blockwright.cli.options import (
     share_value,
     size_value,
 )
-from blockwright.cli.output import print_json, print_lines, progress_bar, table
+from blockwright.cli.output import print_json, print_lines, progress_bar
 from blockwright.errors import UsageError
 from blockwright.source import open_source
-from blockwright.units import format_size, parse_size
+from blockwright.units import parse_size
 
 
 @click.command()
@@ -78,9 +78,9 @@ def build(**options: Any) -> None:
     with open_source(options["source"]) as source, progress_bar("build", quiet=options["quiet"]) as progress:
         built = build_disk(source, None if dry_run else output, definition, force=options["force"], progress=progress)
     if options["as_json"]:
-        print_json("blockwright.build/1", {"output": None if dry_run else output, **_document(built.plan)})
+        print_json("blockwright.build/1", {"output": None if dry_run else output, **plan_document(built.plan)})
     elif dry_run:
-        print_lines(_text(built.plan))
+        print_lines(plan_lines(built.plan))
     else:
         click.echo(output)
 
@@ -128,35 +128,3 @@ def _source_date_epoch() -> int | None:
     if not text.isdecimal() or not text.isascii() or len(text) > 11:
         raise UsageError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, found {text[:64]!r}")
     return int(text)
-
-
-def _document(plan: DiskPlan) -> dict[str, Any]:
-    found = plan.table
-    return {
-        "size": plan.size,
-        "table": found and {"kind": found.kind, "guid": str(found.disk_guid), "sector_size": found.sector_size},
-        "parts": [_part_document(part) for part in plan.parts],
-    }
-
-
-def _part_document(part: Part) -> dict[str, Any]:
-    return {
-        "role": part.role,
-        "start": part.start,
-        "partition": part.partition
-        and {"number": part.partition.number, "size": part.partition.size, "guid": str(part.partition.guid)},
-        "file_system": part.file_system.summary.document(),
-    }
-
-
-def _text(plan: DiskPlan) -> list[str]:
-    lines = [f"disk: {format_size(plan.size)} ({plan.size} bytes)"]
-    rows = [("part", "start", "size", "guid")]
-    for part in plan.parts:
-        run = part.partition
-        size = run.size if run else part.file_system.size
-        rows.append((part.role, str(part.start), format_size(size), str(run.guid) if run else "-"))
-    lines += table(rows, "<>><")
-    for part in plan.parts:
-        lines += ["", f"{part.role}:", *part.file_system.summary.lines()]
-    return lines

@@ -7,13 +7,13 @@ import struct
 from pathlib import Path
 
 import pytest
+
 from blockwright.fs.ext4.device import open_plan
+from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan
 from blockwright.fs.fat.device import open_plan as open_fat
-from blockwright.fs.fat.plan import FatOptions
+from blockwright.fs.fat.options import FatOptions
 from blockwright.fs.fat.plan import plan as plan_fat
-
-from blockwright.fs.ext4.options import Ext4Options
 from blockwright.tree.compare import compare_trees
 from blockwright.tree.content import BytesContent
 from blockwright.tree.host import read_directory
