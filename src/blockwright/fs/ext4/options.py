@@ -1,0 +1,137 @@
+"""What can be asked of a new ext4 file system: sizes, identities, features.
+
+Knows: the choices, their defaults and which of them contradict one another.
+Refuses to know: how any of them is laid out.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+from uuid import UUID
+
+from blockwright.codec.identity import derive_uuid
+from blockwright.errors import UsageError
+from blockwright.fs.ext4.layout import Compat, Incompat, RoCompat
+from blockwright.units import MAX_SIZE
+
+BLOCK_SIZES: Final = (1024, 2048, 4096)
+INODE_SIZE: Final = 256
+DEFAULT_BYTES_PER_INODE: Final = 16384
+DEFAULT_RESERVED_PERCENT: Final = 5.0
+MAX_LABEL: Final = 16
+MAX_FREE: Final = 0.95
+MIN_JOURNAL_BLOCKS: Final = 1024
+MAX_JOURNAL_BLOCKS: Final = 10_240_000
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The feature flags a file system is written with. What ``REQUIRED`` holds cannot be left out."""
+
+    compat: Compat = Compat.has_journal | Compat.ext_attr | Compat.resize_inode | Compat.dir_index
+    incompat: Incompat = Incompat.filetype | Incompat.extent | Incompat.bit64 | Incompat.flex_bg
+    ro_compat: RoCompat = (
+        RoCompat.sparse_super
+        | RoCompat.large_file
+        | RoCompat.huge_file
+        | RoCompat.dir_nlink
+        | RoCompat.extra_isize
+        | RoCompat.metadata_csum
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names as e2fsprogs spells them, in the order of their bits."""
+        flags = [flag for word in (self.compat, self.incompat, self.ro_compat) for flag in word]
+        return tuple({"bit64": "64bit"}.get(str(flag.name), str(flag.name)) for flag in flags)
+
+
+DEFAULT_FEATURES: Final = Features()
+OPTIONAL: Final = Features(Compat.has_journal | Compat.resize_inode, Incompat(0), RoCompat(0))
+"""What may be left out of ``Features``; everything else is required, and nothing else can be added."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ext4Options:
+    """What is asked of a new file system. Sizes in bytes.
+
+    ``size``: None for the smallest that holds the tree. ``free``: the fraction of the finished file system's
+    data blocks that stays free, 0 to 0.95. ``seed`` gives every identity that is not given: ``uuid``,
+    ``hash_seed``. ``inodes``: the least number of inodes there shall be; ``bytes_per_inode`` says it by the size
+    (16384 where a size is given, otherwise only what the tree needs); ``extra_inodes`` are added to what the
+    tree needs. ``reserved_percent``: blocks kept for the superuser; 5 where a size is given, as mke2fs does, and
+    0 where it is automatic, which would otherwise be full of nothing. ``journal``: bytes, 0 for none, None for
+    the size that mke2fs gives. ``time_ns``: the superblock's times; None for the tree's newest modification.
+    ``lost_found``: whether the root gets a lost+found when the tree has none.
+    """
+
+    block_size: int = 4096
+    size: int | None = None
+    free: float = 0.0
+    label: str = ""
+    seed: bytes = b""
+    uuid: UUID | None = None
+    hash_seed: UUID | None = None
+    inodes: int | None = None
+    extra_inodes: int = 0
+    bytes_per_inode: int | None = None
+    reserved_percent: float | None = None
+    journal: int | None = None
+    time_ns: int | None = None
+    lost_found: bool = True
+    features: Features = field(default=DEFAULT_FEATURES)
+
+    def __post_init__(self) -> None:
+        self._check(self.block_size in BLOCK_SIZES, "block size", "1024, 2048 or 4096", self.block_size)
+        self._check(0 <= self.free <= MAX_FREE, "free fraction", "0 to 0.95", self.free)
+        self._check(self.size is None or 0 < self.size <= MAX_SIZE, "size", "a positive number of bytes", self.size)
+        self._check(len(self.label.encode()) <= MAX_LABEL, "label", f"at most {MAX_LABEL} bytes", repr(self.label))
+        self._check("\0" not in self.label, "label", "no NUL", repr(self.label))
+        self._check(self.inodes is None or self.inodes > 0, "inodes", "a positive number", self.inodes)
+        self._check(self.extra_inodes >= 0, "extra inodes", "at least 0", self.extra_inodes)
+        ratio = self.bytes_per_inode
+        self._check(ratio is None or ratio >= 1024, "bytes per inode", "at least 1024", ratio)
+        percent = self.reserved_percent
+        self._check(percent is None or 0 <= percent <= 50, "reserved percentage", "0 to 50", percent)
+        blocks = None if self.journal is None else self.journal // self.block_size
+        self._check(
+            not blocks or MIN_JOURNAL_BLOCKS <= blocks <= MAX_JOURNAL_BLOCKS,
+            "journal",
+            f"0, or {MIN_JOURNAL_BLOCKS} to {MAX_JOURNAL_BLOCKS} blocks of {self.block_size} bytes",
+            f"{self.journal} bytes",
+        )
+        for ours, default, optional in (
+            (self.features.compat, DEFAULT_FEATURES.compat, OPTIONAL.compat),
+            (self.features.incompat, DEFAULT_FEATURES.incompat, OPTIONAL.incompat),
+            (self.features.ro_compat, DEFAULT_FEATURES.ro_compat, OPTIONAL.ro_compat),
+        ):
+            differing = (ours ^ default) & ~optional
+            self._check(not differing, "features", "the default set, with or without its optional ones", differing)
+
+    @staticmethod
+    def _check(holds: bool, what: str, expected: str, found: object) -> None:  # noqa: FBT001  # a condition
+        if not holds:
+            raise UsageError(f"ext4 {what}: expected {expected}, found {found}")
+
+    @property
+    def effective_uuid(self) -> UUID:
+        """The UUID given, or the seed's."""
+        return self.uuid or derive_uuid(self.seed, "ext4 uuid")
+
+    @property
+    def effective_hash_seed(self) -> UUID:
+        """The directory hash seed given, or the seed's."""
+        return self.hash_seed or derive_uuid(self.seed, "ext4 directory hash seed")
+
+    @property
+    def effective_reserved_percent(self) -> float:
+        """The reserved percentage given, or the one that fits how the size was given."""
+        if self.reserved_percent is not None:
+            return self.reserved_percent
+        return 0.0 if self.size is None else DEFAULT_RESERVED_PERCENT
+
+    @property
+    def wants_journal(self) -> bool:
+        """Whether a journal is written where the file system is large enough for one."""
+        return bool(self.features.compat & Compat.has_journal) and self.journal != 0

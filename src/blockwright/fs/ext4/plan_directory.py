@@ -1,0 +1,201 @@
+"""Directories as they are written: one block in plain order, more of them as a hash tree.
+
+An image is kept without the run of zeros that ends most blocks: a head, and the 12 bytes that close the block.
+
+Knows: packed entries in, blocks out. Refuses to know: nodes, and where the blocks go.
+
+Source: Linux 6.1, Documentation/filesystems/ext4 (directory, checksums).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from blockwright.codec.checksum import crc32c_raw
+from blockwright.errors import UsageError
+from blockwright.fs.ext4.dirhash import hash_names
+from blockwright.fs.ext4.layout import (
+    DIR_ENTRY,
+    DIR_TAIL,
+    DIR_TAIL_SIZE,
+    DIR_TAIL_TYPE,
+    DX_COUNT_LIMIT,
+    DX_ENTRY,
+    DX_ROOT_INFO,
+    DX_TAIL,
+    FileType,
+    HashVersion,
+)
+
+PADS: Final = (b"", bytes(3), bytes(2), bytes(1))
+"""What brings a name of length n to a multiple of 4, by n & 3."""
+
+DOTS_SIZE: Final = 24
+_EMPTY_SHARE: Final = 4
+"""A block at least three quarters full is kept whole."""
+LOST_FOUND_SIZE: Final = 16384
+LOST_FOUND_BLOCKS: Final = 12
+"""Blocks that lost+found has at most, where they are too small to make 16 KiB."""
+
+
+class DirectoryImage(NamedTuple):
+    """A directory's content: ``blocks`` of them, read as ``head``, zeros, and ``tail`` at the very end."""
+
+    blocks: int
+    indexed: bool
+    head: bytes
+    tail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DirectoryFormat:
+    """What all directories of a file system share: block size in bytes, and the 16 bytes that seed the hash."""
+
+    block_size: int
+    hash_seed: bytes
+
+    @property
+    def room(self) -> int:
+        """Bytes for entries in a block, beside the one that holds the checksum."""
+        return self.block_size - DIR_TAIL_SIZE
+
+
+def dots(own: int, parent: int, size: int) -> bytes:
+    """Return the entries ``.`` and ``..``, the latter reaching to byte ``size``."""
+    directory = FileType.directory
+    return (
+        DIR_ENTRY.pack(own, 12, 1, directory)
+        + b".\0\0\0"
+        + DIR_ENTRY.pack(parent, size - 12, 2, directory)
+        + b"..\0\0"
+    )
+
+
+def tail(block: bytes, seed: int) -> bytes:
+    """Return what closes a directory block whose other bytes are ``block``; ``seed`` is the inode's."""
+    return DIR_TAIL.pack(0, DIR_TAIL_SIZE, 0, DIR_TAIL_TYPE, crc32c_raw(seed, block))
+
+
+def stretch(entry: bytes, size: int) -> bytes:
+    """Return an entry whose rec_len is ``size``."""
+    return entry[:4] + size.to_bytes(2, "little") + entry[6:]
+
+
+def linear_image(
+    fmt: DirectoryFormat, own: int, parent: int, entries: bytes, last: bytes, seed: int
+) -> DirectoryImage:
+    """Return a directory of one block: all ``entries`` but the last, and the ``last``."""
+    room = fmt.room
+    if last:
+        head = dots(own, parent, DOTS_SIZE) + entries
+        head += stretch(last, room - len(head))
+    else:
+        head = dots(own, parent, room)
+    end = tail(head + bytes(room - len(head)), seed)
+    if len(head) > fmt.block_size - fmt.block_size // _EMPTY_SHARE:
+        return DirectoryImage(1, False, head.ljust(room, b"\0") + end, b"")
+    return DirectoryImage(1, False, head, end)
+
+
+def lost_found_image(fmt: DirectoryFormat, own: int, parent: int, records: list[bytes], seed: int) -> DirectoryImage:
+    """Return lost+found: 16 KiB in plain order, with room that e2fsck need not allocate."""
+    count = min(LOST_FOUND_SIZE // fmt.block_size, LOST_FOUND_BLOCKS)
+    blocks = _fill(fmt, records, dots(own, parent, DOTS_SIZE))
+    empty = DIR_ENTRY.pack(0, fmt.room, 0, 0)
+    blocks += [empty.ljust(fmt.room, b"\0")] * (count - len(blocks))
+    return DirectoryImage(len(blocks), False, b"".join(block + tail(block, seed) for block in blocks), b"")
+
+
+def _fill(fmt: DirectoryFormat, records: Sequence[bytes], start: bytes = b"") -> list[bytes]:
+    """Return blocks without their tails, each filled in order until the next record does not fit."""
+    room, blocks = fmt.room, []
+    parts, used = ([start[:12], start[12:]] if start else []), len(start)
+    for record in records:
+        if used + len(record) > room:
+            blocks.append(_close(parts, used, room))
+            parts, used = [], 0
+        parts.append(record)
+        used += len(record)
+    blocks.append(_close(parts, used, room))
+    return blocks
+
+
+def _close(parts: list[bytes], used: int, room: int) -> bytes:
+    parts[-1] = stretch(parts[-1], room - used + len(parts[-1]))
+    return b"".join(parts).ljust(room, b"\0")
+
+
+# -- hash trees ------------------------------------------------------------------------------------------------
+
+
+def indexed_image(
+    fmt: DirectoryFormat, own: int, parent: int, names: Sequence[bytes], records: Sequence[bytes], seed: int
+) -> DirectoryImage:
+    """Return a directory of several blocks as a hash tree: root, index nodes where there are any, leaves.
+
+    ``records`` are the packed entries of ``names``. Leaves are packed full, in the order of hash and minor hash.
+    Raises UsageError when two levels of index do not suffice.
+    """
+    majors, minors = hash_names(names, HashVersion.half_md4, fmt.hash_seed)
+    keys = [major << 32 | minor for major, minor in zip(majors, minors, strict=True)]
+    order = sorted(range(len(names)), key=keys.__getitem__)
+    leaves, starts = _leaves(fmt, records, order, majors)
+    size = fmt.block_size
+    root_limit, node_limit = (size - 32) // 8 - 1, (size - 8) // 8 - 1
+    if len(leaves) <= root_limit:
+        head = [_index_root(fmt, own, parent, [(key, 1 + i) for i, key in enumerate(starts)], 0, seed)]
+    else:
+        nodes = -(-len(leaves) // node_limit)
+        if nodes > root_limit:
+            raise UsageError(f"directory: expected at most {root_limit * node_limit} blocks, found {len(leaves)}")
+        entries = [(key, 1 + nodes + i) for i, key in enumerate(starts)]
+        parts = [entries[i : i + node_limit] for i in range(0, len(entries), node_limit)]
+        head = [_index_root(fmt, own, parent, [(part[0][0], 1 + i) for i, part in enumerate(parts)], 1, seed)]
+        head += [_index_node(fmt, part, seed) for part in parts]
+    blocks = head + [leaf + tail(leaf, seed) for leaf in leaves]
+    return DirectoryImage(len(blocks), True, b"".join(blocks), b"")
+
+
+def _leaves(
+    fmt: DirectoryFormat, records: Sequence[bytes], order: Sequence[int], majors: Sequence[int]
+) -> tuple[list[bytes], list[int]]:
+    """Return the leaves without tails, and for each the hash it starts at.
+
+    Bit 0 of that hash says that names of the same hash lie in the leaf before.
+    """
+    room, leaves, starts = fmt.room, [], [0]
+    parts: list[bytes] = []
+    used = before = 0
+    for index in order:
+        record, major = records[index], majors[index]
+        used += len(record)
+        if used > room:
+            leaves.append(_close(parts, used - len(record), room))
+            starts.append(major | (major == before))
+            parts, used = [], len(record)
+        parts.append(record)
+        before = major
+    leaves.append(_close(parts, used, room))
+    return leaves, starts
+
+
+def _index_root(
+    fmt: DirectoryFormat, own: int, parent: int, entries: Sequence[tuple[int, int]], levels: int, seed: int
+) -> bytes:
+    info = DX_ROOT_INFO.pack(0, HashVersion.half_md4, DX_ROOT_INFO.size, levels, 0)
+    return _index_block(dots(own, parent, fmt.block_size) + info, entries, fmt.block_size, seed)
+
+
+def _index_node(fmt: DirectoryFormat, entries: Sequence[tuple[int, int]], seed: int) -> bytes:
+    return _index_block(DIR_ENTRY.pack(0, fmt.block_size, 0, 0), entries, fmt.block_size, seed)
+
+
+def _index_block(start: bytes, entries: Sequence[tuple[int, int]], size: int, seed: int) -> bytes:
+    """Return an index block; its first entry has no hash, but the block's limit and count in that place."""
+    limit = (size - len(start) - DX_TAIL.size) // DX_ENTRY.size
+    first = DX_COUNT_LIMIT.pack(limit, len(entries), entries[0][1])
+    block = start + first + b"".join(DX_ENTRY.pack(*entry) for entry in entries[1:])
+    checksum = crc32c_raw(seed, block + bytes(DX_TAIL.size))
+    return block.ljust(size - DX_TAIL.size, b"\0") + DX_TAIL.pack(0, checksum)

@@ -1,0 +1,184 @@
+"""How large a file system must be: blocks, inodes and journal that just fit what is asked for.
+
+Solved with arithmetic before anything is placed: the least number of blocks whose overhead leaves as many as the
+tree needs, and the fraction that shall stay free.
+
+Knows: counts. Refuses to know: files, and where anything lies.
+
+Source: mke2fs(8) for the journal's size by the file system's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from blockwright.errors import NoSpace, UsageError
+from blockwright.fs.ext4.layout import Compat
+from blockwright.fs.ext4.options import DEFAULT_BYTES_PER_INODE, Ext4Options
+from blockwright.fs.ext4.plan_geometry import (
+    GROUPS_PER_FLEX,
+    PlannedGeometry,
+    inodes_per_group,
+    last_flex_fits,
+    max_inodes_per_group,
+    reserved_descriptor_blocks,
+)
+from blockwright.units import ceil_div
+
+MIN_BLOCKS_FOR_JOURNAL: Final = 2048
+_JOURNAL_TABLE: Final = (
+    (32768, 1024),
+    (256 << 10, 4096),
+    (512 << 10, 8192),
+    (4096 << 10, 16384),
+    (8192 << 10, 32768),
+    (16384 << 10, 65536),
+    (32768 << 10, 131072),
+    (1 << 64, 262144),
+)
+"""Blocks of the journal by blocks of the file system, below each bound."""
+
+SLACK_PER_CUT: Final = 2
+"""Blocks kept for each zone of metadata that may cut a file; what is not needed is trimmed in the end."""
+MAX_INODES: Final = 0xFFFFFFFF
+SHORTEST_LAST_GROUP: Final = 50
+"""Blocks that a last group must have for files, or it is left out of a given size."""
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a tree needs: inodes with the reserved ones; blocks of files and directories, without the journal's.
+
+    ``sensitive``: a file's extent tree may need another block when the file is cut at a group's metadata.
+    """
+
+    inodes: int
+    blocks: int
+    sensitive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Sized:
+    """A geometry, and the blocks of the journal, 0 for none."""
+
+    geometry: PlannedGeometry
+    journal_blocks: int
+
+
+def default_journal_blocks(blocks: int) -> int:
+    """Return what mke2fs gives a file system of ``blocks``; 0 where it is too small for a journal."""
+    if blocks < MIN_BLOCKS_FOR_JOURNAL:
+        return 0
+    return next(journal for bound, journal in _JOURNAL_TABLE if blocks < bound)
+
+
+def smallest(demand: Demand, options: Ext4Options) -> Sized:
+    """Return the smallest file system that holds the demand with the fraction asked for left free."""
+    for journal, bound in _journals(options):
+        geometry = _least(demand, options, journal)
+        if geometry.blocks < bound:
+            return Sized(geometry, journal)
+    raise AssertionError("unreachable: the last bound is above every size")
+
+
+def of_size(demand: Demand, options: Ext4Options, size: int) -> Sized:
+    """Return the file system of ``size`` bytes. Raises NoSpace, naming the needed and the given, if it is too small.
+
+    A last group too short to be of use is left out, as mke2fs does.
+    """
+    blocks = size // options.block_size
+    if blocks >> 32:
+        raise UsageError(
+            f"ext4 size: expected at most 2**32 - 1 blocks of {options.block_size} bytes, found {blocks}"
+        )
+    geometry = given_geometry(demand, options, blocks)
+    journal = options.journal // options.block_size if options.journal else 0
+    if options.wants_journal and options.journal is None:
+        journal = default_journal_blocks(blocks)
+    have = geometry.blocks - geometry.overhead - journal if last_flex_fits(geometry) else 0
+    if have < least_capacity(demand.blocks, options):
+        need = smallest(demand, options)
+        raise NoSpace(
+            f"ext4: the content does not fit the size: needs {need.geometry.blocks * options.block_size} bytes "
+            f"with {demand.inodes} inodes, given {size} bytes with {geometry.inodes} inodes"
+        )
+    return Sized(geometry, journal)
+
+
+def given_geometry(demand: Demand, options: Ext4Options, blocks: int) -> PlannedGeometry:
+    """Return the geometry of a file system of about ``blocks``, with the inodes that its size asks for."""
+    ratio = options.bytes_per_inode or DEFAULT_BYTES_PER_INODE
+    least = options.inodes if options.inodes is not None else blocks * options.block_size // ratio
+    inodes = min(max(least, demand.inodes + options.extra_inodes), MAX_INODES)
+    geometry = _geometry(options, blocks, inodes)
+    last = geometry.group_end(geometry.groups - 1) - geometry.group_start(geometry.groups - 1)
+    base = geometry.base_blocks if geometry.base_zones(geometry.groups - 1, geometry.groups) else 0
+    if geometry.groups > 1 and last < base + 2 + geometry.inode_table_blocks + SHORTEST_LAST_GROUP:
+        geometry = _geometry(options, geometry.group_start(geometry.groups - 1), inodes)
+    if geometry.inodes_per_group > max_inodes_per_group(options.block_size):
+        raise NoSpace(
+            f"ext4: the inodes do not fit the size: needs {inodes}, "
+            f"given {geometry.groups * max_inodes_per_group(options.block_size)}"
+        )
+    return geometry
+
+
+def _journals(options: Ext4Options) -> Iterator[tuple[int, int]]:
+    """Yield the journals to try, smallest first, each with the number of blocks it is too small for."""
+    if not options.wants_journal:
+        yield 0, 1 << 64
+    elif options.journal:
+        yield options.journal // options.block_size, 1 << 64
+    else:
+        yield 0, MIN_BLOCKS_FOR_JOURNAL
+        for bound, journal in _JOURNAL_TABLE:
+            yield journal, bound
+
+
+def least_capacity(blocks: int, options: Ext4Options) -> int:
+    """Return how many blocks there must be beside overhead and journal, if ``blocks`` of them are to be in use."""
+    return ceil_div(blocks * 1_000_000, 1_000_000 - round(options.free * 1_000_000))
+
+
+def _least(demand: Demand, options: Ext4Options, journal: int) -> PlannedGeometry:
+    """Return the geometry with the fewest blocks, coming from below: each step adds what is still missing."""
+    inodes = max(demand.inodes + options.extra_inodes, options.inodes or 0)
+    group_size = 8 * options.block_size
+    blocks = 8
+    while True:
+        wanted = max(inodes, ceil_div(blocks * options.block_size, options.bytes_per_inode or 1 << 62))
+        geometry = _geometry(options, blocks, min(wanted, MAX_INODES))
+        if geometry.inodes_per_group > max_inodes_per_group(options.block_size):
+            blocks = (ceil_div(wanted, max_inodes_per_group(options.block_size)) - 1) * group_size + 8
+            continue
+        cuts = ceil_div(geometry.groups, GROUPS_PER_FLEX) + len(geometry.base_zones(0, geometry.groups))
+        slack = SLACK_PER_CUT * cuts if demand.sensitive or _heads_spill(geometry) else 0
+        need = geometry.overhead + journal + least_capacity(demand.blocks, options) + slack
+        if need > blocks:
+            blocks = need
+        elif last_flex_fits(geometry):
+            return geometry
+        else:
+            blocks += 1
+
+
+def _heads_spill(geometry: PlannedGeometry) -> bool:
+    """Return whether a flex group's metadata may leave gaps so short that a small file is cut several times."""
+    metadata = GROUPS_PER_FLEX * (2 + geometry.inode_table_blocks) + geometry.base_blocks
+    return geometry.groups > 1 and 2 * metadata > geometry.blocks_per_group
+
+
+def _geometry(options: Ext4Options, blocks: int, inodes: int) -> PlannedGeometry:
+    size = options.block_size
+    groups = ceil_div(max(blocks - (size == 1024), 1), 8 * size)
+    resizable = options.features.compat & Compat.resize_inode
+    reserved = reserved_descriptor_blocks(size, blocks) if resizable else 0
+    geometry = PlannedGeometry(size, blocks, inodes_per_group(size, groups, inodes), reserved)
+    if geometry.base_blocks > 4 * size:
+        raise UsageError(
+            f"ext4 size: expected descriptors of at most half a group, found {geometry.base_blocks} blocks "
+            f"for {blocks} blocks of {size} bytes"
+        )
+    return geometry
