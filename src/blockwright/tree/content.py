@@ -13,9 +13,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from types import TracebackType
 from typing import Final, NamedTuple
 
-from blockwright.device.base import Backing, BlockDevice
+from blockwright.device.base import Backing, BlockDevice, FileRun
 from blockwright.errors import SourceChanged
 
 Runs = Sequence[tuple[int, int]]
@@ -57,11 +58,40 @@ EMPTY: Final = BytesContent(b"")
 """The content of an empty file."""
 
 
-class DeviceContent(Content):
-    """A file whose data lies in a device that outlives it: a tar archive, or a file of another image.
+Verify = Callable[[], None]
+"""Raises SourceChanged when a device is not what a tree was made from."""
 
-    ``starts`` holds, for each run of ``data_runs``, the byte of the device where it begins. ``verify``, where
-    given, is called before each read and raises SourceChanged when the device is not what was planned from.
+
+class DeviceRange(Content):
+    """A file whose ``size`` bytes lie in a device that outlives it, one behind the other from byte ``start`` on.
+
+    ``verify``, where given, is called behind each read, and before and behind what the kernel copies.
+    """
+
+    __slots__ = ("_device", "_start", "_verify")
+
+    def __init__(self, device: BlockDevice, size: int, start: int, verify: Verify | None = None) -> None:
+        self.size = size
+        self._device = device
+        self._start = start
+        self._verify = verify
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> None:
+        """Read from the device."""
+        self._device.read_into(self._start + offset, buffer)
+        if self._verify is not None:
+            self._verify()
+
+    def backing(self, offset: int, length: int, /) -> Backing:
+        """Answer as the device does."""
+        return _verified(self._device.backing(self._start + offset, length), self._verify)
+
+
+class DeviceContent(Content):
+    """A file with holes whose data lies in a device that outlives it: a tar archive, or a file of another image.
+
+    ``starts`` holds, for each run of ``data_runs``, the byte of the device where it begins. ``verify`` is called as
+    by ``DeviceRange``.
     """
 
     __slots__ = ("_data_runs", "_device", "_starts", "_verify")
@@ -72,7 +102,7 @@ class DeviceContent(Content):
         size: int,
         data_runs: Runs,
         starts: Sequence[int],
-        verify: Callable[[], None] | None = None,
+        verify: Verify | None = None,
     ) -> None:
         super().__init__(size)
         self._device = device
@@ -86,8 +116,6 @@ class DeviceContent(Content):
 
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
         """Read from the device; holes read as zeros."""
-        if self._verify is not None:
-            self._verify()
         end = offset + len(buffer)
         position = offset
         for (start, length), at in zip(self._data_runs, self._starts, strict=True):
@@ -100,15 +128,41 @@ class DeviceContent(Content):
             position = high
         if position < end:
             buffer[position - offset :] = bytes(end - position)
+        if self._verify is not None:
+            self._verify()
 
     def backing(self, offset: int, length: int, /) -> Backing:
         """Answer as the device does, for a range within one run."""
         for (start, run_length), at in zip(self._data_runs, self._starts, strict=True):
             if start <= offset and offset + length <= start + run_length:
-                if self._verify is not None:
-                    self._verify()
-                return self._device.backing(at + offset - start, length)
+                return _verified(self._device.backing(at + offset - start, length), self._verify)
         return nullcontext(None)
+
+
+def _verified(backing: Backing, verify: Verify | None) -> Backing:
+    return backing if verify is None else _Verified(backing, verify)
+
+
+class _Verified:
+    """File runs of a device that is verified before they are used, and when they were."""
+
+    __slots__ = ("_backing", "_verify")
+
+    def __init__(self, backing: Backing, verify: Verify) -> None:
+        self._backing = backing
+        self._verify = verify
+
+    def __enter__(self) -> Sequence[FileRun] | None:
+        self._verify()
+        return self._backing.__enter__()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            self._verify()
+        finally:
+            self._backing.__exit__(kind, error, trace)
 
 
 class PlacedRun(NamedTuple):

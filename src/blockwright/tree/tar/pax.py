@@ -1,0 +1,240 @@
+"""Extended headers (typeflag ``x`` and ``g``): ``length keyword=value`` records about the member that follows.
+
+Knows: which keywords there are and the exact form of each value, among them extended attributes as GNU tar, star
+and libarchive write them. Refuses to know: which member they belong to.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import unquote_to_bytes
+
+from blockwright.errors import Corrupt, FormatError, LimitExceeded, Unsupported
+from blockwright.tree.tar.acl import acl_from_text
+
+MAX_HEADER: Final = 4 << 20
+"""Bytes in the body of one extended header."""
+MAX_XATTRS: Final = 1024
+"""Extended attributes of one member."""
+MAX_XATTR_NAME: Final = 255
+MAX_XATTR_VALUE: Final = 65536
+"""As Linux limits them (XATTR_NAME_MAX, XATTR_SIZE_MAX)."""
+MAX_SPARSE_RUNS: Final = 1 << 20
+"""Runs of data in all sparse members of an archive together."""
+MAX_NUMBER: Final = (1 << 63) - 1
+
+SPEC: Final = "POSIX.1-2017 pax, pax Extended Header"
+_TIME: Final = re.compile(rb"(-?)([0-9]{1,19})(?:\.([0-9]*))?").fullmatch
+_SELINUX: Final = b"security.selinux"
+
+
+class Extended:
+    """What extended headers say about a member; None where they say nothing."""
+
+    __slots__ = ("gid", "link", "mtime_ns", "path", "size", "sparse", "sparse_runs", "uid", "xattrs")
+
+    def __init__(self, base: Extended | None = None) -> None:
+        """Start from what a global header said, or from nothing."""
+        self.path: bytes | None = None
+        self.link: bytes | None = None
+        self.size: int | None = None
+        self.sparse: dict[bytes, bytes] | None = None
+        self.sparse_runs: list[int] | None = None
+        """Offset, length, offset, length … of sparse format 0.0, which repeats two keywords for each run."""
+        self.uid: int | None = None if base is None else base.uid
+        self.gid: int | None = None if base is None else base.gid
+        self.mtime_ns: int | None = None if base is None else base.mtime_ns
+        self.xattrs: dict[bytes, bytes] = {}
+
+
+def parse_records(body: bytes, base: Extended | None) -> Extended:
+    """Return what the records of an ``x`` header say on top of ``base``. Raises FormatError with the byte in it."""
+    return _parse(body, base, _LOCAL)
+
+
+def parse_global(body: bytes, base: Extended | None) -> Extended:
+    """Return what a ``g`` header says for all members behind it.
+
+    What cannot be meant for every member is refused (Unsupported): names, sizes, sparse maps, attributes.
+    """
+    return _parse(body, base, _GLOBAL)
+
+
+def _parse(body: bytes, base: Extended | None, keywords: Mapping[bytes, Setter]) -> Extended:
+    found = Extended(base)
+    position, size = 0, len(body)
+    while position < size:
+        space = body.find(b" ", position, position + 10)
+        digits = body[position:space]
+        end = position + int(digits) if space > 0 and digits.isdigit() else 0
+        equals = body.find(b"=", space + 1, max(end - 1, 0))
+        if equals <= space + 1 or end > size or body[end - 1] != 0x0A:
+            raise Corrupt("extended header: expected a record 'length keyword=value'", offset=position, spec=SPEC)
+        keyword, value = body[space + 1 : equals], body[equals + 1 : end - 1]
+        try:
+            setter = keywords.get(keyword)
+            if setter is not None:
+                setter(found, value)
+            elif keyword.startswith(_PREFIXES):
+                _prefixed(found, keyword, value, keywords)
+        except FormatError as error:
+            error.offset = position
+            raise
+        position = end
+    return found
+
+
+Setter = Callable[[Extended, bytes], None]
+
+
+def _prefixed(found: Extended, keyword: bytes, value: bytes, keywords: Mapping[bytes, Setter]) -> None:
+    if keywords is _GLOBAL:
+        _refuse_globally(found, value)
+    elif keyword.startswith(_SCHILY):
+        # '=' cannot stand in a keyword, so GNU tar writes it, and '%', in hexadecimal.
+        name = keyword[len(_SCHILY) :].replace(b"%3D", b"=").replace(b"%25", b"%")
+        _set_xattr(found, name, value)
+    elif keyword.startswith(_LIBARCHIVE):
+        name = unquote_to_bytes(keyword[len(_LIBARCHIVE) :])
+        try:
+            decoded = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
+        except binascii.Error as error:
+            raise Corrupt(f"{_text(keyword)}: expected base64: {error}") from error
+        _set_xattr(found, name, decoded)
+    else:
+        sparse = found.sparse = {} if found.sparse is None else found.sparse
+        sparse[keyword] = value
+
+
+_SCHILY: Final = b"SCHILY.xattr."
+_LIBARCHIVE: Final = b"LIBARCHIVE.xattr."
+_PREFIXES: Final = (_SCHILY, _LIBARCHIVE, b"GNU.sparse.")
+
+
+def _set_xattr(found: Extended, name: bytes, value: bytes) -> None:
+    if not name or b"\0" in name:
+        raise Corrupt(f"extended attribute: expected a name without NUL, found {name[:64]!r}")
+    if len(name) > MAX_XATTR_NAME:
+        raise LimitExceeded(f"extended attribute: name: expected at most {MAX_XATTR_NAME} bytes, found {len(name)}")
+    if len(value) > MAX_XATTR_VALUE:
+        raise LimitExceeded(
+            f"extended attribute {_text(name)}: expected at most {MAX_XATTR_VALUE} bytes, found {len(value)}"
+        )
+    found.xattrs[name] = value
+    if len(found.xattrs) > MAX_XATTRS:
+        raise LimitExceeded(f"extended attributes: expected at most {MAX_XATTRS}, found more")
+
+
+def _set_path(found: Extended, value: bytes) -> None:
+    found.path = _name(value) if value else None
+
+
+def _set_link(found: Extended, value: bytes) -> None:
+    found.link = _name(value) if value else None
+
+
+def _name(value: bytes) -> bytes:
+    if b"\0" in value:
+        raise Corrupt(f"extended header: expected a name without NUL, found {value[:64]!r}", spec=SPEC)
+    return value
+
+
+def _set_size(found: Extended, value: bytes) -> None:
+    found.size = decimal(value, "size") if value else None
+
+
+def _set_uid(found: Extended, value: bytes) -> None:
+    found.uid = decimal(value, "uid") if value else None
+
+
+def _set_gid(found: Extended, value: bytes) -> None:
+    found.gid = decimal(value, "gid") if value else None
+
+
+def _set_mtime(found: Extended, value: bytes) -> None:
+    found.mtime_ns = parse_time(value) if value else None
+
+
+def _set_selinux(found: Extended, value: bytes) -> None:
+    _set_xattr(found, _SELINUX, value.rstrip(b"\0") + b"\0")
+
+
+def _set_acl(name: bytes) -> Setter:
+    def setter(found: Extended, value: bytes) -> None:
+        acl = acl_from_text(value)
+        if acl is not None:
+            _set_xattr(found, name, acl)
+
+    return setter
+
+
+def _refuse_nfs4(_found: Extended, _value: bytes) -> None:
+    raise Unsupported("extended header: SCHILY.acl.ace: NFSv4 access control lists have no place in the tree")
+
+
+def _refuse_globally(_found: Extended, _value: bytes) -> None:
+    raise Unsupported(
+        "extended header: expected a global one to say what holds for every member, found a name, a size, "
+        "a sparse map or an attribute"
+    )
+
+
+def _sparse_number(parity: int) -> Setter:
+    def setter(found: Extended, value: bytes) -> None:
+        runs = found.sparse_runs = [] if found.sparse_runs is None else found.sparse_runs
+        if len(runs) % 2 != parity:
+            raise Corrupt("sparse map: expected offsets and lengths in turn", spec=SPEC)
+        runs.append(decimal(value, "sparse map"))
+        if len(runs) > 2 * MAX_SPARSE_RUNS:
+            raise LimitExceeded(f"sparse map: expected at most {MAX_SPARSE_RUNS} runs, found more")
+
+    return setter
+
+
+def decimal(value: bytes, what: str) -> int:
+    """Return the number that ``value`` is: decimal digits, at most 2**63 - 1."""
+    if not value.isdigit() or len(value) > 19 or int(value) > MAX_NUMBER:
+        raise Corrupt(f"{what}: expected a decimal number up to {MAX_NUMBER}, found {value[:32]!r}", spec=SPEC)
+    return int(value)
+
+
+def parse_time(value: bytes) -> int:
+    """Return nanoseconds for ``seconds[.fraction]``; what is finer is cut off downwards."""
+    match = _TIME(value)
+    if match is None or int(match[2]) > MAX_NUMBER:
+        raise Corrupt(f"mtime: expected seconds with an optional fraction, found {value[:32]!r}", spec=SPEC)
+    fraction = match[3] or b""
+    nanoseconds = int(match[2]) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
+    if not match[1]:
+        return nanoseconds
+    return -nanoseconds - (1 if fraction[9:].strip(b"0") else 0)
+
+
+def _text(name: bytes) -> str:
+    return ascii(name[:64].decode("utf-8", "surrogateescape"))[1:-1]
+
+
+_LOCAL: Final[Mapping[bytes, Setter]] = {
+    b"path": _set_path,
+    b"linkpath": _set_link,
+    b"size": _set_size,
+    b"uid": _set_uid,
+    b"gid": _set_gid,
+    b"mtime": _set_mtime,
+    b"RHT.security.selinux": _set_selinux,
+    b"SCHILY.acl.access": _set_acl(b"system.posix_acl_access"),
+    b"SCHILY.acl.default": _set_acl(b"system.posix_acl_default"),
+    b"SCHILY.acl.ace": _refuse_nfs4,
+    b"GNU.sparse.offset": _sparse_number(0),
+    b"GNU.sparse.numbytes": _sparse_number(1),
+}
+_GLOBAL: Final[Mapping[bytes, Setter]] = {
+    **dict.fromkeys(_LOCAL, _refuse_globally),
+    b"uid": _set_uid,
+    b"gid": _set_gid,
+    b"mtime": _set_mtime,
+}

@@ -1,0 +1,105 @@
+"""Where an archive's bytes come from: a device that can be read anywhere, or a stream that passes once.
+
+Knows: reading ahead, skipping, and the position. Refuses to know: what the bytes mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from blockwright.device.base import BlockDevice
+from blockwright.units import KiB, MiB
+
+_WINDOW: Final = 16 * KiB
+_CHUNK: Final = MiB
+
+
+class Reader(Protocol):
+    """An archive, read forwards. ``position`` is the byte of the archive that comes next."""
+
+    position: int
+
+    def read(self, length: int) -> bytes:
+        """Return so many bytes, and fewer only at the archive's end."""
+
+    def skip(self, length: int) -> int:
+        """Pass over so many bytes, and return how many there were."""
+
+
+class DeviceReader:
+    """Reads a device through a small window, so that the headers of small members cost one read for several."""
+
+    def __init__(self, device: BlockDevice) -> None:
+        self.position = 0
+        self._device = device
+        self._window = b""
+        self._start = 0
+
+    def read(self, length: int) -> bytes:
+        """Return bytes from the window, or read them."""
+        at = self.position - self._start
+        if not 0 <= at <= len(self._window) - length:
+            wanted = min(max(length, _WINDOW), self._device.size - self.position)
+            self._window = self._device.read(self.position, wanted)
+            self._start, at = self.position, 0
+        data = self._window[at : at + length]
+        self.position += len(data)
+        return data
+
+    def skip(self, length: int) -> int:
+        """Move the position, at most to the end."""
+        length = min(length, self._device.size - self.position)
+        self.position += length
+        return length
+
+
+class StreamReader:
+    """Reads a stream by chunks. ``read(n)`` returns up to n bytes, and none at the end, as binary files do."""
+
+    def __init__(self, read: Callable[[int], bytes]) -> None:
+        self.position = 0
+        self._source = read
+        self._chunk = memoryview(b"")
+
+    def read(self, length: int) -> bytes:
+        """Return bytes from the chunk at hand, and from the next ones as far as it takes."""
+        chunk = self._chunk
+        if len(chunk) < length:
+            buffer = bytearray(length)
+            return bytes(buffer[: self.read_into(memoryview(buffer))])
+        self._chunk = chunk[length:]
+        self.position += length
+        return bytes(chunk[:length])
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill the buffer, and return how many bytes there were."""
+        done, length = 0, len(buffer)
+        while done < length and self._more():
+            part = self._chunk[: length - done]
+            buffer[done : done + len(part)] = part
+            self._chunk = self._chunk[len(part) :]
+            done += len(part)
+        self.position += done
+        return done
+
+    def skip(self, length: int) -> int:
+        """Read and forget."""
+        done = 0
+        while done < length and self._more():
+            part = min(len(self._chunk), length - done)
+            self._chunk = self._chunk[part:]
+            done += part
+        self.position += done
+        return done
+
+    def drain(self) -> None:
+        """Read the stream to its end, so that its writer can finish and a decoder sees its checksum."""
+        while self._more():
+            self.position += len(self._chunk)
+            self._chunk = memoryview(b"")
+
+    def _more(self) -> bool:
+        if not self._chunk:
+            self._chunk = memoryview(self._source(_CHUNK))
+        return bool(self._chunk)
