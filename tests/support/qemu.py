@@ -57,7 +57,9 @@ def boot_disk(
         *("-drive", f"if=none,id=disk,file.filename={_option(path)},format={image_format},snapshot=on"),
         *_drive(interface, sector_size),
     ]
-    if firmware == "ovmf":
+    if firmware == "seabios":
+        command += ["-machine", "graphics=off"]  # SeaBIOS writes to the serial console then
+    else:
         command += ["-bios", str(package_file("/usr/share/ovmf/OVMF.fd", package="ovmf"))]
     with tempfile.TemporaryDirectory(prefix="qemu-") as scratch:
         return _console(command, Path(scratch), expect, timeout)
