@@ -156,13 +156,15 @@ def stored_index_checksum(block: bytes, offset: int) -> int:
 
 def verify_block(volume: Volume, inode: Inode, block: bytes, position: int, seed: int) -> None:
     """Raise Corrupt unless the checksum of a directory's block holds."""
-    expected: int | None
-    if has_tail(block):
+    expected: int | None = None
+    found = -1
+    offset = index_offset(block, volume.block_size)
+    # A node of a hash tree first: behind its last pair it may still hold the tail of the leaf it once was.
+    if offset is not None:
+        expected = index_checksum(block, seed, offset)
+        found = -1 if expected is None else stored_index_checksum(block, offset)
+    elif has_tail(block):
         expected, found = block_checksum(block, seed), int.from_bytes(block[-4:], "little")
-    else:
-        offset = index_offset(block, volume.block_size)
-        expected = None if offset is None else index_checksum(block, seed, offset)
-        found = -1 if offset is None or expected is None else stored_index_checksum(block, offset)
     if expected is None:
         raise volume.corrupt(f"directory {inode.number}: block: expected a checksum, found no place for it", position)
     if expected != found:

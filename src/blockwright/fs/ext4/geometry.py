@@ -30,7 +30,7 @@ MAX_DESC_SIZE: Final = 1024
 MAX_INODES_PER_GROUP: Final = 1 << 16
 """Bits that count in an inode bitmap, whatever the block size."""
 
-READABLE_INCOMPAT: Final = (
+READABLE_INCOMPAT: Final = int(
     Incompat.filetype
     | Incompat.needs_recovery
     | Incompat.meta_bg
@@ -227,7 +227,7 @@ def _refuse_features(superblock: Superblock, source: str | None, offset: int) ->
         )
     if unknown:
         named = [flag.name for flag in Incompat if unknown & flag and flag.name]
-        rest = unknown & ~sum(flag for flag in Incompat if unknown & flag)
+        rest = unknown & ~sum(int(flag) for flag in Incompat)
         names = ", ".join([*named, *([f"{rest:#x}"] if rest else [])])
         raise Unsupported(
             f"superblock: incompatible features that are not known: {names}", source=source, offset=offset + 0x60

@@ -10,13 +10,24 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
+from struct import Struct
 
 from blockwright.device.base import BlockDevice
 from blockwright.errors import NotThisFormat, UsageError
 from blockwright.fs.ext4.contents import BytesDevice, FileContent, FileDevice, RunReader
 from blockwright.fs.ext4.directory import directory_blocks, entries_in, inline_entries
 from blockwright.fs.ext4.inode import KINDS, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, Inode
-from blockwright.fs.ext4.layout import XATTR_PREFIXES, Compat, Incompat, InodeFlag, ReservedInode, RoCompat
+from blockwright.fs.ext4.layout import (
+    MMP_CLEAN,
+    MMP_MAGIC,
+    XATTR_PREFIXES,
+    Compat,
+    Incompat,
+    InodeFlag,
+    ReservedInode,
+    RoCompat,
+    State,
+)
 from blockwright.fs.ext4.lookup import find_name
 from blockwright.fs.ext4.mapping import MAX_LOGICAL, block_runs
 from blockwright.fs.ext4.replay import needs_replay, replayed
@@ -29,6 +40,9 @@ from blockwright.units import KiB
 
 MAX_TARGET = 64 * KiB
 """Bytes of a symbolic link's target, which lies in one block."""
+MMP_FSCK = 0xE24D4D50
+"""The sequence number of a file system that is being checked."""
+_MMP = Struct("<IIQ64s").unpack_from
 
 
 def probe(device: BlockDevice) -> bool:
@@ -60,7 +74,10 @@ def open(  # noqa: A001 - the same name in every file system
 
 
 class Ext4FileSystem(FileSystem):
-    """Files of an ext2, ext3 or ext4 file system. May be used from several threads as far as its device may."""
+    """Files of an ext2, ext3 or ext4 file system. May be used from several threads as far as its device may.
+
+    ``warnings`` says what a user should know before trusting what is read: errors on record, another host's use.
+    """
 
     root_inode = int(ReservedInode.root)
 
@@ -71,6 +88,7 @@ class Ext4FileSystem(FileSystem):
         self.kind = _kind(volume)
         self.label = superblock.s_volume_name.split(b"\0")[0].decode("utf-8", "backslashreplace")
         self.uuid = str(uuid.UUID(bytes=superblock.s_uuid)) if any(superblock.s_uuid) else ""
+        self.warnings = tuple(_warnings(volume))
 
     def close(self) -> None:
         """Close the device."""
@@ -296,9 +314,21 @@ def _kind(volume: Volume) -> str:
     newer |= Incompat.large_dir | Incompat.casefold | Incompat.encrypt | Incompat.metadata_csum_seed
     if superblock.s_feature_incompat & newer:
         return "ext4"
-    if superblock.s_feature_ro_compat & ~(RoCompat.sparse_super | RoCompat.large_file | RoCompat.btree_dir):
+    if superblock.s_feature_ro_compat & ~int(RoCompat.sparse_super | RoCompat.large_file | RoCompat.btree_dir):
         return "ext4"
     return "ext3" if superblock.s_feature_compat & Compat.has_journal else "ext2"
+
+
+def _warnings(volume: Volume) -> Iterator[str]:
+    superblock = volume.superblock
+    if superblock.s_state & State.error:
+        yield "errors were detected on the file system and are not repaired yet"
+    if superblock.s_feature_incompat & Incompat.mmp:
+        data = volume.block(superblock.s_mmp_block, "multiple mount protection")
+        magic, sequence, _time, host = _MMP(data)
+        if magic == MMP_MAGIC and sequence != MMP_CLEAN:
+            by = "e2fsck" if sequence == MMP_FSCK else host.split(b"\0")[0].decode("ascii", "backslashreplace")
+            yield f"the file system is in use by {by or 'another host'}"
 
 
 def _shown(attribute: Attribute) -> tuple[bytes, bytes] | None:
