@@ -11,10 +11,10 @@ set -euo pipefail
 repo=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 cache=${BLOCKWRIGHT_TEST_CACHE:-${XDG_CACHE_HOME:-$HOME/.cache}/blockwright}
 venv=${BLOCKWRIGHT_VENV:-$repo/.venv}
-build=$repo/build
+build=${BLOCKWRIGHT_BUILD:-$repo/build}
 if [ ! -w "$repo" ]; then # somebody else's checkout
     venv=${BLOCKWRIGHT_VENV:-$cache/venv}
-    build=$cache/build
+    build=${BLOCKWRIGHT_BUILD:-$cache/build}
 fi
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:$cache/bin"
 
