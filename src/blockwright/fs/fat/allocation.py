@@ -89,7 +89,7 @@ class AllocationTable:
         while left > 0:
             if not layout.FIRST_CLUSTER <= cluster < self.end:
                 raise self._corrupt(f"expected a cluster from 2 to {self.end - 1}, found {cluster}", start)
-            count = self._run(cluster, left)
+            count = self.run_length(cluster, left)
             runs.append(Run(cluster, count))
             left -= count
             if len(runs) == check_at:
@@ -107,7 +107,7 @@ class AllocationTable:
         self._check_loop(runs, start)
         return runs
 
-    def _run(self, cluster: int, limit: int) -> int:
+    def run_length(self, cluster: int, limit: int) -> int:
         """Return how many clusters from ``cluster`` on follow one another, at most ``limit``."""
         count, step = 1, 1
         while count < limit:
