@@ -1,0 +1,39 @@
+"""Bodies of a stream kept aside, for those who must read them later, anywhere, and more than once.
+
+Knows: where each body lies in the device it is given. Refuses to know: whose bodies they are, and what kind of
+device keeps them.
+"""
+
+from __future__ import annotations
+
+from blockwright.device.base import ResizableDevice
+from blockwright.tree.content import Content, DeviceContent, DeviceRange, Fill, Runs
+from blockwright.units import MiB
+
+
+class Spool:
+    """A place for streamed bodies: data goes to ``device``, one body behind the other from its present end on.
+
+    The device (a temporary file, memory) stays the caller's and must outlive the contents.
+    """
+
+    def __init__(self, device: ResizableDevice) -> None:
+        self._device = device
+        self._buffer = memoryview(bytearray(MiB))
+
+    def place(self, size: int, runs: Runs, fill: Fill, /) -> Content:
+        """Keep a body's data, and return a content that reads it. Raises what writing to the device raises."""
+        device, starts = self._device, []
+        position = device.size
+        device.resize(position + sum(length for _, length in runs))
+        for _, length in runs:
+            starts.append(position)
+            end = position + length
+            while position < end:
+                part = self._buffer[: min(len(self._buffer), end - position)]
+                fill(part)
+                device.write(position, part)
+                position += len(part)
+        if tuple(runs) == ((0, size),):
+            return DeviceRange(device, size, starts[0])
+        return DeviceContent(device, size, runs, starts)
