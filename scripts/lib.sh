@@ -199,12 +199,15 @@ peers="
     busybox:busybox-static zstd:zstd xz:xz-utils bzip2:bzip2
 "
 
+has_file() { [ -e "/$1" ] || [ -e "$cache/root/$1" ]; }
+
 missing_peers() {
     local each
     for each in $peers; do
         have "${each%%:*}" || printf '%s ' "${each##*:}"
     done
-    [ -e /usr/share/ovmf/OVMF.fd ] || [ -e "$cache/root/usr/share/ovmf/OVMF.fd" ] || printf 'ovmf '
+    has_file usr/share/ovmf/OVMF.fd || printf 'ovmf '
+    has_file usr/share/seabios/bios-256k.bin || printf 'seabios '
 }
 
 ensure_peers() {
