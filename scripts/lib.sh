@@ -110,6 +110,9 @@ write_wrappers() {
             printf '#!/bin/sh\n'
             printf 'export LD_LIBRARY_PATH=%q${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}\n' "$libraries"
             [ -e /etc/mke2fs.conf ] || printf 'export MKE2FS_CONFIG=%q\n' "$root/etc/mke2fs.conf"
+            case ${program##*/} in
+                qemu-system-*) printf 'set -- -L %q -L %q "$@"\n' "$root/usr/share/seabios" "$root/usr/share/qemu" ;;
+            esac
             printf 'exec %q "$@"\n' "$program"
         } >"$cache/bin/${program##*/}"
         chmod 755 "$cache/bin/${program##*/}"
