@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from blockwright.codec.checksum import crc32c_raw
 from blockwright.device.planned import SegmentTable
+from blockwright.errors import UsageError
 from blockwright.fs.ext4.layout import SUPERBLOCK_OFFSET, Compat, InodeFlag, ReservedInode
 from blockwright.fs.ext4.options import INODE_SIZE, Ext4Options
 from blockwright.fs.ext4.plan_allocate import Allocator
@@ -123,11 +124,13 @@ def plan(root: Directory, options: Ext4Options) -> Ext4Plan:
     store, and NoSpace, naming the needed and the given, when the tree does not fit ``options.size``.
     """
     draft = Draft.of(root, options)
+    if draft.measured.placed:
+        raise UsageError("ext4: a body that lies in an output already can be planned by what placed it there only")
     demand, size = draft.demand, options.size
     sized = smallest(demand, options) if size is None else of_size(demand, options, size)
     placement = place_at_flex_heads(sized.geometry)
     allocator = Allocator(placement.zones, sized.geometry.first_block, sized.geometry.blocks)
-    return draft.finish(sized, placement, allocator, [])
+    return draft.finish(sized, placement, allocator)
 
 
 @dataclass(slots=True)
@@ -164,8 +167,8 @@ class Draft:
         measured = self.measured
         return Demand(len(self.inventory.nodes) - 1, measured.blocks + self.resizable, measured.sensitive)
 
-    def finish(self, sized: Sized, placement: Placement, allocator: Allocator, taken: list[Zone]) -> Ext4Plan:
-        """Return the plan, all blocks coming from ``allocator``; ``taken`` are other zones in use, but for bodies."""
+    def finish(self, sized: Sized, placement: Placement, allocator: Allocator) -> Ext4Plan:
+        """Return the plan, all blocks that bodies do not hold already coming from ``allocator``."""
         options, geometry = self.options, sized.geometry
         writer = Writer(self.inventory, self.measured, allocator, options.block_size, self.seed)
         first = allocator.free()
@@ -177,7 +180,7 @@ class Draft:
         writer.write()
         if options.size is None:
             geometry = self._trim(sized, allocator)
-        zones = merge_zones(sorted([*placement.zones, *taken, *writer.placed, *_consumed(first, allocator.free())]))
+        zones = merge_zones(sorted([*placement.zones, *self.measured.placed, *_consumed(first, allocator.free())]))
         usage = Usage(zones, len(self.inventory.nodes) - 1, self._directories(geometry))
         groups = build_groups(geometry, placement, usage, self.seed)
         self._add_metadata(writer, geometry, placement, groups)

@@ -34,6 +34,11 @@ class Allocator:
         self._gap = 0
         self.cursor, self.gap_end = gaps[0] if gaps else (end, end)
 
+    @property
+    def gaps(self) -> int:
+        """Into how many runs what there was at first is cut."""
+        return len(self._gaps)
+
     def take(self, count: int) -> Pieces:
         """Return the next ``count`` blocks. Raises NoSpace when there are not as many."""
         start = self.cursor

@@ -142,7 +142,7 @@ class Placement:
     zones: list[Zone]
 
 
-class _Cursor:
+class Cursor:
     """Takes contiguous blocks, ascending, around zones that are taken already."""
 
     __slots__ = ("_next", "_zones", "position")
@@ -167,7 +167,7 @@ def flex_metadata(geometry: PlannedGeometry, flex: int) -> tuple[list[int], list
     first = flex * GROUPS_PER_FLEX
     last = min(first + GROUPS_PER_FLEX, geometry.groups)
     count, table = last - first, geometry.inode_table_blocks
-    cursor = _Cursor(geometry.group_start(first), geometry.base_zones(first, last))
+    cursor = Cursor(geometry.group_start(first), geometry.base_zones(first, last))
     blocks = cursor.take(count)
     inodes = cursor.take(count)
     tables = [cursor.take(table) for _ in range(count)]

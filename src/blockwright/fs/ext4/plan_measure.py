@@ -13,6 +13,7 @@ from typing import Final
 from blockwright.errors import UsageError
 from blockwright.fs.ext4.layout import MAX_EXTENT_BLOCKS
 from blockwright.fs.ext4.plan_extents import ExtentRun, count_extents, split, tree_blocks
+from blockwright.fs.ext4.plan_geometry import Zone
 from blockwright.fs.ext4.plan_tree import Inventory
 from blockwright.fs.ext4.plan_xattr import MAX_SHARED, Packed, pack_xattrs
 from blockwright.tree.content import Content, PlacedContent
@@ -32,11 +33,13 @@ BlockRuns = list[tuple[int, int]]
 class Measured:
     """What a tree needs beside its inodes. ``runs`` and ``attributes`` hold what is not plain, by inode number.
 
-    ``sensitive``: a file is so long, or in so many runs, that cutting it may make its extent tree grow.
+    ``sensitive``: a file is so long, or in so many runs, that cutting it may make its extent tree grow. ``placed``
+    are the blocks of bodies that lie in the output already.
     """
 
     blocks: int = 0
     sensitive: bool = False
+    placed: list[Zone] = field(default_factory=list)
     newest_ns: int = 0
     runs: dict[int, BlockRuns] = field(default_factory=dict)
     attributes: dict[int, Packed] = field(default_factory=dict)
@@ -106,7 +109,9 @@ def _odd_file_blocks(inventory: Inventory, measured: Measured, number: int, node
     if content.size > most:
         raise UsageError(f"{inventory.path_of(node)}: expected at most {most} bytes, found {content.size}")
     if isinstance(content, PlacedContent):
-        return tree_blocks(len(split(placed_runs(content, block_size))), block_size)
+        placed = placed_runs(content, block_size)
+        measured.placed += [(run.physical, run.physical + run.blocks) for run in placed]
+        return tree_blocks(len(split(placed)), block_size)
     try:
         measured.runs[number] = found = block_runs(content, block_size)
     except UsageError as error:

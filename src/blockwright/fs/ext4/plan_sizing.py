@@ -74,9 +74,16 @@ def default_journal_blocks(blocks: int) -> int:
     return next(journal for bound, journal in _JOURNAL_TABLE if blocks < bound)
 
 
+def journal_of(blocks: int, options: Ext4Options) -> int:
+    """Return the blocks of the journal that a file system of ``blocks`` gets, as the options ask."""
+    if not options.wants_journal:
+        return 0
+    return default_journal_blocks(blocks) if options.journal is None else options.journal // options.block_size
+
+
 def smallest(demand: Demand, options: Ext4Options) -> Sized:
     """Return the smallest file system that holds the demand with the fraction asked for left free."""
-    for journal, bound in _journals(options):
+    for journal, bound in journals(options):
         geometry = _least(demand, options, journal)
         if geometry.blocks < bound:
             return Sized(geometry, journal)
@@ -89,14 +96,8 @@ def of_size(demand: Demand, options: Ext4Options, size: int) -> Sized:
     A last group too short to be of use is left out, as mke2fs does.
     """
     blocks = size // options.block_size
-    if blocks >> 32:
-        raise UsageError(
-            f"ext4 size: expected at most 2**32 - 1 blocks of {options.block_size} bytes, found {blocks}"
-        )
     geometry = given_geometry(demand, options, blocks)
-    journal = options.journal // options.block_size if options.journal else 0
-    if options.wants_journal and options.journal is None:
-        journal = default_journal_blocks(blocks)
+    journal = journal_of(geometry.blocks, options)
     have = geometry.blocks - geometry.overhead - journal if last_flex_fits(geometry) else 0
     if have < least_capacity(demand.blocks, options):
         need = smallest(demand, options)
@@ -125,7 +126,7 @@ def given_geometry(demand: Demand, options: Ext4Options, blocks: int) -> Planned
     return geometry
 
 
-def _journals(options: Ext4Options) -> Iterator[tuple[int, int]]:
+def journals(options: Ext4Options) -> Iterator[tuple[int, int]]:
     """Yield the journals to try, smallest first, each with the number of blocks it is too small for."""
     if not options.wants_journal:
         yield 0, 1 << 64
@@ -144,15 +145,10 @@ def least_capacity(blocks: int, options: Ext4Options) -> int:
 
 def _least(demand: Demand, options: Ext4Options, journal: int) -> PlannedGeometry:
     """Return the geometry with the fewest blocks, coming from below: each step adds what is still missing."""
-    inodes = max(demand.inodes + options.extra_inodes, options.inodes or 0)
-    group_size = 8 * options.block_size
     blocks = 8
     while True:
-        wanted = max(inodes, ceil_div(blocks * options.block_size, options.bytes_per_inode or 1 << 62))
-        geometry = _geometry(options, blocks, min(wanted, MAX_INODES))
-        if geometry.inodes_per_group > max_inodes_per_group(options.block_size):
-            blocks = (ceil_div(wanted, max_inodes_per_group(options.block_size)) - 1) * group_size + 8
-            continue
+        geometry = auto_geometry(demand, options, blocks)
+        blocks = geometry.blocks
         cuts = ceil_div(geometry.groups, GROUPS_PER_FLEX) + len(geometry.base_zones(0, geometry.groups))
         slack = SLACK_PER_CUT * cuts if demand.sensitive or _heads_spill(geometry) else 0
         need = geometry.overhead + journal + least_capacity(demand.blocks, options) + slack
@@ -162,6 +158,20 @@ def _least(demand: Demand, options: Ext4Options, journal: int) -> PlannedGeometr
             return geometry
         else:
             blocks += 1
+
+
+def auto_geometry(demand: Demand, options: Ext4Options, blocks: int) -> PlannedGeometry:
+    """Return the geometry of ``blocks`` with the inodes that are needed; of more blocks where groups are too few."""
+    most = max_inodes_per_group(options.block_size)
+    while True:
+        inodes = max(demand.inodes + options.extra_inodes, options.inodes or 0)
+        inodes = max(inodes, ceil_div(blocks * options.block_size, options.bytes_per_inode or 1 << 62))
+        if inodes > MAX_INODES:
+            raise NoSpace(f"ext4: expected at most {MAX_INODES} inodes, found {inodes}")
+        geometry = _geometry(options, blocks, inodes)
+        if geometry.inodes_per_group <= most:
+            return geometry
+        blocks = (ceil_div(inodes, most) - 1) * 8 * options.block_size + 8
 
 
 def _heads_spill(geometry: PlannedGeometry) -> bool:

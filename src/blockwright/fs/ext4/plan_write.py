@@ -25,7 +25,6 @@ from blockwright.fs.ext4.plan_extents import (
     split,
     tree_blocks,
 )
-from blockwright.fs.ext4.plan_geometry import Zone
 from blockwright.fs.ext4.plan_inode import NO_ATTRIBUTES, InodeTable, device_number
 from blockwright.fs.ext4.plan_measure import FAST_LINK, BlockRuns, Measured, placed_runs
 from blockwright.fs.ext4.plan_tree import MAX_LINKS, Inventory
@@ -40,17 +39,13 @@ _MAX_MINOR = 1 << 20
 
 
 class Writer:
-    """Writes an inventory's inodes and segments; afterwards ``inodes``, ``table`` and ``placed`` hold the result.
-
-    ``placed`` are the blocks of bodies that lay in the output before, which the allocator knows nothing of.
-    """
+    """Writes an inventory's inodes and segments; afterwards ``inodes`` and ``table`` hold the result."""
 
     def __init__(
         self, inventory: Inventory, measured: Measured, allocator: Allocator, block_size: int, seed: int
     ) -> None:
         self.inodes = InodeTable(len(inventory.nodes) - 1, seed)
         self.table = SegmentTable()
-        self.placed: list[Zone] = []
         self._inventory = inventory
         self._measured = measured
         self._allocator = allocator
@@ -163,7 +158,6 @@ class Writer:
     def _placed(self, number: int, content: PlacedContent) -> tuple[bytes, int]:
         """Return i_block and the bytes allocated of a body that lies in place."""
         runs = placed_runs(content, self._block_size)
-        self.placed += [(run.physical, run.physical + run.blocks) for run in runs]
         i_block, more = self._tree(number, runs)
         return i_block, (sum(run.blocks for run in runs) + more) * self._block_size
 
