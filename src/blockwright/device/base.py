@@ -319,7 +319,7 @@ class BlockDevice(ABC):
     def _held_backing(self, offset: int, length: int) -> Iterator[Sequence[FileRun] | None]:
         self._enter()
         try:
-            with self._backing(offset, length) as runs:
+            with self._backing(offset, length) if length else nullcontext(None) as runs:
                 yield runs
         finally:
             self._leave()

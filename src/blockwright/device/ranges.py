@@ -32,6 +32,7 @@ class RangeLock:
     def __init__(self) -> None:
         self._changed = threading.Condition(threading.Lock())
         self._holds: dict[_Hold, None] = {}  # in the order of asking
+        self._waiting = 0
 
     @contextmanager
     def shared(self, start: int, end: int) -> Iterator[None]:
@@ -56,7 +57,7 @@ class RangeLock:
         with self._changed:
             earlier = list(self._holds)
             while any(hold in self._holds for hold in earlier):
-                self._changed.wait()
+                self._wait()
 
     @property
     def held(self) -> int:
@@ -69,17 +70,24 @@ class RangeLock:
             self._holds[hold] = None
             try:
                 while self._must_wait(hold):
-                    self._changed.wait()
+                    self._wait()
             except BaseException:
                 del self._holds[hold]
                 self._changed.notify_all()
                 raise
         return hold
 
+    def _wait(self) -> None:
+        self._waiting += 1
+        try:
+            self._changed.wait()
+        finally:
+            self._waiting -= 1
+
     def _release(self, hold: _Hold) -> None:
         with self._changed:
             del self._holds[hold]
-            if self._holds:
+            if self._waiting:
                 self._changed.notify_all()
 
     def _must_wait(self, hold: _Hold) -> bool:
