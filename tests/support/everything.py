@@ -9,8 +9,8 @@ from tests.support.trees import CAPABILITY, PatternContent, acl
 SECOND = 10**9
 
 
-def everything(*, large: int = 700) -> Directory:
-    """The tree; `large` names in its largest directory."""
+def everything(*, block_size: int = 4096, large: int = 700) -> Directory:
+    """The tree, with what a block bounds as large as one allows; `large` names in its largest directory."""
     linked = File(0o640, 1000, 1001, 1_600_000_000 * SECOND + 123_456_789, content=BytesContent(b"linked"))
     link = Symlink(b"usr/bin", mtime_ns=5 * SECOND + 1)
     root: dict[bytes, Node] = {
@@ -28,7 +28,7 @@ def everything(*, large: int = 700) -> Directory:
         b"link": link,
         b"same link": link,
         b"long link": Symlink(b"x" * 60),
-        b"longest link": Symlink(b"y/" * 2000),
+        b"longest link": Symlink((b"y/" * 2048)[: block_size - 1]),
         b"short link": Symlink(b"z" * 59),
         b"null": Special(stat.S_IFCHR, 0o666, major=1, minor=3),
         b"disk": Special(stat.S_IFBLK, 0o660, 0, 6, major=259, minor=70_000),
@@ -42,7 +42,12 @@ def everything(*, large: int = 700) -> Directory:
         b"labelled": File(xattrs={b"security.selinux": b"system_u:object_r:bin_t:s0\0"}),
         b"shared": File(0o674, xattrs={b"system.posix_acl_access": acl((1234, 6))}),
         b"attributes": File(
-            xattrs={b"user.a": b"", b"user.small": b"v", b"user.large": bytes(2000), b"trusted.t": b"t" * 100}
+            xattrs={
+                b"user.a": b"",
+                b"user.small": b"v",
+                b"user.large": bytes(block_size // 2),
+                b"trusted.t": b"t" * 100,
+            }
         ),
         b"team": Directory(
             0o2775, 5, 6, xattrs={b"system.posix_acl_default": acl((1234, 7), default=True), b"user.d": b"d"}

@@ -26,15 +26,12 @@ RESIZE_FS = 0x40086610
 """EXT4_IOC_RESIZE_FS: _IOW('f', 16, __u64), in blocks."""
 
 
-def ext4_images(directory: Path) -> None:
-    """everything-BLOCKSIZE.ext4, and gib.ext4 of 1 GiB with a little in it."""
-    for size in (1024, 2048, 4096):
-        save(
-            open_plan(plan(everything(), Ext4Options(block_size=size, free=0.3))),
-            directory / f"everything-{size}.ext4",
-        )
-    little = Directory(entries={b"file": File(content=BytesContent(b"kept"))})
-    save(open_plan(plan(little, Ext4Options(size=1 << 30))), directory / "gib.ext4")
+def ext4_image(directory: Path, block_size: int) -> Path:
+    """A file system with everything in it, and room to write."""
+    image = directory / "image.ext4"
+    options = Ext4Options(block_size=block_size, free=0.3, inodes=4000)
+    save(open_plan(plan(everything(block_size=block_size), options)), image)
+    return image
 
 
 def fat_images(directory: Path) -> None:
@@ -53,17 +50,15 @@ def fat_tree() -> Directory:
 
 
 @pytest.mark.parametrize("size", [1024, 2048, 4096])
-@pytest.mark.prepare(by=ext4_images)
-def test_everything_is_there(prepared, mount, size):
-    point = mount(prepared / f"everything-{size}.ext4", fstype="ext4")
+def test_everything_is_there(mount, tmp_path, size):
+    point = mount(ext4_image(tmp_path, size), fstype="ext4")
     seen = read_directory(point)
     assert isinstance(seen.entries.pop(b"lost+found"), Directory)
-    assert compare_trees(everything(), seen, contents=True) == []
+    assert compare_trees(everything(block_size=size), seen, contents=True) == []
 
 
-@pytest.mark.prepare(by=ext4_images)
-def test_the_comparison_can_fail(prepared, mount):
-    point = mount(prepared / "everything-4096.ext4", fstype="ext4")
+def test_the_comparison_can_fail(mount, tmp_path):
+    point = mount(ext4_image(tmp_path, 4096), fstype="ext4")
     seen = read_directory(point)
     del seen.entries[b"lost+found"]
     expected = everything()
@@ -75,10 +70,8 @@ def test_the_comparison_can_fail(prepared, mount):
 
 
 @pytest.mark.parametrize("size", [1024, 4096])
-@pytest.mark.prepare(by=ext4_images)
-def test_the_kernel_writes_and_leaves_it_clean(prepared, mount, tmp_path, size):
-    image = tmp_path / "image"
-    shutil.copyfile(prepared / f"everything-{size}.ext4", image)
+def test_the_kernel_writes_and_leaves_it_clean(mount, tmp_path, size):
+    image = ext4_image(tmp_path, size)
     point = mount(image, fstype="ext4", options="rw")
     for number in range(500):
         (point / "large" / f"new {number}").write_bytes(b"n" * number * 7)
@@ -96,10 +89,10 @@ def test_the_kernel_writes_and_leaves_it_clean(prepared, mount, tmp_path, size):
     run([tool("e2fsck"), "-fn", image])
 
 
-@pytest.mark.prepare(by=ext4_images)
-def test_it_grows_while_mounted(prepared, mount, tmp_path):
+def test_it_grows_while_mounted(mount, tmp_path):
     image = tmp_path / "image"
-    shutil.copyfile(prepared / "gib.ext4", image)
+    little = Directory(entries={b"file": File(content=BytesContent(b"kept"))})
+    save(open_plan(plan(little, Ext4Options(size=1 << 30))), image)
     os.truncate(image, 100 << 30)
     point = mount(image, fstype="ext4", options="rw")
     folder = os.open(point, os.O_RDONLY | os.O_DIRECTORY)
