@@ -122,7 +122,7 @@ class GuestRun:
             environment=environment,
             disks=disks,
             memory=int(os.environ.get(MEMORY, "512")),
-            timeout=float(os.environ.get(TIMEOUT, "300")),
+            timeout=float(os.environ.get(TIMEOUT, "600")),
         )
         if status not in _RAN:
             raise GuestError(f"pytest in the guest returned {status}\n--- console\n{console[-6000:]}")
