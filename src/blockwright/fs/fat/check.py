@@ -128,7 +128,7 @@ def _check_lost(table: AllocationTable, tree: TreeChecker, found: list[Finding])
     owned = tree.owned
     for first, values in table.pages():
         zeros = values.count(0)
-        free += zeros
+        free += zeros if first else values[layout.FIRST_CLUSTER :].count(0)
         marks = owned[first : first + len(values)]
         if len(values) - zeros == marks.count(1):
             continue
@@ -162,7 +162,7 @@ def _check_free_count(device: BlockDevice, volume: Volume, free: int) -> list[Fi
             offset = start + layout.FsInfo.FIELDS[name].offset
             text = f"FSInfo: expected {expected.hex()}, found {value.hex()}"
             return [Finding("fat.info.signature", text, offset, repairable=True)]
-    if info.fsi_free_count != free:
+    if info.fsi_free_count not in (free, layout.UNKNOWN_COUNT):
         text = f"FSInfo: free clusters: expected {free}, found {info.fsi_free_count}"
         return [Finding("fat.info.free", text, start + 488, repairable=True)]
     return []

@@ -129,10 +129,12 @@ class TreeChecker:
                 if raw[0] in (0, layout.DELETED):
                     self._orphans(path, parts)
                     parts = []
-                elif raw[11] & 0x3F == layout.LONG_NAME:
+                elif raw[11] == layout.LONG_NAME:
                     parts.append((offset, raw))
                 else:
                     self._check_long(path, parts, raw)
+                    if raw[12] & layout.NO_SHORT_NAME and not parts and not raw[11] & layout.VOLUME:
+                        self._add("fat.name.missing", f"{path}: {raw[:11]!r} is no name, and has no long one", offset)
                     parts = []
                     self._check_entry(path, raw, offset, start, names)
                 if len(self._found) >= self._limit:
@@ -144,7 +146,8 @@ class TreeChecker:
         expected = _DOT if number == 1 else _DOT_DOT
         shown = expected.decode().rstrip()
         entry = layout.DirEntry.parse(raw)
-        if entry.dir_name != expected or not entry.dir_attr & layout.DIRECTORY:
+        wrong = entry.dir_name != expected or entry.dir_ntres & layout.NO_SHORT_NAME
+        if wrong or not entry.dir_attr & layout.DIRECTORY:
             self._add("fat.directory.dots", f"{path}: expected {shown!r} as entry {number}", offset)
         elif self._cluster(entry) != cluster:
             text = f"{path}: {shown!r}: expected cluster {cluster}, found {self._cluster(entry)}"
@@ -173,6 +176,12 @@ class TreeChecker:
                 text = f"{path}: long name: expected the checksum {checksum:#x}, found {part[13]:#x}"
                 self._add("fat.long-name.checksum", text, offset + 13, repairable=True)
                 return
+            if part[12] or part[26] or part[27]:
+                text = (
+                    f"{path}: long name: expected zeros at bytes 12 and 26, found {part[12]} and {part[26:28].hex()}"
+                )
+                self._add("fat.long-name.reserved", text, offset + 12, repairable=True)
+                return
 
     def _check_entry(self, path: str, raw: bytes, offset: int, folder: int, names: set[bytes]) -> None:
         """Check a short entry and what it stands for."""
@@ -196,11 +205,14 @@ class TreeChecker:
             self._check_file(shown, entry, cluster, offset)
 
     def _check_volume_label(self, path: str, entry: layout.DirEntry, offset: int) -> None:
-        if path != "/":
+        if entry.dir_attr & layout.DIRECTORY or self._cluster(entry) or entry.dir_file_size:
+            text = f"{path}: expected a volume label without content, found attributes {entry.dir_attr:#x}"
+            self._add("fat.label.content", text, offset + 11)
+        elif path != "/":
             self._add("fat.label.place", f"{path}: expected volume labels in the root directory only", offset)
         elif self.label is not None:
             self._add("fat.label.twice", f"{path}: expected one volume label, found another", offset)
-        else:
+        if path == "/" and self.label is None and not entry.dir_attr & layout.DIRECTORY:
             self.label = entry.dir_name
 
     def _check_child(self, path: str, entry: layout.DirEntry, cluster: int, offset: int, folder: int) -> None:

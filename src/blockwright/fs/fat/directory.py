@@ -37,7 +37,7 @@ def scan(data: bytes) -> Iterator[Listed]:
             parts = []
             continue
         raw = data[offset : offset + _SIZE]
-        if attributes & 0x3F == layout.LONG_NAME:
+        if attributes == layout.LONG_NAME:
             if first & layout.LAST_LONG:
                 parts = []
             parts.append(raw)

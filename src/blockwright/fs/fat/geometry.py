@@ -210,16 +210,16 @@ def _with_clusters(bits: int, need: Need, clusters: int, sector_size: int, clust
 def _with_sectors(bits: int, need: Need, total: int, sector_size: int, cluster_size: int) -> Geometry:
     """Return the volume of exactly so many sectors, its FAT as small as it can be."""
     reserved, root_entries = _frame(bits, need, sector_size)
-    fat_sectors = _fat_sectors(bits, total * sector_size // cluster_size, sector_size)
-    while True:
-        found = _build(bits, reserved, root_entries, fat_sectors, total, sector_size, cluster_size)
-        smaller = _fat_sectors(bits, found.clusters, sector_size)
-        if smaller >= fat_sectors:
-            return found
-        tighter = _build(bits, reserved, root_entries, smaller, total, sector_size, cluster_size)
-        if _fat_sectors(bits, tighter.clusters, sector_size) > smaller:
-            return found
-        fat_sectors = smaller
+    # More sectors of FAT leave fewer clusters to describe: the least that suffices is found by halving.
+    low, high = 1, _fat_sectors(bits, total * sector_size // cluster_size, sector_size)
+    while low < high:
+        middle = (low + high) // 2
+        found = _build(bits, reserved, root_entries, middle, total, sector_size, cluster_size)
+        if _fat_sectors(bits, found.clusters, sector_size) <= middle:
+            high = middle
+        else:
+            low = middle + 1
+    return _build(bits, reserved, root_entries, low, total, sector_size, cluster_size)
 
 
 def _of_size(

@@ -52,6 +52,8 @@ KANJI_E5: Final = 0x05
 """Stands for a first byte of E5h, which alone would mark the entry deleted."""
 LOWER_BASE: Final = 0x08
 LOWER_EXTENSION: Final = 0x10
+NO_SHORT_NAME: Final = 0x20
+"""Case bit by which some writers say that the short name is meaningless, so that a long one must be there."""
 
 LAST_LONG: Final = 0x40
 MAX_LONG_UNITS: Final = 255
