@@ -175,6 +175,10 @@ def _check_backing(trial: Trial) -> None:
         return
     for _ in range(max(4, trial.operations // 8)):
         offset, length = random_range(device, chance)
+        if device.traits.writable and chance.random() < 0.5:
+            data = chance.randbytes(length)
+            device.write(offset, data)
+            model.write(offset, data)
         with device.backing(offset, length) as runs:
             position = offset
             for fd, start, count, writable in runs or ():
