@@ -164,7 +164,8 @@ def auto_geometry(demand: Demand, options: Ext4Options, blocks: int) -> PlannedG
     """Return the geometry of ``blocks`` with the inodes that are needed; of more blocks where groups are too few."""
     most = max_inodes_per_group(options.block_size)
     while True:
-        inodes = max(demand.inodes + options.extra_inodes, options.inodes or 0)
+        inodes = demand.inodes + options.extra_inodes
+        inodes = inodes + _spare_inodes(demand, options) if options.inodes is None else max(inodes, options.inodes)
         inodes = max(inodes, ceil_div(blocks * options.block_size, options.bytes_per_inode or 1 << 62))
         if inodes > MAX_INODES:
             raise NoSpace(f"ext4: expected at most {MAX_INODES} inodes, found {inodes}")
@@ -172,6 +173,12 @@ def auto_geometry(demand: Demand, options: Ext4Options, blocks: int) -> PlannedG
         if geometry.inodes_per_group <= most:
             return geometry
         blocks = (ceil_div(inodes, most) - 1) * 8 * options.block_size + 8
+
+
+def _spare_inodes(demand: Demand, options: Ext4Options) -> int:
+    """Return the inodes for what is left free on request: space that no file can be made in is of no use."""
+    free = least_capacity(demand.blocks, options) - demand.blocks
+    return ceil_div(free * options.block_size, DEFAULT_BYTES_PER_INODE)
 
 
 def _heads_spill(geometry: PlannedGeometry) -> bool:
