@@ -247,25 +247,21 @@ def test_a_signal_leaves_nothing_behind(tmp_path: Path, number: int) -> None:
     (tmp_path / "data").write_bytes(os.urandom(3 << 20))
     with tarfile.open(archive, "w") as out:
         out.add(tmp_path / "data", arcname="data")
-    process = subprocess.Popen(
-        [*COMMAND, "build", "-", "-o", str(tmp_path / "disk.img")],
-        stdin=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        restore_signals=True,
-    )
-    assert process.stdin is not None
-    assert process.stderr is not None
-    process.stdin.write(archive.read_bytes()[: 2 << 20])
-    process.stdin.flush()
-    deadline = time.monotonic() + 30
-    while not any(name.endswith(".partial") for name in files_in(tmp_path)):
-        assert time.monotonic() < deadline, "the output never appeared"
-        assert process.poll() is None, process.stderr.read()
-        time.sleep(0.02)
-    process.send_signal(number)
-    said = process.stderr.read()
-    assert process.wait(30) == 130, said
-    process.stdin.close()
+    with subprocess.Popen(
+        [*COMMAND, "build", "-", "-o", str(tmp_path / "disk.img")], stdin=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stderr is not None
+        process.stdin.write(archive.read_bytes()[: 2 << 20])
+        process.stdin.flush()
+        deadline = time.monotonic() + 30
+        while not any(name.endswith(".partial") for name in files_in(tmp_path)):
+            assert time.monotonic() < deadline, "the output never appeared"
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.02)
+        process.send_signal(number)
+        said = process.stderr.read()
+        assert process.wait(30) == 130, said
     assert b"interrupted" in said
     assert b"Traceback" not in said
     assert files_in(tmp_path) == ["archive", "data"]
