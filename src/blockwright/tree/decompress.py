@@ -33,7 +33,7 @@ _GZIP: Final = b"\x1f\x8b\x08"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE: Final = tuple(bytes([0x50 + i]) + b"\x2a\x4d\x18" for i in range(16))
 _XZ: Final = b"\xfd7zXZ\0"
-_BZIP2: Final = b"BZh"
+_BZIP2: Final = tuple(b"BZh%d" % level for level in range(1, 10))
 
 
 def compression_of(head: bytes) -> str | None:
@@ -44,7 +44,7 @@ def compression_of(head: bytes) -> str | None:
         return "zstd"
     if head.startswith(_XZ):
         return "xz"
-    if head.startswith(_BZIP2) and head[3:4] in b"123456789":
+    if head.startswith(_BZIP2):
         return "bzip2"
     return None
 

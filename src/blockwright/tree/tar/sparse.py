@@ -115,8 +115,6 @@ def _read_text_map(stored: int, read: ReadExactly) -> tuple[list[int], int]:
         lines = (rest + read(BLOCK)).split(b"\n")
         consumed += BLOCK
         rest = lines.pop()
-        if len(rest) > _MAX_DIGITS and (wanted is None or len(pairs) + len(lines) < wanted):
-            raise Corrupt(f"sparse map: expected a number on each line, found {rest[:32]!r}", spec=_SPEC)
         for line in lines:
             if wanted is None:
                 wanted = 2 * decimal(line, "sparse map")
@@ -126,6 +124,8 @@ def _read_text_map(stored: int, read: ReadExactly) -> tuple[list[int], int]:
                     )
             elif len(pairs) < wanted:
                 pairs.append(decimal(line, "sparse map"))
+        if len(rest) > _MAX_DIGITS and (wanted is None or len(pairs) < wanted):
+            raise Corrupt(f"sparse map: expected a number on each line, found {rest[:32]!r}", spec=_SPEC)
     return pairs, consumed
 
 
