@@ -1,12 +1,17 @@
 """FAT volumes for tests: a tree with every kind of entry, planned by us or made by mkfs.fat and mtools."""
 
+import dataclasses
 import random
 from pathlib import Path
+
+from hypothesis import strategies as st
 
 from blockwright.device.memory import MemoryDevice
 from blockwright.fs.fat import layout
 from blockwright.fs.fat.device import open_plan
+from blockwright.fs.fat.names import fold
 from blockwright.fs.fat.plan import FatOptions, plan
+from blockwright.fs.fat.volume import read_volume
 from blockwright.tree import BytesContent, Directory, File
 from tests.support.disks import memory
 from tests.support.tools import run, tool
@@ -38,6 +43,16 @@ def planned(**options) -> MemoryDevice:
     return memory(open_plan(plan(sample(), FatOptions(seed=b"test", **options))))
 
 
+def small32() -> MemoryDevice:
+    """A FAT32 volume with the sample, of far fewer clusters than the specification wants, as mkfs.fat -F 32 makes."""
+    ours = plan(sample(), FatOptions(seed=b"test", bits=32))
+    geometry = ours.geometry
+    clusters = ours.used_clusters + 50
+    total = geometry.data_start // geometry.sector_size + clusters * geometry.sectors_per_cluster
+    small = dataclasses.replace(geometry, total_sectors=total, clusters=clusters)
+    return memory(open_plan(dataclasses.replace(ours, geometry=small)))
+
+
 def with_mtools(path: Path, bits: int, size: int, *options: str) -> MemoryDevice:
     """A volume by mkfs.fat, filled by mtools with files that are in pieces; left at `path`."""
     with path.open("wb") as handle:
@@ -60,8 +75,6 @@ def with_mtools(path: Path, bits: int, size: int, *options: str) -> MemoryDevice
 
 def fields(device) -> list[tuple[str, int, int]]:
     """The (name, position, width in bytes) of every field of a volume that is worth damaging."""
-    from blockwright.fs.fat.volume import read_volume  # the volume may be a damaged one elsewhere
-
     geometry = read_volume(device).geometry
     boot = layout.BootSector32 if geometry.bits == 32 else layout.BootSector
     found = [(name, field.offset, min(field.width, 8)) for name, field in boot.FIELDS.items()]
@@ -102,3 +115,28 @@ def damage(device, places, source: random.Random) -> tuple[str, int, bytes, byte
         if after != before:
             device.write(position, after)
             return name, position, before, after
+
+
+NAMES = st.text(st.sampled_from("aAbBzZ019 ._-~+é世\U0001f427ß"), min_size=1, max_size=30)
+
+
+def legal(name):
+    return name[-1] not in ". " and name.strip(". ") != ""
+
+
+@st.composite
+def fat_trees(draw, depth=3):
+    entries, seen = {}, set()
+    for name in draw(st.lists(NAMES.filter(legal), max_size=8)):
+        if fold(name) in seen:
+            continue
+        seen.add(fold(name))
+        mtime = draw(st.sampled_from([0, TIME_NS, TIME_NS + 1_990_000_000, 2**31 * 10**9]))
+        if depth and draw(st.booleans()):
+            node = draw(fat_trees(depth=depth - 1))
+            node.mtime_ns = mtime
+        else:
+            size = draw(st.sampled_from([0, 1, 511, 512, 513, 4096, 9000]))
+            node = File(content=BytesContent(random.Random(size).randbytes(size)), mtime_ns=mtime)
+        entries[name.encode()] = node
+    return Directory(mtime_ns=TIME_NS, entries=entries)

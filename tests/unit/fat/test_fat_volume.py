@@ -16,14 +16,13 @@ from blockwright.fs.fat.allocation import PAGE, AllocationTable
 from blockwright.fs.fat.chains import ChainSource
 from blockwright.fs.fat.device import open_plan
 from blockwright.fs.fat.geometry import Geometry
-from blockwright.fs.fat.names import fold
 from blockwright.fs.fat.plan import FatOptions, plan
 from blockwright.fs.fat.volume import read_volume
-from blockwright.tree import BytesContent, Directory, File, PlacedContent, Special, Symlink
+from blockwright.tree import Directory, File, PlacedContent, Special, Symlink
 from blockwright.tree.content import PlacedRun
 from blockwright.units import GiB, MiB
 from tests.support.disks import memory
-from tests.support.fatvolumes import TIME_NS, directory, file, planned, sample
+from tests.support.fatvolumes import TIME_NS, directory, fat_trees, file, planned, sample
 from tests.support.trees import PatternContent, content_bytes
 
 SHAPES = [
@@ -508,30 +507,6 @@ def test_a_volume_of_too_many_clusters_is_not_checked():
 
 
 # -- random trees --------------------------------------------------------------------------------------------------
-
-NAMES = st.text(st.sampled_from("aAbBzZ019 ._-~+é世\U0001f427ß"), min_size=1, max_size=30)
-
-
-def legal(name):
-    return name[-1] not in ". " and name.strip(". ") != ""
-
-
-@st.composite
-def fat_trees(draw, depth=3):
-    entries, seen = {}, set()
-    for name in draw(st.lists(NAMES.filter(legal), max_size=8)):
-        if fold(name) in seen:
-            continue
-        seen.add(fold(name))
-        mtime = draw(st.sampled_from([0, TIME_NS, TIME_NS + 1_990_000_000, 2**31 * 10**9]))
-        if depth and draw(st.booleans()):
-            node = draw(fat_trees(depth=depth - 1))
-            node.mtime_ns = mtime
-        else:
-            size = draw(st.sampled_from([0, 1, 511, 512, 513, 4096, 9000]))
-            node = File(content=BytesContent(random.Random(size).randbytes(size)), mtime_ns=mtime)
-        entries[name.encode()] = node
-    return Directory(mtime_ns=TIME_NS, entries=entries)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
