@@ -121,6 +121,27 @@ class Geometry:
         start = self.super_block if group == 0 else self.group_start(group)
         return start + self.has_super(group)
 
+    def overhead(self, group: int) -> list[tuple[int, int]]:
+        """Return (block, count) of what a group holds of the superblock, the descriptors and room for more of them."""
+        start = self.group_start(group)
+        found: list[tuple[int, int]] = []
+        if start == 0 and self.block_size == SUPERBLOCK_OFFSET:
+            found.append((0, 1))
+            start = 1
+        has_super = self.has_super(group)
+        if has_super:
+            found.append((start, 1))
+        per_block = self.descriptors_per_block
+        index, place = divmod(group, per_block)
+        if index < self.first_meta_bg:
+            meta = self.first_meta_bg < 1 << 64
+            count = self.first_meta_bg if meta else self.descriptor_blocks + self.reserved_gdt_blocks
+            if has_super and count:
+                found.append((start + 1, count))
+        elif place in (0, 1, per_block - 1):
+            found.append((start + has_super, 1))
+        return found
+
     def inode_place(self, inode: int) -> tuple[int, int]:
         """Return an inode's group and its index there."""
         return divmod(inode - 1, self.inodes_per_group)

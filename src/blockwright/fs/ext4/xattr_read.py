@@ -120,16 +120,15 @@ def attribute_block_checksum(seed: int, block: int, data: bytes) -> int:
     return crc32c_raw(seed, block.to_bytes(8, "little") + data[:16] + b"\0\0\0\0" + data[20:])
 
 
-def entry_hash(name: bytes, value: bytes) -> int:
-    """Return e_hash of an attribute whose value lies in the block; ``name`` is what the entry stores.
+def entry_hash(name: bytes, value: bytes, *, signed: bool = False) -> int:
+    """Return e_hash of an attribute whose value lies beside it; ``name`` is what the entry stores.
 
     Bytes of the name and little-endian words of the zero-padded value are mixed into a rotating register.
     """
-    register = name_hash(name)
+    register = name_hash(name, signed=signed)
     padded = value + bytes(-len(value) % 4)
     for at in range(0, len(padded), 4):
-        word = int.from_bytes(padded[at : at + 4], "little")
-        register = (register << 16 ^ register >> 16 ^ word) & 0xFFFFFFFF
+        register = hash_with(register, int.from_bytes(padded[at : at + 4], "little"))
     return register
 
 
@@ -204,11 +203,12 @@ def value_inode_holds(volume: Volume, owner: Inode, inode: Inode, value: bytes, 
     if crc32c_raw(volume.seed, value) == own:
         stored = own.to_bytes(4, "little")
         return any(
-            hashed == _mix(name_hash(name, signed=signed), int.from_bytes(stored, "little"))
+            hashed == hash_with(name_hash(name, signed=signed), int.from_bytes(stored, "little"))
             for signed in (False, True)
         )
     return int.from_bytes(inode.raw[0x10:0x14], "little") == owner.number and inode.generation == owner.generation
 
 
-def _mix(register: int, word: int) -> int:
+def hash_with(register: int, word: int) -> int:
+    """Return the register with a word of a value mixed in."""
     return (register << 16 ^ register >> 16 ^ word) & 0xFFFFFFFF
