@@ -4,7 +4,7 @@ Text is ``tag:qualifier:permissions`` entries between commas or line ends, optio
 repeats the qualifier as a number. Bytes are a version word and (tag, permissions, id) of 8 bytes each, little-endian
 (``linux/posix_acl_xattr.h``, version 2).
 
-Knows: the two forms. Refuses to know: user names, since whose they are only the host that packed them knew.
+Knows: the two forms. Refuses to know: user names, but root's: whose they are, only the host that packed them knew.
 """
 
 from __future__ import annotations
@@ -18,8 +18,10 @@ MAX_ENTRIES: Final = 4096
 """Entries in one ACL; a file system holds a few hundred."""
 
 _SPEC: Final = "POSIX.1e draft 17, 23.3 ACL text forms"
+_SPEC_BINARY: Final = "linux/posix_acl_xattr.h"
 _VERSION: Final = struct.pack("<I", 2)
 _ENTRY: Final = struct.Struct("<HHI").pack
+_ENTRIES: Final = struct.Struct("<HHI").iter_unpack
 _NO_ID: Final = 0xFFFFFFFF
 _USER, _GROUP, _MASK, _OTHER = 0x01, 0x04, 0x10, 0x20
 _NAMED: Final = {_USER: 0x02, _GROUP: 0x08}
@@ -85,10 +87,28 @@ def _entry(entry: bytes) -> tuple[int, int, int]:
     if named is None:
         raise Corrupt(f"ACL: expected no qualifier, found {entry[:64]!r}", spec=_SPEC)
     who = parts[3] if len(parts) == 4 and parts[3] else qualifier
+    if who == b"root":
+        who = b"0"
     if not who.isdigit():
         raise Unsupported(
-            f"ACL: {entry[:64]!r}: names somebody whose number the archive does not say (pack with --numeric-owner)"
+            f"ACL: {entry[:64]!r}: names somebody whose number the archive does not say "
+            "(GNU tar says it with --xattrs --xattrs-include='*')"
         )
     if len(who) > 10 or int(who) >= _NO_ID:
         raise Corrupt(f"ACL: expected an id below {_NO_ID}, found {who[:32]!r}", spec=_SPEC)
     return named, bits, int(who)
+
+
+def permissions_of_acl(acl: bytes) -> int:
+    """Return the nine permission bits that go with an access ACL in Linux's form: the group's are those of the mask.
+
+    Linux keeps the mode so whenever such a list is set. Raises Corrupt for what is no list.
+    """
+    if acl[:4] != _VERSION or len(acl) % 8 != 4:
+        raise Corrupt(f"ACL: expected version 2 and entries of 8 bytes, found {acl[:16]!r}", spec=_SPEC_BINARY)
+    bits: dict[int, int] = {tag: permissions & 7 for tag, permissions, _ in _ENTRIES(acl[4:])}
+    if not {_USER, _GROUP, _OTHER} <= bits.keys():
+        raise Corrupt(
+            "ACL: expected entries for the owner, the group and others, found one missing", spec=_SPEC_BINARY
+        )
+    return bits[_USER] << 6 | bits.get(_MASK, bits[_GROUP]) << 3 | bits[_OTHER]

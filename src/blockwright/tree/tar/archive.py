@@ -19,6 +19,7 @@ from blockwright.errors import Corrupt, FormatError, LimitExceeded, NotThisForma
 from blockwright.tree.content import EMPTY, Content, Runs
 from blockwright.tree.node import NO_XATTRS, Directory, File, Node, Special, Symlink
 from blockwright.tree.tar import layout, pax, sparse
+from blockwright.tree.tar.acl import permissions_of_acl
 from blockwright.tree.tar.layout import BLOCK, ZERO_BLOCK, Header, parse_header
 from blockwright.tree.tar.stream import Reader
 from blockwright.tree.unpack import MAX_PATH, MAX_TARGET, Unpacker, show
@@ -35,6 +36,7 @@ _FILES: Final = frozenset({layout.REGULAR, layout.OLD_REGULAR, layout.CONTIGUOUS
 _MEMBERS: Final = (
     _FILES | _SPECIALS.keys() | {layout.LINK, layout.SYMLINK, layout.DIRECTORY, layout.GNU_DUMP_DIRECTORY}
 )
+_ACL: Final = b"system.posix_acl_access"
 _MAX_SHARED: Final = 4096
 
 Body = Callable[[int, Runs, int], Content]
@@ -178,7 +180,11 @@ class Archive:
             if not 0 <= uid <= MAX_ID or not 0 <= gid <= MAX_ID:
                 raise Corrupt(f"{show(path)}: owner: expected ids from 0 to {MAX_ID}, found {uid} and {gid}")
             permissions = header.mode & 0o7777
-            xattrs = self._share(extended.xattrs) if extended.xattrs else NO_XATTRS
+            xattrs = NO_XATTRS
+            if extended.xattrs:
+                xattrs = self._share(extended.xattrs)
+                if _ACL in xattrs:
+                    permissions = permissions & 0o7000 | permissions_of_acl(xattrs[_ACL])
             node: Node
             if kind in _FILES and path[-1:] != b"/":
                 content = self._content(block, header, extended)

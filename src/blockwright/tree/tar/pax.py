@@ -35,7 +35,7 @@ _SELINUX: Final = b"security.selinux"
 class Extended:
     """What extended headers say about a member; None where they say nothing."""
 
-    __slots__ = ("gid", "link", "mtime_ns", "path", "size", "sparse", "sparse_runs", "uid", "xattrs")
+    __slots__ = ("acls", "gid", "link", "mtime_ns", "path", "size", "sparse", "sparse_runs", "uid", "xattrs")
 
     def __init__(self, base: Extended | None = None) -> None:
         """Start from what a global header said, or from nothing."""
@@ -49,6 +49,8 @@ class Extended:
         self.gid: int | None = None if base is None else base.gid
         self.mtime_ns: int | None = None if base is None else base.mtime_ns
         self.xattrs: dict[bytes, bytes] = {}
+        self.acls: dict[bytes, tuple[int, bytes]] | None = None
+        """Where each ACL's text began, and the text, by the name of the attribute that it is to become."""
 
 
 def parse_records(body: bytes, base: Extended | None) -> Extended:
@@ -79,12 +81,16 @@ def _parse(body: bytes, base: Extended | None, keywords: Mapping[bytes, Setter])
             setter = keywords.get(keyword)
             if setter is not None:
                 setter(found, value)
+            elif keyword in _ACLS:
+                found.acls = {**(found.acls or {}), _ACLS[keyword]: (position, value)}
             elif keyword.startswith(_PREFIXES):
                 _prefixed(found, keyword, value, keywords)
         except FormatError as error:
             error.offset = position
             raise
         position = end
+    if found.acls is not None:
+        _finish_acls(found, found.acls)
     return found
 
 
@@ -163,13 +169,17 @@ def _set_selinux(found: Extended, value: bytes) -> None:
     _set_xattr(found, _SELINUX, value.rstrip(b"\0") + b"\0")
 
 
-def _set_acl(name: bytes) -> Setter:
-    def setter(found: Extended, value: bytes) -> None:
-        acl = acl_from_text(value)
-        if acl is not None:
-            _set_xattr(found, name, acl)
-
-    return setter
+def _finish_acls(found: Extended, acls: dict[bytes, tuple[int, bytes]]) -> None:
+    """Turn texts into attributes, unless the attributes were given themselves, which say more: numbers for names."""
+    for name, (position, text) in acls.items():
+        if name not in found.xattrs:
+            try:
+                acl = acl_from_text(text)
+            except FormatError as error:
+                error.offset = position
+                raise
+            if acl is not None:
+                _set_xattr(found, name, acl)
 
 
 def _refuse_nfs4(_found: Extended, _value: bytes) -> None:
@@ -226,14 +236,16 @@ _LOCAL: Final[Mapping[bytes, Setter]] = {
     b"gid": _set_gid,
     b"mtime": _set_mtime,
     b"RHT.security.selinux": _set_selinux,
-    b"SCHILY.acl.access": _set_acl(b"system.posix_acl_access"),
-    b"SCHILY.acl.default": _set_acl(b"system.posix_acl_default"),
     b"SCHILY.acl.ace": _refuse_nfs4,
     b"GNU.sparse.offset": _sparse_number(0),
     b"GNU.sparse.numbytes": _sparse_number(1),
 }
+_ACLS: Final = {
+    b"SCHILY.acl.access": b"system.posix_acl_access",
+    b"SCHILY.acl.default": b"system.posix_acl_default",
+}
 _GLOBAL: Final[Mapping[bytes, Setter]] = {
-    **dict.fromkeys(_LOCAL, _refuse_globally),
+    **dict.fromkeys([*_LOCAL, *_ACLS], _refuse_globally),
     b"uid": _set_uid,
     b"gid": _set_gid,
     b"mtime": _set_mtime,

@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from blockwright.errors import Corrupt, LimitExceeded, Unsupported
-from blockwright.tree.tar.acl import acl_from_text
+from blockwright.tree.tar.acl import acl_from_text, permissions_of_acl
 
 NONE = 0xFFFFFFFF
 
@@ -69,8 +69,28 @@ def test_what_is_no_list(text: bytes) -> None:
 
 
 def test_a_name_without_a_number() -> None:
-    with pytest.raises(Unsupported, match=r"lisa.*--numeric-owner"):
+    with pytest.raises(Unsupported, match=r"lisa.*--xattrs-include"):
         acl_from_text(b"user::rwx,user:lisa:r--" + BASE)
+
+
+def test_root_is_a_name_that_everybody_knows() -> None:
+    assert (2, 4, 0) in entries(acl_from_text(b"user::rwx,user:root:r--" + BASE))
+
+
+def test_permissions_that_go_with_a_list() -> None:
+    assert permissions_of_acl(acl_from_text(b"u::rw-,u:5:r--,g::r--,m::rwx,o::--x") or b"") == 0o671
+    three = struct.pack("<I", 2) + b"".join(
+        struct.pack("<HHI", *entry) for entry in [(1, 6, NONE), (4, 4, NONE), (32, 0, NONE)]
+    )
+    assert permissions_of_acl(three) == 0o640
+
+
+@pytest.mark.parametrize(
+    "acl", [b"", b"\2\0\0", b"\1\0\0\0", b"\2\0\0\0", b"\2\0\0\0" + bytes(8), b"\2\0\0\0" + bytes(7)]
+)
+def test_what_is_no_list_in_linuxs_form(acl: bytes) -> None:
+    with pytest.raises(Corrupt, match="ACL"):
+        permissions_of_acl(acl)
 
 
 def test_too_many_entries() -> None:

@@ -186,6 +186,13 @@ def test_access_control_lists() -> None:
     )
     assert parse((b"SCHILY.acl.default", text)).xattrs == {b"system.posix_acl_default": acl}
     assert parse((b"SCHILY.acl.access", b"user::rwx,group::r-x,other::r-x")).xattrs == {}
+    named = (b"SCHILY.acl.access", text.replace(b":502", b""))
+    with pytest.raises(Unsupported, match="lisa") as caught:
+        parse((b"uid", b"1"), named)
+    assert caught.value.offset == len(record(b"uid", b"1"))
+    given = (b"SCHILY.xattr.system.posix_acl_access", acl)
+    for pairs in ([named, given], [given, named]):
+        assert parse(*pairs).xattrs == {b"system.posix_acl_access": acl}
     with pytest.raises(Unsupported, match="NFSv4"):
         parse((b"SCHILY.acl.ace", b"owner@:rwx:allow"))
 
@@ -219,7 +226,12 @@ def test_a_global_header_may_not_say_what_is_ones_own(keyword: bytes) -> None:
         parse_global(record(keyword, b"1"), None)
 
 
-@given(st.lists(st.tuples(st.sampled_from([*pax._LOCAL, *pax._PREFIXES, b"x"]), st.binary(max_size=40)), max_size=5))
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([*pax._LOCAL, *pax._ACLS, *pax._PREFIXES, b"x"]), st.binary(max_size=40)),
+        max_size=5,
+    )
+)
 def test_any_values(pairs: list[tuple[bytes, bytes]]) -> None:
     with contextlib.suppress(FormatError):
         parse(*pairs)
