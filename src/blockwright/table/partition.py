@@ -57,7 +57,7 @@ class PartitionTable:
             if partition.number == number:
                 return partition
         present = ", ".join(str(each.number) for each in self.partitions) or "none"
-        raise NotFound(f"partition {number}: is not in the table, which has {present}")
+        raise NotFound(f"partition {number}: is not in the table; those that are: {present}")
 
     def gaps(self) -> list[tuple[int, int]]:
         """Return the (start, size) of every usable run in bytes that no partition takes, ascending."""

@@ -73,7 +73,7 @@ def _least(demand: Demand, options: Ext4Options, cursor: int, bodies: int, journ
     """Come from below: each step adds what is still missing."""
     blocks = cursor + 8
     while True:
-        geometry = _geometry(demand, options, blocks)
+        geometry = _geometry(replace(demand, blocks=demand.blocks + bodies), options, blocks)
         placement, end = _place(geometry, cursor)
         taken = [*placement.zones, *_bodies(geometry, cursor)]
         allocator = Allocator(merge_zones(sorted(taken)), geometry.first_block, geometry.blocks)
