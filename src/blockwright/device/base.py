@@ -22,8 +22,12 @@ from blockwright.errors import Closed, Misaligned, NotSupported, OutOfRange, Rea
 from blockwright.units import KiB, MiB
 
 _ZEROS = memoryview(bytes(MiB))
-EXTENTS_SLICE = 1 << 32
-"""Bytes that one call of ``_extents`` is asked for, so that a lazy walk stays lazy."""
+EXTENTS_SLICE = 256 * MiB
+"""Bytes that the first call of ``_extents`` is asked for, so that a lazy walk stays lazy."""
+_FEW_EXTENTS = 256
+"""A slice that holds fewer is followed by one twice its size, so that a walk over exbibytes of nothing is short."""
+_MANY_EXTENTS = 16384
+"""A slice that holds more is followed by one of half its size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -325,8 +329,9 @@ class BlockDevice(ABC):
             self._leave()
 
     def _walk_extents(self, offset: int, end: int) -> Iterator[Extent]:
+        asked = EXTENTS_SLICE
         while offset < end:
-            part_end = min(end, offset + EXTENTS_SLICE)
+            part_end = min(end, offset + asked)
             self._enter()
             try:
                 found = list(clip(self._extents(offset, part_end - offset), offset, part_end))
@@ -334,6 +339,10 @@ class BlockDevice(ABC):
                 self._leave()
             yield from found
             offset = part_end
+            if len(found) < _FEW_EXTENTS:
+                asked *= 2
+            elif len(found) > _MANY_EXTENTS:
+                asked = max(EXTENTS_SLICE, asked // 2)
 
 
 def _final_names(cls: type) -> set[str]:

@@ -1,0 +1,37 @@
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from blockwright.device.blockmap import _PAGE, BlockMap
+
+COUNT = 3 * _PAGE + 100
+positions = st.one_of(
+    st.integers(0, COUNT), st.sampled_from([0, _PAGE - 1, _PAGE, _PAGE + 1, 2 * _PAGE, 3 * _PAGE, COUNT])
+)
+
+
+@given(st.lists(st.tuples(positions, positions, st.integers(0, 3)), max_size=12), positions, positions)
+def test_is_a_list_of_states(changes, low, high):
+    states, blocks = bytearray(COUNT), BlockMap(COUNT)
+    for start, end, state in changes:
+        start, end = min(start, end), max(start, end)  # noqa: PLW2901 - in order
+        states[start:end] = bytes([state]) * (end - start)
+        blocks.set(start, end, state)
+    low, high = min(low, high), max(low, high)
+    told = list(blocks.runs(low, high))
+    assert b"".join(bytes([state]) * (end - start) for start, end, state in told) == states[low:high]
+    assert all(a[1] == b[0] and a[2] != b[2] for a, b in itertools.pairwise(told))
+    if told:
+        assert (told[0][0], told[-1][1]) == (low, high)
+        assert blocks[low] == states[low]
+
+
+def test_memory_follows_what_is_not_in_the_first_state():
+    blocks = BlockMap(1 << 40)
+    blocks.set(5, 6, 1)
+    blocks.set(1 << 39, (1 << 39) + 10, 2)
+    assert len(blocks._pages) == 2
+    blocks.set(0, 2 * _PAGE, 0)
+    assert len(blocks._pages) == 1
+    assert blocks[5] == 0
