@@ -103,7 +103,11 @@ def open_device(
             assert address.length is not None
             return Window(whole, address.start, address.length)
         with naming(address.rest):
-            found = gpt.read(whole).partition(address.partition)
+            table = gpt.read(whole)
+        try:
+            found = table.partition(address.partition)
+        except NotFound as error:
+            raise NotFound(f"{address.rest}: {error}") from None
         return Window(whole, found.start, found.size)
     except BaseException:
         whole.close()
