@@ -170,7 +170,7 @@ def _check_free_count(device: BlockDevice, volume: Volume, free: int) -> list[Fi
 
 def _check_label(volume: Volume, root_label: bytes | None) -> list[Finding]:
     """Return whether the label in the boot sector is not that of the root directory."""
-    if (volume.label or b"").rstrip(b" \0") == (root_label or b"").rstrip(b" \0"):
+    if (volume.label or b"").rstrip(b" ") == (root_label or b"").rstrip(b" "):
         return []
     offset = 71 if volume.geometry.bits == 32 else 43
     text = f"label: expected {_text(root_label)} as in the root directory, found {_text(volume.label)}"

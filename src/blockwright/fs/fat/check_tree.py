@@ -20,7 +20,7 @@ from blockwright.units import ceil_div
 _SIZE: Final = layout.ENTRY_SIZE
 _DOT: Final = b".".ljust(11)
 _DOT_DOT: Final = b"..".ljust(11)
-_FORBIDDEN: Final = frozenset(b'"*/:<>?\\|\x7f') | frozenset(range(32))
+_FORBIDDEN: Final = frozenset(b'"*./:<>?\\|\x7f') | frozenset(range(32))
 
 
 class TreeChecker:
@@ -193,8 +193,6 @@ class TreeChecker:
         shown = path + ascii(short_text(name, entry.dir_ntres))[1:-1]
         if not _FORBIDDEN.isdisjoint(name[1:]) or name[0] in _FORBIDDEN - {layout.KANJI_E5} or name[0] == 0x20:
             self._add("fat.name.characters", f"{shown}: the short name {name!r} holds what names cannot", offset)
-        elif _has_gap(name[:8]) or _has_gap(name[8:]):
-            self._add("fat.name.spaces", f"{shown}: the short name {name!r} has spaces within", offset)
         if name in names:
             self._add("fat.name.duplicate", f"{shown}: the directory has this short name twice", offset)
         names.add(name)
@@ -236,7 +234,3 @@ class TreeChecker:
         if len(self._found) == before and taken != needed:
             text = f"{path}: expected {needed} clusters for {size} bytes, found {taken}"
             self._add("fat.file.size", text, offset + 28)
-
-
-def _has_gap(part: bytes) -> bool:
-    return b" " in part.rstrip(b" ")
