@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import TracebackType
 
 import hypothesis
 import pytest
@@ -19,6 +20,30 @@ _always = hypothesis.settings(_always, database=None)  # the checkout is somebod
 hypothesis.settings.register_profile("default", _always)
 hypothesis.settings.register_profile("ci", _always, max_examples=200)
 hypothesis.settings.load_profile("ci" if under_ci() else "default")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(call: pytest.CallInfo[None]) -> None:
+    """Give every line of a traceback a number.
+
+    A time limit interrupts anywhere, also at an instruction CPython has no line for, and pytest then ends the whole
+    session with an error of its own.
+    """
+    if call.excinfo is not None and call.excinfo._excinfo is not None:
+        kind, value, traceback = call.excinfo._excinfo
+        call.excinfo._excinfo = (kind, value, _numbered(traceback))
+
+
+def _numbered(traceback: TracebackType) -> TracebackType:
+    """The same traceback, with a function's first line wherever an entry has none."""
+    entries = [traceback]
+    while entries[-1].tb_next is not None:
+        entries.append(entries[-1].tb_next)
+    after = None
+    for entry in reversed(entries):
+        line = entry.tb_frame.f_code.co_firstlineno if entry.tb_lineno is None else entry.tb_lineno
+        after = TracebackType(after, entry.tb_frame, entry.tb_lasti, line)
+    return after or traceback
 
 
 _UNPRIVILEGED = ("interop", "guest/inner")
