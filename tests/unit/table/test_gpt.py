@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.errors import Corrupt, FormatError, NoSpace, NotThisFormat, UsageError
 from blockwright.table.device import open_disk
@@ -366,3 +367,53 @@ def test_any_damage_ends_in_a_table_or_a_format_error(changes, resealed):
         assert findings
     else:
         assert check.check(device) == []
+
+
+class Failing(ForwardingDevice):
+    """Fails every write from the k-th on, which leaves half of that one behind: a power cut, as it looks later."""
+
+    def __init__(self, inner, k):
+        super().__init__(inner, owns=False)
+        self.left = k
+
+    def _write(self, offset, buffers, *, durable):
+        data = b"".join(buffers)
+        if self.left == 0:
+            self._inner.write(offset, data[: len(data) // 2 // 512 * 512])
+        self.left -= 1
+        if self.left < 0:
+            raise OSError(5, "power cut")
+        self._inner.write(offset, data)
+
+
+def damaged_primary(device):
+    device.write(512 + 60, b"\xff\xff")
+
+
+def damaged_backup(device):
+    device.write(device.size - 512 + 60, b"\xff\xff")
+
+
+@pytest.mark.parametrize(
+    ("prepare", "act"),
+    [
+        (damaged_primary, repair.repair),
+        (damaged_backup, repair.repair),
+        (lambda device: device.resize(20 * MiB), edit.move_backup),
+        (lambda device: None, lambda device: edit.write(device, replace(example(), partitions=()))),
+    ],
+)
+def test_a_power_cut_at_any_write_leaves_a_table(prepare, act):
+    for k in range(20):
+        device = disk(example())
+        prepare(device)
+        before = read.read(device).partitions
+        try:
+            act(Failing(device, k))
+        except OSError:
+            assert read.read(device).partitions in (before, ())
+        else:
+            assert check.check(device) == []
+            assert k > 2
+            return
+    raise AssertionError("never came to an end")

@@ -291,8 +291,12 @@ class FatFileSystem(FileSystem):
         size = entry.dir_file_size
         if not size:
             return File(permissions, mtime_ns=mtime_ns, content=EMPTY)
-        body = FileDevice(self._device, size, self._file_runs(entry), self.geometry)
-        return File(permissions, mtime_ns=mtime_ns, content=DeviceContent(body, size, ((0, size),), (0,)))
+        runs = self._file_runs(entry)
+        device: BlockDevice = self._device
+        start = self.geometry.cluster_start(runs[0].start)
+        if len(runs) > 1:
+            device, start = FileDevice(self._device, size, runs, self.geometry), 0
+        return File(permissions, mtime_ns=mtime_ns, content=DeviceContent(device, size, ((0, size),), (start,)))
 
     def close(self) -> None:
         self._device.close()
