@@ -114,13 +114,13 @@ def build_superblock(geometry: PlannedGeometry, options: Ext4Options, values: Su
         s_log_groups_per_flex=LOG_GROUPS_PER_FLEX,
         s_checksum_type=_CRC32C,
         s_kbytes_written=-(-values.written // 1024),
-        s_overhead_blocks=geometry.overhead + values.journal_blocks - geometry.first_block,
+        s_overhead_blocks=geometry.overhead + values.journal_blocks,
     )
 
 
 def pack_superblock(superblock: Superblock, group: int) -> bytes:
     """Return the superblock's bytes as ``group`` holds them, with the checksum."""
-    data = superblock.replace(s_block_group_nr=group, s_checksum=0).pack()
+    data = superblock.replace(s_block_group_nr=group & 0xFFFF, s_checksum=0).pack()
     return data[: SUPERBLOCK_SIZE - 4] + superblock_checksum(data).to_bytes(4, "little")
 
 
