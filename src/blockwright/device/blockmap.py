@@ -22,11 +22,12 @@ class BlockMap:
 
     def __init__(self, count: int) -> None:
         self._count = count
-        self._pages: dict[int, bytearray] = {}
+        # A page of one state is that state's number, and takes no memory of its own.
+        self._pages: dict[int, bytearray | int] = {}
 
     def __getitem__(self, block: int) -> int:
-        page = self._pages.get(block // _PAGE)
-        return 0 if page is None else page[block % _PAGE]
+        page = self._pages.get(block // _PAGE, 0)
+        return page if isinstance(page, int) else page[block % _PAGE]
 
     def set(self, start: int, end: int, state: int) -> None:
         """Give every block of [start, end) the state. Whole pages of state 0 are dropped."""
@@ -35,13 +36,13 @@ class BlockMap:
             part = min(_PAGE - within, end - start)
             if part == _PAGE:
                 if state:
-                    self._pages[index] = bytearray([state]) * _PAGE
+                    self._pages[index] = state
                 else:
                     self._pages.pop(index, None)
-            elif state or index in self._pages:
-                page = self._pages.get(index)
-                if page is None:
-                    page = self._pages.setdefault(index, bytearray(_PAGE))
+            else:
+                page = self._pages.get(index, 0)
+                if isinstance(page, int):
+                    page = self._pages[index] = bytearray([page]) * _PAGE
                 page[within : within + part] = bytes([state]) * part
             start += part
 
@@ -59,9 +60,9 @@ class BlockMap:
         while start < end:
             index, within = divmod(start, _PAGE)
             part = min(_PAGE - within, end - start)
-            page = self._pages.get(index)
-            if page is None:
-                yield start, start + part, 0
+            page = self._pages.get(index, 0)
+            if isinstance(page, int):
+                yield start, start + part, page
             else:
                 states = bytes(page[within : within + part])
                 for match in _RUN.finditer(states):

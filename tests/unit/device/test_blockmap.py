@@ -27,11 +27,12 @@ def test_is_a_list_of_states(changes, low, high):
         assert blocks[low] == states[low]
 
 
-def test_memory_follows_what_is_not_in_the_first_state():
+def test_memory_follows_where_states_change():
     blocks = BlockMap(1 << 40)
     blocks.set(5, 6, 1)
-    blocks.set(1 << 39, (1 << 39) + 10, 2)
-    assert len(blocks._pages) == 2
+    blocks.set(1 << 39, (1 << 39) + 10 * _PAGE + 10, 2)
+    assert sum(isinstance(page, bytearray) for page in blocks._pages.values()) == 2
     blocks.set(0, 2 * _PAGE, 0)
-    assert len(blocks._pages) == 1
+    assert len(blocks._pages) == 11
     assert blocks[5] == 0
+    assert blocks[(1 << 39) + 5 * _PAGE] == 2

@@ -1,0 +1,189 @@
+import os
+import stat
+
+import pytest
+
+from blockwright.device.file import FileDevice
+from blockwright.device.memory import MemoryDevice
+from blockwright.device.output import OutputFile
+from blockwright.errors import InUse, UsageError
+
+pytestmark = pytest.mark.unprivileged
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "out.img"
+
+
+def names(path):
+    return sorted(os.listdir(path.parent))
+
+
+def test_appears_complete(path):
+    with OutputFile(path, size=100) as output:
+        assert output.target_is_zero
+        output.device.write(5, b"abc")
+        assert not path.exists()
+        assert len(names(path)) == 1
+    assert path.read_bytes() == bytes(5) + b"abc" + bytes(92)
+    assert names(path) == ["out.img"]
+
+
+def test_a_new_file_has_the_mode_that_the_umask_leaves(path):
+    before = os.umask(0o027)
+    try:
+        with OutputFile(path):
+            pass
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), KeyboardInterrupt(), SystemExit(1), GeneratorExit()])
+@pytest.mark.parametrize("existing", [None, b"before"])
+def test_whatever_ends_it_leaves_what_was_there(path, error, existing):
+    if existing is not None:
+        path.write_bytes(existing)
+    output = OutputFile(path, size=10, force=True)
+
+    def write_half():
+        with output:
+            output.device.write(0, b"half")
+            raise error
+
+    with pytest.raises(type(error)):
+        write_half()
+    assert names(path) == ([] if existing is None else ["out.img"])
+    assert existing is None or path.read_bytes() == existing
+    assert output.device.closed
+
+
+def test_an_existing_file_needs_force_and_keeps_mode_and_owner(path):
+    path.write_bytes(b"before")
+    path.chmod(0o604)
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 2345)
+    was = path.stat()
+    with pytest.raises(UsageError, match=r"out\.img: exists already"):
+        OutputFile(path)
+    assert path.read_bytes() == b"before"
+    with OutputFile(path, force=True, size=3):
+        pass
+    now = path.stat()
+    assert (now.st_mode, now.st_uid, now.st_gid) == (was.st_mode, was.st_uid, was.st_gid)
+    assert path.read_bytes() == bytes(3)
+
+
+def test_a_private_file_is_never_readable_by_others_on_the_way(path):
+    path.touch(0o600)
+    with OutputFile(path, force=True):
+        (temporary,) = set(names(path)) - {"out.img"}
+        assert stat.S_IMODE((path.parent / temporary).stat().st_mode) == 0o600
+
+
+def test_a_symlink_is_followed_and_kept(path, tmp_path):
+    (tmp_path / "there").mkdir()
+    real = tmp_path / "there" / "real.img"
+    path.symlink_to(real)
+    with OutputFile(path, size=2):  # it leads nowhere yet
+        assert len(os.listdir(real.parent)) == 1
+    with OutputFile(path, size=3, force=True):
+        pass
+    assert path.is_symlink()
+    assert real.stat().st_size == 3
+
+
+def test_the_longest_name_has_room_for_what_is_added(tmp_path):
+    path = tmp_path / ("ü" * 127)
+    with OutputFile(path, size=1):
+        pass
+    assert path.stat().st_size == 1
+
+
+def test_a_file_in_use_is_not_replaced(path):
+    path.write_bytes(b"before")
+    with FileDevice(path, writable=True):
+        with pytest.raises(InUse, match=r"out\.img: is in use"):
+            OutputFile(path, force=True)
+        with OutputFile(path, force=True, force_unlocked=True):
+            pass
+    assert names(path) == ["out.img"]
+
+
+def test_what_cannot_be_written_at_any_offset_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, kind in ((tmp_path, "directory"), (tmp_path / "pipe", "pipe"), ("/dev/null", "character device")):
+        with pytest.raises(UsageError, match=kind):
+            OutputFile(path, force=True)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        OutputFile(tmp_path / "no" / "out.img")
+
+
+def test_an_open_descriptor_by_name_is_written_in_place(path):
+    if not os.path.exists("/proc/self/fd"):
+        pytest.skip("descriptors have no names here")
+    with open(path, "wb+") as file:
+        file.write(b"before")
+        file.flush()
+        with OutputFile(f"/proc/self/fd/{file.fileno()}", size=3) as output:
+            output.device.write(0, b"new")
+        file.seek(0)
+        assert file.read() == b"new"
+    assert names(path) == ["out.img"]
+
+
+def test_a_failing_sync_discards(path, monkeypatch):
+    path.write_bytes(b"before")
+
+    def fail(fd):
+        raise OSError(5, "lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("blockwright.device.hostfile.sync_data", fail)
+        with pytest.raises(OSError, match="out"), OutputFile(path, force=True, size=3):
+            pass
+    assert names(path) == ["out.img"]
+    assert path.read_bytes() == b"before"
+
+
+def test_the_file_is_synced_before_it_is_renamed_and_the_folder_behind(path, monkeypatch):
+    order = []
+    for module, name in (("hostfile", "sync_data"), ("output.os", "replace"), ("output.os", "fsync")):
+        target = f"blockwright.device.{module}.{name}"
+        original = os.fdatasync if name == "sync_data" else getattr(os, name)
+        monkeypatch.setattr(target, lambda *args, name=name, original=original: (order.append(name), original(*args)))
+    with OutputFile(path):
+        pass
+    assert order == ["sync_data", "replace", "fsync"]
+
+
+def test_a_size_that_cannot_be_leaves_nothing(path):
+    with pytest.raises(UsageError):
+        OutputFile(path, size=1 << 63)
+    assert names(path) == []
+
+
+def test_discard_is_idempotent(path):
+    output = OutputFile(path)
+    output.discard()
+    output.discard()
+    assert names(path) == []
+
+
+def test_a_full_disk_is_one_error_that_names_the_output(path, monkeypatch):
+    def full(fd, offset, buffers, *, durable=False):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("blockwright.device.hostfile.write_full", full)
+    from blockwright.device.copy import copy
+
+    with (
+        pytest.raises(OSError, match=r"No space left on device: '.*out\.img'"),
+        OutputFile(path, size=9_000_000) as output,
+    ):
+        copy(MemoryDevice(content=b"x" * 9_000_000), output.device, target_is_zero=True)
+    assert names(path) == []
