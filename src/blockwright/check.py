@@ -5,7 +5,7 @@ Knows: which verifier fits what is found. Refuses to know: any rule.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from blockwright.device.base import BlockDevice
@@ -56,6 +56,8 @@ def check(device: BlockDevice, *, source: str) -> Iterator[Place]:
 
 
 def _check_file_system(device: BlockDevice, name: str, start: int) -> Place | None:
+    kind: str
+    verify: Callable[[BlockDevice], Iterable[Finding]]
     if ext4.probe(device):
         kind, verify = "ext4", check_ext4
     elif fat.probe(device):

@@ -72,18 +72,17 @@ def _shown(value: object) -> str:
 def _group_lines(plan: Ext4Plan) -> list[str]:
     """Return a line for each block group, with the positions that dumpe2fs tells of the finished file system."""
     head = ("  group", "blocks", "superblock", "bitmaps", "inode table", "free blocks", "free inodes", "directories")
-    rows = [head]
-    for group in plan.groups():
-        rows.append(
-            (
-                f"  {group.number}",
-                f"{group.first_block}-{group.end_block - 1}",
-                "-" if group.superblock is None else str(group.superblock),
-                f"{group.block_bitmap} {group.inode_bitmap}",
-                f"{group.inode_table}-{group.inode_table + plan.summary.inode_table_blocks - 1}",
-                str(group.free_blocks),
-                str(group.free_inodes),
-                str(group.directories),
-            )
+    rows = [
+        (
+            f"  {group.number}",
+            f"{group.first_block}-{group.end_block - 1}",
+            "-" if group.superblock is None else str(group.superblock),
+            f"{group.block_bitmap} {group.inode_bitmap}",
+            f"{group.inode_table}-{group.inode_table + plan.summary.inode_table_blocks - 1}",
+            str(group.free_blocks),
+            str(group.free_inodes),
+            str(group.directories),
         )
-    return ["", *table(rows, "<<>><>>>")]
+        for group in plan.groups()
+    ]
+    return ["", *table([head, *rows], "<<>><>>>")]

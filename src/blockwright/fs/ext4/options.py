@@ -59,8 +59,8 @@ class Ext4Options:
     ``size``: None for the smallest that holds the tree. ``free``: the fraction of the finished file system's
     data blocks that stays free, 0 to 0.95. ``seed`` gives every identity that is not given: ``uuid``,
     ``hash_seed``. ``inodes``: the least number of inodes there shall be; ``bytes_per_inode`` says it by the size
-    (16384 where a size is given and for what ``free`` asks, otherwise only what the tree needs); ``extra_inodes`` are added to what the
-    tree needs. ``reserved_percent``: blocks kept for the superuser; 5 where a size is given, as mke2fs does, and
+    (16384 where a size is given and for what ``free`` asks, otherwise only what the tree needs);
+    ``extra_inodes`` are added to what the tree needs. ``reserved_percent``: blocks kept for the superuser; 5 where a size is given, as mke2fs does, and
     0 where it is automatic, which would otherwise be full of nothing. ``journal``: bytes, 0 for none, None for
     the size that mke2fs gives. ``time_ns``: the superblock's times; None for the tree's newest modification.
     ``lost_found``: whether the root gets a lost+found when the tree has none.
