@@ -42,6 +42,8 @@ KNOWN_INCOMPAT: Final = int(
     | JournalIncompat.fast_commit
 )
 DEFAULT_FAST_COMMIT_BLOCKS: Final = 256
+MIN_BLOCKS: Final = 1024
+"""Blocks that a journal has at least, without those for fast commits."""
 _TAG: Final = Struct(">IHHI").unpack_from
 _TAG_SHORT: Final = Struct(">IHH").unpack_from
 _TAG3: Final = Struct(">IIII").unpack_from
@@ -122,11 +124,17 @@ class Journal:
         available = self._runs[-1].logical + self._runs[-1].blocks
         self.end = superblock.s_maxlen
         self.last = self.end
+        if self.end > available:
+            raise self._corrupt(f"length: expected at most {available} blocks, found {self.end}")
         if self.incompat & JournalIncompat.fast_commit:
             self.last -= superblock.s_num_fc_blks or DEFAULT_FAST_COMMIT_BLOCKS
+            if self.last < MIN_BLOCKS:
+                raise self._corrupt(f"fast commits: expected {MIN_BLOCKS} blocks beside them, found {self.last}")
         self.first = superblock.s_first
-        if not self.end <= available:
-            raise self._corrupt(f"length: expected at most {available} blocks, found {self.end}")
+
+    def check_log(self) -> None:
+        """Raise Corrupt unless the log's first block and its start lie in the journal."""
+        superblock = self.superblock
         if not 1 <= self.first < self.last:
             raise self._corrupt(f"first block: expected 1 to {self.last - 1}, found {self.first}")
         if superblock.s_start and not self.first <= superblock.s_start < self.last:

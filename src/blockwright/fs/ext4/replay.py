@@ -73,6 +73,7 @@ def patches(volume: Volume) -> dict[int, Patch]:
     if not volume.superblock.s_feature_compat & Compat.has_journal:
         return {}
     journal = open_journal(volume)
+    journal.check_log()
     start = journal.superblock.s_start
     found: dict[int, Patch] = {}
     sequence = journal.superblock.s_sequence

@@ -20,6 +20,7 @@ from blockwright.fs.ext4.layout import (
     SUPERBLOCK_OFFSET,
     SUPERBLOCK_SIZE,
     GroupDescriptor,
+    Incompat,
     RoCompat,
     Superblock,
     group_checksum,
@@ -68,6 +69,7 @@ class Volume:
         self._tables: dict[int, bytes] = {}
         self._descriptors: dict[int, GroupDescriptor] = {}
         self._minimum_block = device.traits.minimum_block
+        self._wide = bool(superblock.s_feature_incompat & Incompat.bit64)
 
     def corrupt(self, message: str, offset: int | None = None, spec: str | None = None) -> Corrupt:
         """Return the error to raise where bytes at ``offset`` break the format's rules."""
@@ -190,12 +192,19 @@ class Volume:
             while len(tables) >= MAX_CACHED_TABLES // TABLE_PART:
                 tables.pop(next(iter(tables)), None)
         tables[start] = part
-        inode = Inode(number, part[position - start : position - start + size], position)
+        inode = self.parse_inode(number, part[position - start : position - start + size], position)
         if self.has_checksums and self.verify and not inode.checksum_holds(self.seed):
             expected = inode.checksum(self.seed)
             raise self.corrupt(
                 f"inode {number}: checksum: expected {expected:#x}, found {inode.stored_checksum:#x}", position
             )
+        return inode
+
+    def parse_inode(self, number: int, raw: bytes, position: int) -> Inode:
+        """Return the inode of bytes that were read at ``position``."""
+        inode = Inode(number, raw, position)
+        if not self._wide:
+            inode.file_acl &= 0xFFFFFFFF
         return inode
 
     def inode_seed(self, inode: Inode) -> int:

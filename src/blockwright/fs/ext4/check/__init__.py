@@ -11,7 +11,7 @@ import time
 from blockwright.device.base import BlockDevice
 from blockwright.errors import FormatError
 from blockwright.finding import Finding
-from blockwright.fs.ext4.check import attributes, groups, links, special, superblock
+from blockwright.fs.ext4.check import attributes, groups, links, quota, special, superblock
 from blockwright.fs.ext4.check.bitmaps import BitmapPass
 from blockwright.fs.ext4.check.directories import DirectoryPass
 from blockwright.fs.ext4.check.inodes import InodePass
@@ -77,6 +77,7 @@ def _run(state: State) -> None:
             "superblock.features", "expected large_file with files of 2 GiB, found it off", SUPERBLOCK_OFFSET + 0x64
         )
     BitmapPass(state).run()
+    quota.check_quotas(state)
 
 
 def _shared_blocks(state: State) -> None:

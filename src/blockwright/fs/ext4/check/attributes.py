@@ -19,6 +19,7 @@ from blockwright.fs.ext4.layout import (
     XATTR_MAGIC,
     Compat,
     InodeFlag,
+    ReservedInode,
 )
 from blockwright.fs.ext4.xattr_read import attribute_block_checksum, entry_hash, hash_with, name_hash
 
@@ -69,6 +70,8 @@ def in_block(state: State, inode: Inode) -> Usage:
         return Usage(0, 0)
     geo = volume.geometry
     if not state.compat(Compat.ext_attr) or not max(1, geo.first_data_block) <= block < geo.blocks_count:
+        if inode.number < volume.superblock.first_ino and inode.number != ReservedInode.root:
+            return Usage(0, 0)  # no name leads there, so nobody looks for its attributes
         _report(
             state, inode, "block", f"expected a block below {geo.blocks_count}, found {block}", inode.position + 0x68
         )
@@ -160,14 +163,14 @@ def _value(
     """Check a value that lies beside its entry; return whether its place makes sense."""
     offset, size, hashed = found
     start = base + offset
-    if start + size > len(data):
+    if size and start + size > len(data):
         _report(state, inode, "value", f"expected it below byte {len(data)}, found {size} at {start}", position + 2)
         return False
     if size and not area.take(start, size + 3 & ~3):
         _report(state, inode, "overlap", f"value at byte {start}: expected free room of {size} bytes", position + 2)
         if inner:
             return False
-    value = data[start : start + size]
+    value = data[start : start + (size + 3 & ~3)]  # the padding counts as it is
     expected = entry_hash(name, value)
     if hashed != expected and hashed != entry_hash(name, value, signed=True) and (hashed or not inner):
         _report(state, inode, "hash", f"expected {expected:#010x}, found {hashed:#010x}", position + 12)

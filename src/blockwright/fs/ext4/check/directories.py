@@ -253,7 +253,7 @@ class DirectoryPass:
         if state.groups[group].flags & GroupFlag.inode_uninit and not state.group_checksums:
             self.report(inode, "inode", f"expected group {group} initialised for inode {number}", position)
         expected = KINDS.index(kind) if self.typed and kind in KINDS else 0
-        if file_type != expected:
+        if file_type not in (0, expected):  # 0 is allowed everywhere: whoever asks looks at the inode
             self.report(inode, "type", f"inode {number}: expected type {expected}, found {file_type}", position + 7)
         if named and kind == S_IFDIR:
             child = state.directories[number]

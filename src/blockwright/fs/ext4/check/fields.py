@@ -43,6 +43,7 @@ EPOCH_CUTOFF_S: Final = 2 << 32
 _INLINE: Final = 60
 _SPECIAL: Final = frozenset({S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK})
 _KINDS: Final = _SPECIAL | {S_IFREG, S_IFDIR, S_IFLNK}
+_ALWAYS_MAPPED: Final = frozenset({ReservedInode.bad_blocks, ReservedInode.root, ReservedInode.journal})
 _MAPPED: Final = frozenset({S_IFREG, S_IFDIR, S_IFLNK})
 
 
@@ -101,9 +102,10 @@ class Rules:
                 self._report(inode, "flags", "inline data: expected the feature with it, found it alone", 0x20)
             elif ordinary and self._inline_size(inode) is None:
                 self._report(inode, "inline-data", "expected the attribute system.data, found none", 0x20)
-        if flags & InodeFlag.extents and not self.extents:
+        mapped = inode.links or inode.number in _ALWAYS_MAPPED
+        if flags & InodeFlag.extents and not self.extents and mapped:
             self._report(inode, "flags", "extents: expected the feature with it, found it alone", 0x20)
-        if self.extents and not flags & InodeFlag.extents and inode.kind in (S_IFREG, S_IFDIR):
+        if self.extents and not flags & InodeFlag.extents and inode.kind in (S_IFREG, S_IFDIR) and mapped:
             self._unmarked_extents(inode)
 
     def _unmarked_extents(self, inode: Inode) -> None:
@@ -116,7 +118,7 @@ class Rules:
         """Return the bytes that inline data takes, or None where its attribute is missing or broken."""
         try:
             for found in attributes(self.state.volume, inode):
-                if found.prefix == INDEX_SYSTEM and found.name == b"data":
+                if found.prefix == INDEX_SYSTEM and found.name.split(b"\0")[0] == b"data":
                     return _INLINE + len(found.value)
         except FormatError:
             return None
@@ -133,8 +135,9 @@ class Rules:
             if raw[0x74] or raw[0x75]:
                 self._report(inode, "fragment", f"expected 0, found {raw[0x74]} and {raw[0x75]}", 0x74)
         else:
-            if inode.file_acl >> 32 and not state.incompat(Incompat.bit64):
-                self._report(inode, "attribute-block", f"expected 32 bits, found {inode.file_acl}", 0x76)
+            high = int.from_bytes(raw[0x76:0x78], "little")
+            if high and not state.incompat(Incompat.bit64):
+                self._report(inode, "attribute-block", f"high half: expected 0 without 64bit, found {high}", 0x76)
             if inode.blocks >> 32 and not state.ro_compat(RoCompat.huge_file):
                 self._report(inode, "block-count", f"expected 32 bits, found {inode.blocks}", 0x74)
         if len(raw) > GOOD_OLD_INODE_SIZE:

@@ -67,7 +67,7 @@ class InodePass:
             for index in range(part):
                 raw = data[index * size : (index + 1) * size]
                 if raw != blank or number + start + index < self.first_ino:
-                    self._inode(Inode(number + start + index, raw, at + index * size))
+                    self._inode(volume.parse_inode(number + start + index, raw, at + index * size))
 
     # -- one inode -------------------------------------------------------------------------------------------
 
@@ -84,8 +84,7 @@ class InodePass:
             if not inode.dtime and inode.mode:
                 self.report(inode, "deletion-time", "expected one without links, found 0", 0x14)
             return
-        if inode.links:
-            self.rules.flags(inode)
+        self.rules.flags(inode)
         kept = number < self.first_ino or number in self.quota_inodes or number == self.orphan_file
         if kept and self._reserved(inode):
             return
@@ -122,7 +121,8 @@ class InodePass:
         if number == self.orphan_file:
             return self._purpose(inode, "orphan-file", wanted=state.compat(Compat.orphan_file))
         if number == ReservedInode.bad_blocks:
-            if inode.mode or inode.uid or inode.gid or inode.links or inode.file_acl:
+            used = inode.mode or inode.uid & 0xFFFF or inode.gid & 0xFFFF or inode.links
+            if used or inode.file_acl & 0xFFFFFFFF or inode.flags & InodeFlag.inline_data:
                 self.report(inode, "bad-blocks", f"expected blocks only, found mode {inode.mode:#o}", 0)
             MapWalk(state, inode, self.seen).walk()
             return True

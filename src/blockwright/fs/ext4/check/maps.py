@@ -306,6 +306,7 @@ class MapWalk:
             self.report("pointer", f"indirect block: expected a block below {self.end}, found {block}", position)
             return
         if self.inode.number == ReservedInode.resize:
+            # Only its double indirect block is its own; the others are the groups', and were judged before.
             if level == _DOUBLE:
                 self._claim(block)
             else:
@@ -313,7 +314,7 @@ class MapWalk:
         else:
             self._claim(block)
             self._previous = block
-        if block in self.seen:
+        if block in self.seen and (self.inode.number != ReservedInode.resize or level > 1):
             self.report("pointer-loop", f"indirect block: expected block {block} once, found it again", position)
             return
         self.seen.add(block)

@@ -72,6 +72,8 @@ def check_journal(state: State) -> None:
             f"expected an empty journal, found one from block {found.s_start} on",
             journal.position + 0x1C,
         )
+    if not recover and found.s_errno:
+        state.report("journal.error", f"expected none on record, found {found.s_errno}", journal.position + 0x20)
     _journal_version(state, found, journal.position)
 
 

@@ -172,4 +172,4 @@ def _quota_inodes(state: State) -> None:
 
 def has_journal_fields(superblock: Superblock) -> bool:
     """Whether the superblock names a journal, whatever its features say."""
-    return bool(superblock.s_journal_inum or superblock.s_journal_dev or any(superblock.s_journal_uuid))
+    return bool(superblock.s_journal_inum or any(superblock.s_journal_uuid))
