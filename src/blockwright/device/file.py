@@ -113,14 +113,17 @@ class FileDevice(HostDevice, ResizableDevice):
             yield Extent(offset, end - offset, DATA)
 
     def _seek_data(self, offset: int, end: int) -> int | None:
-        """Return where data begins, ``end`` where none follows, None where the file system does not tell."""
+        """Return where data begins, ``end`` where none follows, None where the file system does not tell.
+
+        Behind the end of a file that others have cut off there is no data, and no zeros either: reading raises.
+        """
         if sys.platform == "win32":
             return None
         try:
             return min(end, os.lseek(self._fd, offset, os.SEEK_DATA))
         except OSError as error:
             if error.errno == errno.ENXIO:
-                return end
+                return end if os.fstat(self._fd).st_size >= self._size else None
             if error.errno in _NO_SEEK:
                 return None
             raise named_error(error, self._name) from None

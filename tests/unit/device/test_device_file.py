@@ -87,6 +87,7 @@ def test_a_file_cut_off_by_others_is_an_error_and_not_zeros(path):
         assert device.read(0, 60) == b"x" * 60
         with pytest.raises(SourceChanged, match="expected 100 bytes, found an end at 60"):
             device.read(50, 20)
+        assert list(device.extents()) == [Extent(0, 100, DATA)]
 
 
 def test_an_error_of_the_host_names_the_file(path):
