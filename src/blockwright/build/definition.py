@@ -87,6 +87,16 @@ class Definition:
     seed: str | None = None
     time_s: int | None = None
 
+    @property
+    def root_size(self) -> int | None:
+        """The size of the root file system where it is given, by its own size or by that of a bare one."""
+        return self.size if self.table is Table.NONE and self.root.size is None else self.root.size
+
+    @property
+    def root_takes_rest(self) -> bool:
+        """Whether the root partition takes what the disk has left."""
+        return self.table is Table.GPT and self.size is not None and self.root.size is None
+
     def check(self) -> None:
         """Raise UsageError for what contradicts itself."""
         root, boot = self.root, self.boot

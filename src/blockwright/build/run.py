@@ -11,24 +11,14 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from blockwright.build.definition import Definition, NamedContent, Table
-from blockwright.build.plan import (
-    DiskPlan,
-    clamp_times,
-    ext4_options,
-    newest_time,
-    plan_disk,
-    stream_esp_size,
-    stream_start,
-)
+from blockwright.build.definition import Definition, NamedContent
+from blockwright.build.plan import DiskPlan, clamp_times, disk_time_ns, ext4_options, plan_disk, streamed_root
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.device.copy import copy
 from blockwright.device.memory import ZeroDevice
 from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
 from blockwright.errors import NotFound, UsageError
-from blockwright.fs.ext4.plan import Ext4Plan
-from blockwright.fs.ext4.stream import StreamPlacer
 from blockwright.source import Source
 from blockwright.tree.content import DeviceContent, PlacedContent
 from blockwright.tree.digest import tree_digest
@@ -94,16 +84,16 @@ def _stream(source: Source, target: BlockDevice, definition: Definition) -> Disk
 
     Nothing of the plan is written yet. It has no segments where bodies lie, so that copying it leaves them alone.
     """
-    start = stream_start(definition, stream_esp_size(definition))
+    from blockwright.fs.ext4.stream import StreamPlacer
+
+    start, size = streamed_root(definition)
     root = definition.root
-    given = definition.size if definition.table is Table.NONE and root.size is None else root.size
     with Window(target, start, owns=False) as window:
         # Identities and times follow from the tree, which is known when the stream has ended.
-        placer = StreamPlacer(window, ext4_options(root, b"", 0, given))
+        placer = StreamPlacer(window, ext4_options(root, b"", 0, size))
         tree = _dated(source.read(placer.place), definition)
         seed = definition.identity_seed(tree_digest(tree))
-        time_ns = newest_time(tree) if definition.time_s is None else definition.time_s * 10**9
-        planned: Ext4Plan = placer.finish(tree, ext4_options(root, seed, time_ns, given))
+        planned = placer.finish(tree, ext4_options(root, seed, disk_time_ns(tree, definition), size))
         window.flush()
     readable = _readable(tree, target, start)
     return plan_disk(readable, definition, seed, root_plan=planned)

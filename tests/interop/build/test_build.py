@@ -168,6 +168,16 @@ def test_a_stream_needs_no_more_than_a_block_group_over_exact(source: Path, tmp_
     assert streamed.stat().st_size - exact.stat().st_size <= (0 if size else 128 << 20)
 
 
+def test_a_stream_takes_what_remains_of_a_given_disk(source: Path, tmp_path: Path) -> None:
+    archive, image = tmp_path / "s.tar", tmp_path / "disk.img"
+    with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as out:
+        out.add(source, arcname=".")
+    blockwright("build", "-", "-o", image, "--size", "300M", input=archive.read_bytes())
+    told = document("inspect", image)["regions"][0]
+    assert told["file_system"]["size"] > 290 << 20
+    run([tool("e2fsck"), "-fn", extract_root(image, tmp_path / "root.ext4")])
+
+
 def test_dry_run_writes_nothing_and_tells_the_layout(source: Path, tmp_path: Path) -> None:
     before = files_in(tmp_path)
     planned = document("build", source, "--dry-run")
