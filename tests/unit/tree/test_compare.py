@@ -83,6 +83,27 @@ def test_links_that_pair_up_differently() -> None:
     assert [(found.path, found.aspect) for found in compare_trees(left, right)] == [(b"3", "links"), (b"4", "links")]
 
 
+def test_a_node_with_two_names_is_compared_once() -> None:
+    changed = sample()
+    changed.entries[b"one"].uid = 7
+    assert [(found.path, found.aspect) for found in compare_trees(sample(), changed)] == [(b"one", "uid")]
+
+
+def test_what_both_have_as_data_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    content = PatternContent(3000, ((0, 1000), (2000, 1000)))
+    reads = []
+    real = PatternContent.read_into
+
+    def counted(self, offset, buffer, /):
+        reads.append((offset, len(buffer)))
+        real(self, offset, buffer)
+
+    monkeypatch.setattr(PatternContent, "read_into", counted)
+    tree = Directory(entries={b"f": File(content=content)})
+    assert compare_trees(tree, tree, contents=True) == []
+    assert reads == [(0, 1000), (0, 1000), (2000, 1000), (2000, 1000)]
+
+
 def test_holes_are_equal_to_zeros() -> None:
     left = Directory(entries={b"f": File(content=PatternContent(5 << 20, ((1 << 20, 3),), seed=1))})
     body = bytearray(5 << 20)

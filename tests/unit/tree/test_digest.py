@@ -70,6 +70,13 @@ def test_a_hard_link_is_not_a_copy() -> None:
     assert tree_digest(linked) != tree_digest(copied)
 
 
+def test_which_names_are_one_node_matters() -> None:
+    one, two = File(), File()
+    first = Directory(entries={b"1": one, b"2": two, b"3": one})
+    second = Directory(entries={b"1": one, b"2": two, b"3": two})
+    assert tree_digest(first) != tree_digest(second)
+
+
 def test_large_trees_are_hashed_in_batches() -> None:
     tree = Directory(
         entries={b"d%d" % i: Directory(entries={b"%d" % j: File() for j in range(50)}) for i in range(200)}

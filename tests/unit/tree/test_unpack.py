@@ -152,6 +152,11 @@ def test_links_end_at_the_root() -> None:
     assert paths(root) == [b"a", b"a/l", b"etc", b"etc/passwd"]
 
 
+def test_absolute_links_begin_at_the_root_wherever_they_stand() -> None:
+    root = tree_of((b"a/b/l", Symlink(b"/usr/lib")), (b"a/b/l/x", File()))
+    assert paths(root) == [b"a", b"a/b", b"a/b/l", b"usr", b"usr/lib", b"usr/lib/x"]
+
+
 def test_a_leaf_never_goes_through_a_link() -> None:
     secret = File(content=BytesContent(b"secret"))
     root = tree_of((b"etc/passwd", secret), (b"x", Symlink(b"/etc/passwd")), (b"x", File()))
@@ -275,6 +280,7 @@ def test_remembered_parents_stay_few(monkeypatch: pytest.MonkeyPatch) -> None:
         unpacker.enter(b"d%d/x" % i, File())
         unpacker.enter(b"./" * 4000 + b"d%d/y" % i, File())
         assert len(unpacker._parents) <= 3
+        assert max(map(len, unpacker._parents)) <= 4096
     assert len(paths(unpacker.finish(0))) == 60
 
 

@@ -259,6 +259,17 @@ def test_a_solaris_header() -> None:
     assert node(parse(archive(pax((b"uid", b"7"), kind=b"X") + header(b"a"))), b"a").uid == 7
 
 
+def test_permissions_follow_an_access_control_list() -> None:
+    """libarchive puts the owning group's bits into the mode, where Linux has the mask's."""
+    acl = pax((b"SCHILY.acl.access", b"user::rw-,user:5:rwx,group::r--,mask::rwx,other::---"))
+    default = pax((b"SCHILY.acl.default", b"user::rw-,user:5:rwx,group::r--,mask::rwx,other::---"))
+    root = parse(archive(acl + header(b"f", mode=0o4640), default + header(b"d", kind=b"5", mode=0o750)))
+    assert (node(root, b"f").permissions, node(root, b"d").permissions) == (0o4670, 0o750)
+    assert list(node(root, b"d").xattrs) == [b"system.posix_acl_default"]
+    broken = pax((b"SCHILY.xattr.system.posix_acl_access", b"junk"))
+    refused(archive(broken + header(b"f")), Corrupt, "ACL")
+
+
 def test_equal_attributes_are_one_object() -> None:
     label = pax((b"RHT.security.selinux", b"label"))
     root = parse(archive(label + header(b"a"), label + header(b"b")))
