@@ -231,7 +231,7 @@ class Draft:
     def _add_metadata(self, writer: Writer, geometry: PlannedGeometry, placement: Placement, groups: Groups) -> None:
         """Add inode tables, bitmaps and descriptors."""
         size, table = geometry.block_size, writer.table
-        image = writer.inodes.image()
+        image = writer.inodes
         per_group = geometry.inodes_per_group * INODE_SIZE
         for group, offset in enumerate(range(0, len(image), per_group)):
             place = placement.inode_tables[group] * size

@@ -63,7 +63,9 @@ class InodeTable:
         """
         if time_ns != self._time_ns:
             self._time_ns = time_ns
-            self._time = encode_time(time_ns)
+            seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+            plain = 0 <= seconds < 1 << 31  # no epoch bits, and no call
+            self._time = (seconds, nanoseconds << 2) if plain else encode_time(time_ns)
         low, extra = self._time
         uid, gid = owner
         i_block, allocated = data
@@ -101,9 +103,13 @@ class InodeTable:
         self._data[at : at + INODE_SIZE] = packed[_NUMBER_SIZE:]
         _CHECKSUM.pack_into(self._data, at + _CHECKSUM_OFFSET, checksum & 0xFFFF, 0, EXTRA_SIZE, checksum >> 16)
 
-    def image(self) -> bytes:
+    def __len__(self) -> int:
         """Return the table's bytes."""
-        return bytes(self._data)
+        return len(self._data)
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> None:
+        """Fill ``buffer`` from the table: it is a source of segments itself, not copied once more."""
+        buffer[:] = memoryview(self._data)[offset : offset + len(buffer)]
 
 
 def device_number(major: int, minor: int) -> bytes:

@@ -33,16 +33,21 @@ BlockRuns = list[tuple[int, int]]
 class Measured:
     """What a tree needs beside its inodes. ``runs`` and ``attributes`` hold what is not plain, by inode number.
 
-    ``sensitive``: a file is so long, or in so many runs, that cutting it may make its extent tree grow. ``placed``
-    are the blocks of bodies that lie in the output already.
+    ``sensitive``: a file is so long, or in so many runs, that cutting it may make its extent tree grow. ``bodies``
+    are the extents of those that lie in the output already, by inode number.
     """
 
     blocks: int = 0
     sensitive: bool = False
-    placed: list[Zone] = field(default_factory=list)
+    bodies: dict[int, list[ExtentRun]] = field(default_factory=dict)
     newest_ns: int = 0
     runs: dict[int, BlockRuns] = field(default_factory=dict)
     attributes: dict[int, Packed] = field(default_factory=dict)
+
+    @property
+    def placed(self) -> list[Zone]:
+        """The blocks of all bodies that lie in the output already."""
+        return [(run.physical, run.physical + run.blocks) for runs in self.bodies.values() for run in runs]
 
 
 def block_runs(content: Content, block_size: int) -> BlockRuns:
@@ -82,7 +87,7 @@ def measure(inventory: Inventory, block_size: int) -> Measured:
                 continue
             runs = content.runs()
             plain = size <= longest and len(runs) == 1 and runs[0] == (0, size)
-            if plain and not isinstance(content, PlacedContent):
+            if plain and type(content) is not PlacedContent:
                 blocks += -(-size // block_size)
                 continue
             blocks += _odd_file_blocks(inventory, measured, number, node, block_size)
@@ -109,8 +114,7 @@ def _odd_file_blocks(inventory: Inventory, measured: Measured, number: int, node
     if content.size > most:
         raise UsageError(f"{inventory.path_of(node)}: expected at most {most} bytes, found {content.size}")
     if isinstance(content, PlacedContent):
-        placed = placed_runs(content, block_size)
-        measured.placed += [(run.physical, run.physical + run.blocks) for run in placed]
+        measured.bodies[number] = placed = placed_runs(content, block_size)
         return tree_blocks(len(split(placed)), block_size)
     try:
         measured.runs[number] = found = block_runs(content, block_size)

@@ -26,10 +26,9 @@ from blockwright.fs.ext4.plan_extents import (
     tree_blocks,
 )
 from blockwright.fs.ext4.plan_inode import NO_ATTRIBUTES, InodeTable, device_number
-from blockwright.fs.ext4.plan_measure import FAST_LINK, BlockRuns, Measured, placed_runs
+from blockwright.fs.ext4.plan_measure import FAST_LINK, BlockRuns, Measured
 from blockwright.fs.ext4.plan_tree import MAX_LINKS, Inventory
 from blockwright.fs.ext4.plan_xattr import MAX_SHARED, finish_block
-from blockwright.tree.content import PlacedContent
 from blockwright.tree.node import Directory, File, Node, Special, Symlink
 
 _EXTENTS = InodeFlag.extents.value
@@ -141,8 +140,8 @@ class Writer:
             i_block, allocated = EMPTY_TREE, 0
         elif number in self._measured.runs:
             i_block, allocated = self.store(number, self._measured.runs[number], content, size)
-        elif isinstance(content, PlacedContent):
-            i_block, allocated = self._placed(number, content)
+        elif number in self._measured.bodies:
+            i_block, allocated = self._placed(number)
         else:
             allocator, block_size = self._allocator, self._block_size
             count = -(-size // block_size)
@@ -155,9 +154,9 @@ class Writer:
                 i_block, allocated = self.store(number, [(0, count)], content, size)
         self._put(number, node, size, _EXTENTS, i_block, allocated)
 
-    def _placed(self, number: int, content: PlacedContent) -> tuple[bytes, int]:
+    def _placed(self, number: int) -> tuple[bytes, int]:
         """Return i_block and the bytes allocated of a body that lies in place."""
-        runs = placed_runs(content, self._block_size)
+        runs = self._measured.bodies[number]
         i_block, more = self._tree(number, runs)
         return i_block, (sum(run.blocks for run in runs) + more) * self._block_size
 
@@ -187,8 +186,9 @@ class Writer:
                 attributes = packed.body, self._share(packed.block)
                 allocated += self._block_size
         links, owner = self._inventory.links[number], (node.uid, node.gid)
+        mode = (node.KIND or node.kind) | node.permissions
         data = i_block, allocated
-        self.inodes.put(number, node.mode, owner, links, size, node.mtime_ns, flags, data, attributes)
+        self.inodes.put(number, mode, owner, links, size, node.mtime_ns, flags, data, attributes)
 
     def _share(self, block: bytes) -> int:
         """Return where a block of attributes lies: with an equal one, while that has room for another inode."""

@@ -90,7 +90,8 @@ class StreamPlacer:
         sized, placement = self._given
         if demand.inodes > sized.geometry.inodes:
             raise NoSpace(
-                f"ext4: the inodes do not fit the size: needs {demand.inodes}, given {sized.geometry.inodes}"
+                f"ext4: the inodes do not fit the size: needs {demand.inodes}, given {sized.geometry.inodes}; "
+                "ask for more inodes"
             )
         if demand.blocks > self._room:
             raise self._no_space(demand.blocks)
