@@ -16,6 +16,7 @@ import pytest
 
 PACKAGES = {
     "bash": "bash",
+    "bsdtar": "libarchive-tools",
     "busybox": "busybox-static",
     "debugfs": "e2fsprogs",
     "dumpe2fs": "e2fsprogs",

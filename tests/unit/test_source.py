@@ -14,7 +14,8 @@ import pytest
 
 from blockwright.device.memory import MemoryDevice
 from blockwright.errors import Closed, Corrupt, NotFound, NotThisFormat, SourceChanged, UsageError
-from blockwright.source import DirectorySource, StreamedTarSource, TarSource, open_source
+from blockwright.source import DirectorySource, open_source
+from blockwright.source.archive import StreamedTarSource, TarSource
 from blockwright.tree.node import Directory, File
 from blockwright.tree.spool import Spool
 from tests.support.tarmaker import archive, member

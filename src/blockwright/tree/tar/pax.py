@@ -11,7 +11,6 @@ import binascii
 import re
 from collections.abc import Callable, Mapping
 from typing import Final
-from urllib.parse import unquote_to_bytes
 
 from blockwright.errors import Corrupt, FormatError, LimitExceeded, Unsupported
 from blockwright.tree.tar.acl import acl_from_text
@@ -105,6 +104,8 @@ def _prefixed(found: Extended, keyword: bytes, value: bytes, keywords: Mapping[b
         name = keyword[len(_SCHILY) :].replace(b"%3D", b"=").replace(b"%25", b"%")
         _set_xattr(found, name, value)
     elif keyword.startswith(_LIBARCHIVE):
+        from urllib.parse import unquote_to_bytes  # as slow to import as all the rest of this, and seldom needed
+
         name = unquote_to_bytes(keyword[len(_LIBARCHIVE) :])
         try:
             decoded = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)

@@ -1,0 +1,62 @@
+"""From what a user names to a tree: a directory, a tar archive, a compressed one, or standard input.
+
+What a source is, its content tells, never its name. A source whose contents can be read anywhere (a directory, a
+plain archive in a file) is *addressable*: reading it costs its metadata only. Any other is streamed: it is read
+once, and each body goes where the reader wants it as it arrives.
+
+Knows: every kind of source, and how to tell them apart. Refuses to know: what the tree becomes.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import BinaryIO
+
+from blockwright.errors import NotFound
+from blockwright.source.base import Source
+from blockwright.tree.content import Place
+from blockwright.tree.host import read_directory
+from blockwright.tree.node import Directory
+
+__all__ = ["DirectorySource", "Source", "open_source"]
+
+
+class DirectorySource(Source):
+    """A directory of the host."""
+
+    kind = "directory"
+    addressable = True
+
+    def __init__(self, path: str | bytes | os.PathLike[str], *, one_file_system: bool = False) -> None:
+        self.name = os.fsdecode(path)
+        self._one_file_system = one_file_system
+
+    def read(self, place: Place | None = None) -> Directory:
+        """Return what the directory holds now; contents are read from it."""
+        return read_directory(self.name, one_file_system=self._one_file_system)
+
+    def close(self) -> None:
+        """Do nothing: files are open only while they are read."""
+
+
+def open_source(text: str | os.PathLike[str], *, stdin: BinaryIO | None = None) -> Source:
+    """Return the source that ``text`` names: a path, or ``-`` for standard input (``stdin`` where given).
+
+    A directory and a plain archive in a regular file are addressable; compressed archives, pipes and devices are
+    streamed. Raises NotFound; NotThisFormat for what is neither directory nor archive; OSError from the host.
+    """
+    name = os.fsdecode(text)
+    if name == "-":
+        from blockwright.source.archive import open_stdin
+
+        return open_stdin(stdin)
+    try:
+        status = os.stat(name)
+        if stat.S_ISDIR(status.st_mode):
+            return DirectorySource(name)
+        from blockwright.source.archive import open_file, open_stream
+
+        return open_file(name) if stat.S_ISREG(status.st_mode) else open_stream(name)
+    except FileNotFoundError as error:
+        raise NotFound(f"{name}: no such file or directory") from error

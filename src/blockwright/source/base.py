@@ -1,0 +1,41 @@
+"""What every source answers to.
+
+Knows: the questions. Refuses to know: any kind of source.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Self
+
+from blockwright.tree.content import Place
+from blockwright.tree.node import Directory
+
+
+class Source(ABC):
+    """A tree that can be read. ``kind`` is ``directory`` or ``tar``, ``name`` what messages call it.
+
+    ``addressable`` says that contents can be read anywhere, as long as the source is open.
+    """
+
+    kind: str
+    name: str
+    addressable: bool
+
+    @abstractmethod
+    def read(self, place: Place | None = None) -> Directory:
+        """Return the tree.
+
+        A source that is not addressable hands each body to ``place`` as it arrives, and can be read once.
+        Raises UsageError where a place is needed and missing; what ``read_directory`` and ``read_tar`` raise.
+        """
+
+    @abstractmethod
+    def close(self) -> None:
+        """Let go of what contents are read from. Idempotent."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
