@@ -60,9 +60,10 @@ class Ext4Options:
     data blocks that stays free, 0 to 0.95. ``seed`` gives every identity that is not given: ``uuid``,
     ``hash_seed``. ``inodes``: the least number of inodes there shall be; ``bytes_per_inode`` says it by the size
     (16384 where a size is given and for what ``free`` asks, otherwise only what the tree needs);
-    ``extra_inodes`` are added to what the tree needs. ``reserved_percent``: blocks kept for the superuser; 5 where a size is given, as mke2fs does, and
-    0 where it is automatic, which would otherwise be full of nothing. ``journal``: bytes, 0 for none, None for
-    the size that mke2fs gives. ``time_ns``: the superblock's times; None for the tree's newest modification.
+    ``extra_inodes`` are added to what the tree needs. ``reserved_percent``: blocks kept for the superuser; 5 where
+    a size is given, as mke2fs does, and 0 where it is automatic, which would otherwise be full of nothing.
+    ``journal``: bytes, 0 for none, None for the size that mke2fs gives. ``time_ns``: the superblock's times; None
+    for the tree's newest modification.
     ``lost_found``: whether the root gets a lost+found when the tree has none.
     """
 
@@ -94,9 +95,9 @@ class Ext4Options:
         self._check(ratio is None or ratio >= 1024, "bytes per inode", "at least 1024", ratio)
         percent = self.reserved_percent
         self._check(percent is None or 0 <= percent <= 50, "reserved percentage", "0 to 50", percent)
-        blocks = None if self.journal is None else self.journal // self.block_size
+        journal = self.journal
         self._check(
-            not blocks or MIN_JOURNAL_BLOCKS <= blocks <= MAX_JOURNAL_BLOCKS,
+            not journal or MIN_JOURNAL_BLOCKS <= journal // self.block_size <= MAX_JOURNAL_BLOCKS,
             "journal",
             f"0, or {MIN_JOURNAL_BLOCKS} to {MAX_JOURNAL_BLOCKS} blocks of {self.block_size} bytes",
             f"{self.journal} bytes",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from blockwright.codec.checksum import crc32c_raw
 from blockwright.device.planned import SegmentTable
-from blockwright.errors import UsageError
+from blockwright.errors import NoSpace, UsageError
 from blockwright.fs.ext4.layout import SUPERBLOCK_OFFSET, Compat, InodeFlag, ReservedInode
 from blockwright.fs.ext4.options import INODE_SIZE, Ext4Options
 from blockwright.fs.ext4.plan_allocate import Allocator
@@ -126,11 +126,17 @@ def plan(root: Directory, options: Ext4Options) -> Ext4Plan:
     draft = Draft.of(root, options)
     if draft.measured.placed:
         raise UsageError("ext4: a body that lies in an output already can be planned by what placed it there only")
-    demand, size = draft.demand, options.size
-    sized = smallest(demand, options) if size is None else of_size(demand, options, size)
-    placement = place_at_flex_heads(sized.geometry)
-    allocator = Allocator(placement.zones, sized.geometry.first_block, sized.geometry.blocks)
-    return draft.finish(sized, placement, allocator)
+    if options.size is None:
+        return draft.placed_at_heads(smallest(draft.demand, options))
+    sized = of_size(draft.demand, options, options.size)
+    if sized is None:
+        automatic = replace(options, size=None)
+        least = replace(draft, options=automatic).placed_at_heads(smallest(draft.demand, automatic))
+        raise NoSpace(
+            f"ext4: the content does not fit the size: needs {least.size} bytes with {draft.demand.inodes} inodes, "
+            f"given {options.size} bytes"
+        )
+    return draft.placed_at_heads(sized)
 
 
 @dataclass(slots=True)
@@ -147,7 +153,7 @@ class Draft:
     def of(cls, root: Directory, options: Ext4Options) -> Draft:
         """Number and count a tree."""
         seed = crc32c_raw(0xFFFFFFFF, options.effective_uuid.bytes)
-        lost_found = Directory(0o700) if options.lost_found else None
+        lost_found = Directory(0o700, mtime_ns=root.mtime_ns) if options.lost_found else None
         form = DirectoryFormat(options.block_size, options.effective_hash_seed.bytes)
         inventory = take_inventory(root, form, seed, lost_found)
         measured = measure(inventory, options.block_size)
@@ -166,6 +172,12 @@ class Draft:
         """What the tree and the resize inode need."""
         measured = self.measured
         return Demand(len(self.inventory.nodes) - 1, measured.blocks + self.resizable, measured.sensitive)
+
+    def placed_at_heads(self, sized: Sized) -> Ext4Plan:
+        """Return the plan with each flex group's metadata at its head."""
+        placement = place_at_flex_heads(sized.geometry)
+        allocator = Allocator(placement.zones, sized.geometry.first_block, sized.geometry.blocks)
+        return self.finish(sized, placement, allocator)
 
     def finish(self, sized: Sized, placement: Placement, allocator: Allocator) -> Ext4Plan:
         """Return the plan, all blocks that bodies do not hold already coming from ``allocator``."""

@@ -90,22 +90,15 @@ def smallest(demand: Demand, options: Ext4Options) -> Sized:
     raise AssertionError("unreachable: the last bound is above every size")
 
 
-def of_size(demand: Demand, options: Ext4Options, size: int) -> Sized:
-    """Return the file system of ``size`` bytes. Raises NoSpace, naming the needed and the given, if it is too small.
+def of_size(demand: Demand, options: Ext4Options, size: int) -> Sized | None:
+    """Return the file system of ``size`` bytes, or None if it is too small for the demand.
 
     A last group too short to be of use is left out, as mke2fs does.
     """
-    blocks = size // options.block_size
-    geometry = given_geometry(demand, options, blocks)
+    geometry = given_geometry(demand, options, size // options.block_size)
     journal = journal_of(geometry.blocks, options)
     have = geometry.blocks - geometry.overhead - journal if last_flex_fits(geometry) else 0
-    if have < least_capacity(demand.blocks, options):
-        need = smallest(demand, options)
-        raise NoSpace(
-            f"ext4: the content does not fit the size: needs {need.geometry.blocks * options.block_size} bytes "
-            f"with {demand.inodes} inodes, given {size} bytes with {geometry.inodes} inodes"
-        )
-    return Sized(geometry, journal)
+    return Sized(geometry, journal) if have >= least_capacity(demand.blocks, options) else None
 
 
 def given_geometry(demand: Demand, options: Ext4Options, blocks: int) -> PlannedGeometry:
@@ -178,7 +171,7 @@ def auto_geometry(demand: Demand, options: Ext4Options, blocks: int) -> PlannedG
 def _spare_inodes(demand: Demand, options: Ext4Options) -> int:
     """Return the inodes for what is left free on request: space that no file can be made in is of no use."""
     free = least_capacity(demand.blocks, options) - demand.blocks
-    return ceil_div(free * options.block_size, DEFAULT_BYTES_PER_INODE)
+    return ceil_div(free * options.block_size, options.bytes_per_inode or DEFAULT_BYTES_PER_INODE)
 
 
 def _heads_spill(geometry: PlannedGeometry) -> bool:
