@@ -10,7 +10,7 @@ lint:
 	scripts/lint
 
 bench:
-	scripts/with-venv python bench/run.py
+	scripts/with-venv python bench/build.py
 
 fuzz:
 	scripts/fuzz
