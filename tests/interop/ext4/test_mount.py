@@ -13,14 +13,14 @@ from blockwright.device.memory import MemoryDevice
 from blockwright.fs.ext4.device import open_plan
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan
-from blockwright.fs.ext4.stream import StreamPlacer
-from blockwright.tree.content import BytesContent, Content
-from blockwright.tree.node import Directory, File, Node
+from blockwright.tree.content import BytesContent
+from blockwright.tree.node import Directory, File
 from blockwright.units import GiB, MiB, TiB
 from tests.support.disks import save
 from tests.support.everything import SECOND, everything
 from tests.support.ext4 import e2fsck, write_plan
 from tests.support.mounting import differences, mounted
+from tests.support.streaming import stream_tree
 from tests.support.trees import trees
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="needs root")
@@ -142,34 +142,7 @@ def test_a_tebibyte(tmp_path):
 def stream(tree: Directory, options: Ext4Options, path: Path) -> None:
     """Write a tree whose bodies pass once."""
     device = MemoryDevice(options.size or 8 * GiB)
-    placer = StreamPlacer(device, options)
-    copies: dict[int, Node] = {}
-
-    def place(content: Content) -> Content:
-        runs = [run for run in content.runs() if run[1]]
-        data = [(start, start + length) for start, length in runs]
-
-        def fill(view: memoryview) -> None:
-            while len(view):
-                start, end = data[0]
-                part = min(len(view), end - start)
-                content.read_into(start, view[:part])
-                view = view[part:]
-                data[0] = start + part, end
-                if start + part == end:
-                    del data[0]
-
-        return placer.place(content.size, runs, fill)
-
-    stack: list[Node] = [tree]
-    while stack:
-        node = stack.pop()
-        if isinstance(node, Directory):
-            stack += node.entries.values()
-        elif isinstance(node, File) and id(node) not in copies:
-            copies[id(node)] = node
-            node.content = place(node.content)
-    planned = placer.finish(tree, options)
+    _, planned = stream_tree(tree, options, device)
     copy(open_plan(planned), device, target_is_zero=True)
     save(device, path)
     os.truncate(path, planned.size)

@@ -115,6 +115,8 @@ def _odd_file_blocks(inventory: Inventory, measured: Measured, number: int, node
         raise UsageError(f"{inventory.path_of(node)}: expected at most {most} bytes, found {content.size}")
     if isinstance(content, PlacedContent):
         measured.bodies[number] = placed = placed_runs(content, block_size)
+        if len(placed) == 1 and placed[0].blocks <= MAX_EXTENT_BLOCKS:
+            return 0
         return tree_blocks(len(split(placed)), block_size)
     try:
         measured.runs[number] = found = block_runs(content, block_size)

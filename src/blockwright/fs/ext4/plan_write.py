@@ -14,7 +14,7 @@ import struct
 
 from blockwright.device.planned import SegmentTable, Source
 from blockwright.errors import UsageError
-from blockwright.fs.ext4.layout import InodeFlag, inode_seed
+from blockwright.fs.ext4.layout import MAX_EXTENT_BLOCKS, InodeFlag, inode_seed
 from blockwright.fs.ext4.plan_allocate import Allocator
 from blockwright.fs.ext4.plan_directory import DirectoryImage
 from blockwright.fs.ext4.plan_extents import (
@@ -157,6 +157,8 @@ class Writer:
     def _placed(self, number: int) -> tuple[bytes, int]:
         """Return i_block and the bytes allocated of a body that lies in place."""
         runs = self._measured.bodies[number]
+        if len(runs) == 1 and runs[0].blocks <= MAX_EXTENT_BLOCKS and not runs[0].logical:
+            return single_extent(runs[0].physical, runs[0].blocks), runs[0].blocks * self._block_size
         i_block, more = self._tree(number, runs)
         return i_block, (sum(run.blocks for run in runs) + more) * self._block_size
 

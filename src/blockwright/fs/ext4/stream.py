@@ -10,6 +10,7 @@ that is planned in the end is written.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
 from blockwright.device.base import BlockDevice
@@ -62,6 +63,10 @@ class StreamPlacer:
         block_size = self._options.block_size
         if len(runs) == 1 and runs[0] == (0, size):
             pieces = self._take(-(-size // block_size))
+            if len(pieces) == 1:
+                position = pieces[0][0] * block_size
+                self._output.put(position, size, fill)
+                return PlacedContent(size, (PlacedRun(0, size, position),))
             placed = _along(pieces, 0, size, block_size)
         else:
             placed = []
@@ -80,7 +85,7 @@ class StreamPlacer:
         ours = self._options
         if (options.block_size, options.size, options.features) != (ours.block_size, ours.size, ours.features):
             raise UsageError("ext4: expected the block size, size and features that the stream began with")
-        self._output.flush()
+        self._output.finish()
         draft = Draft.of(root, options)
         demand = draft.demand
         if self._given is None:
@@ -136,22 +141,28 @@ def _along(pieces: Pieces, first: int, size: int, block_size: int) -> list[Place
 
 
 class _Gathered:
-    """Writes that follow one another, within the zeros that fill a block, leave together."""
+    """Writes that follow one another, within the zeros that fill a block, leave together.
 
-    __slots__ = ("_buffer", "_device", "_end", "_start", "_view")
+    They leave in a thread of their own, while the next ones are gathered in the other of two buffers. What a write
+    raises is raised by the call behind it.
+    """
+
+    __slots__ = ("_device", "_end", "_other", "_pending", "_start", "_thread", "_view")
 
     def __init__(self, device: BlockDevice) -> None:
         self._device = device
-        self._buffer = bytearray(BATCH)
-        self._view = memoryview(self._buffer)
+        self._view = memoryview(bytearray(BATCH))
+        self._other = memoryview(bytearray(BATCH))
         self._start = 0
         self._end = 0
+        self._thread = ThreadPoolExecutor(1, "ext4-stream")
+        self._pending: Future[None] | None = None
 
     def put(self, position: int, length: int, fill: Fill) -> None:
         """Fill ``length`` bytes that belong at ``position``."""
         while length:
             if position != self._end and not self._pad(position):
-                self.flush()
+                self._send()
                 self._start = self._end = position
             used = position - self._start
             part = min(length, BATCH - used)
@@ -159,7 +170,7 @@ class _Gathered:
             self._end = position = position + part
             length -= part
             if self._end - self._start == BATCH:
-                self.flush()
+                self._send()
 
     def _pad(self, position: int) -> bool:
         """Put zeros up to ``position`` if that is less than a block ahead and within the buffer."""
@@ -171,8 +182,22 @@ class _Gathered:
         self._end = position
         return True
 
-    def flush(self) -> None:
-        """Write what was gathered."""
+    def _send(self) -> None:
+        """Let what was gathered be written, when what was sent before it has been."""
+        self._wait()
         if self._end > self._start:
-            self._device.write(self._start, self._view[: self._end - self._start])
+            data = self._view[: self._end - self._start]
+            self._pending = self._thread.submit(self._device.write, self._start, data)
+            self._view, self._other = self._other, self._view
         self._start = self._end
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            pending, self._pending = self._pending, None
+            pending.result()
+
+    def finish(self) -> None:
+        """Write everything, and end the thread."""
+        self._send()
+        self._wait()
+        self._thread.shutdown()
