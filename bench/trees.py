@@ -81,9 +81,9 @@ def archive(base: Path, source: Path) -> Path:
     path = base / "tree.tar.gz"
     if not path.exists():
         part = base / "tree.tar.gz.part"
-        with tarfile.open(part, "w:gz", compresslevel=6, format=tarfile.PAX_FORMAT) as out:
+        with tarfile.open(part, "w:gz", compresslevel=6, format=tarfile.GNU_FORMAT) as out:
             copy = 0
-            while out.offset < 1600 << 20:
+            while out.offset < 1400 << 20:
                 out.add(source, arcname=f"copy{copy}")
                 copy += 1
         part.rename(path)

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from blockwright.build.definition import Definition, NamedContent
+from blockwright.build.definition import Boot, Definition, NamedContent
 from blockwright.build.plan import DiskPlan, clamp_times, disk_time_ns, ext4_options, plan_disk, streamed_root
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.device.copy import copy
@@ -95,8 +95,9 @@ def _stream(source: Source, target: BlockDevice, definition: Definition) -> Disk
         seed = definition.identity_seed(tree_digest(tree))
         planned = placer.finish(tree, ext4_options(root, seed, disk_time_ns(tree, definition), size))
         window.flush()
-    readable = _readable(tree, target, start)
-    return plan_disk(readable, definition, seed, root_plan=planned)
+    if definition.boot.boot is not Boot.NONE:
+        tree = _readable(tree, target, start)
+    return plan_disk(tree, definition, seed, root_plan=planned)
 
 
 def named_file(path: str) -> NamedContent:
