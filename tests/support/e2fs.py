@@ -37,6 +37,10 @@ def make_source(path: Path, *, seed: int = 1, small: bool = False) -> Path:
             file.seek(offset)
             file.write(rng.randbytes(3000))
         file.truncate(1_000_000 if not small else 100_000)
+    with (path / "pieces").open("wb") as file:  # extents past one leaf, or two levels of indirect blocks
+        for index in range(100):
+            file.seek(8192 * index)
+            file.write(rng.randbytes(4096))
     os.link(path / "file4097", path / "hard")
     for length in (1, 12, 59, 60, 61, 159, 160, 500, 900):
         (path / f"link{length}").symlink_to("t" * length)

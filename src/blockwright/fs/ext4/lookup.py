@@ -27,6 +27,8 @@ from blockwright.fs.ext4.mapping import Run, block_runs
 from blockwright.fs.ext4.volume import Volume
 from blockwright.fs.ext4.xattr_read import inline_tail
 
+ENCODING_UTF8: Final = 1
+"""s_encoding: the only one there is."""
 MAX_INDEX_LEVELS: Final = 3
 """Levels of a hash tree with large_dir; two without."""
 _LINEAR_BLOCKS: Final = 4
@@ -183,6 +185,8 @@ _IGNORABLE_RANGES: Final = (
 
 def _find_folded(volume: Volume, directory: Inode, name: bytes) -> int | None:
     """Return the inode of the name that is equal when folded; names that are no UTF-8 are compared as bytes."""
+    if volume.superblock.s_encoding != ENCODING_UTF8:
+        raise volume.unsupported(f"directory {directory.number}: unknown encoding {volume.superblock.s_encoding}")
     wanted = fold(name)
     second: int | None = None
     for entry in _all_entries(volume, directory):

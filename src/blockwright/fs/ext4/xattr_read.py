@@ -56,13 +56,16 @@ class Attribute(NamedTuple):
     value: bytes
 
 
-def attributes(volume: Volume, inode: Inode) -> Iterator[Attribute]:
-    """Yield an inode's attributes, those in the inode first. Raises Corrupt, Unsupported."""
+def attributes(volume: Volume, inode: Inode, *, strict: bool = False) -> Iterator[Attribute]:
+    """Yield an inode's attributes, those in the inode first. Raises Corrupt, Unsupported.
+
+    ``strict`` refuses also an empty value that claims to lie outside.
+    """
     body = GOOD_OLD_INODE_SIZE + inode.extra_isize
     raw = inode.raw
     if raw[body : body + 4] == _MAGIC and inode.extra_isize:
         area = raw[body + 4 :]
-        yield from _attributes(volume, inode, area, 0, inode.position + body + 4)
+        yield from _attributes(volume, inode, area, 0, inode.position + body + 4, strict=strict)
     if inode.file_acl:
         data = volume.block(inode.file_acl, f"inode {inode.number}: attribute block")
         position = inode.file_acl * volume.block_size
@@ -80,7 +83,7 @@ def attributes(volume: Volume, inode: Inode) -> Iterator[Attribute]:
                 raise _corrupt(
                     volume, inode, f"checksum: expected {expected:#010x}, found {checksum:#010x}", position + 16
                 )
-        yield from _attributes(volume, inode, data, _BLOCK_HEADER, position)
+        yield from _attributes(volume, inode, data, _BLOCK_HEADER, position, strict=strict)
 
 
 def inline_tail(volume: Volume, inode: Inode) -> bytes:
@@ -145,7 +148,9 @@ def _corrupt(volume: Volume, inode: Inode, message: str, position: int) -> Excep
     return volume.corrupt(f"inode {inode.number}: attributes: {message}", position, _SPEC)
 
 
-def _attributes(volume: Volume, inode: Inode, area: bytes, start: int, position: int) -> Iterator[Attribute]:
+def _attributes(
+    volume: Volume, inode: Inode, area: bytes, start: int, position: int, *, strict: bool = False
+) -> Iterator[Attribute]:
     at, end = start, len(area)
     while at + 4 <= end and area[at : at + 4] != b"\0\0\0\0":
         if at + 16 > end:
@@ -156,7 +161,8 @@ def _attributes(volume: Volume, inode: Inode, area: bytes, start: int, position:
             raise _corrupt(
                 volume, inode, f"name: expected it below byte {end}, found it end at {stop}", position + at
             )
-        if size > MAX_VALUE or (not value_inode and offset + size > end and size):
+        outside = not value_inode and offset + size > end and (strict or size > 0)
+        if size > MAX_VALUE or outside:
             raise _corrupt(
                 volume, inode, f"value: expected it below byte {end}, found {size} at {offset}", position + at
             )

@@ -163,7 +163,7 @@ def _value(
     """Check a value that lies beside its entry; return whether its place makes sense."""
     offset, size, hashed = found
     start = base + offset
-    if size and start + size > len(data):
+    if (size or not inner) and start + size > len(data):
         _report(state, inode, "value", f"expected it below byte {len(data)}, found {size} at {start}", position + 2)
         return False
     if size and not area.take(start, size + 3 & ~3):

@@ -6,6 +6,7 @@ Knows: runs of numbers. Refuses to know: what the numbers stand for (blocks, or 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -61,6 +62,12 @@ class Claims:
                 yield Overlap(start, min(end, start + count) - start, owner, second)
             if start + count > end:
                 end, owner = start + count, second
+
+    def contains(self, unit: int) -> bool:
+        """Whether somebody claims the unit; the runs must not overlap."""
+        self.sort()
+        index = bisect_right(self._starts, unit) - 1
+        return index >= 0 and unit < self._starts[index] + self._counts[index]
 
     def merged(self) -> Iterator[tuple[int, int]]:
         """Yield (start, end) of the runs of claimed units, ascending, each unit once."""

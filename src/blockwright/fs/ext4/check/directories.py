@@ -47,6 +47,13 @@ class DirectoryPass:
         self.typed = state.incompat(Incompat.filetype)
         self.inodes_count = superblock.s_inodes_count
         self.first_ino = superblock.first_ino
+        # Files of quotas and orphans have no names even where they are no reserved inodes.
+        self.hidden = {
+            superblock.s_usr_quota_inum,
+            superblock.s_grp_quota_inum,
+            superblock.s_prj_quota_inum,
+            superblock.s_orphan_file_inum,
+        }
         self.per_group = superblock.s_inodes_per_group
         self.root = state.directories.get(ReservedInode.root)
 
@@ -240,7 +247,8 @@ class DirectoryPass:
     def _target(self, directory: DirectoryState, number: int, file_type: int, position: int, *, named: bool) -> bool:
         """Judge the inode that an entry names, and count the link; return whether it can be one."""
         state, inode = self.state, directory.inode
-        if number > self.inodes_count or (number < self.first_ino and number != ReservedInode.root):
+        kept = number < self.first_ino and number != ReservedInode.root
+        if kept or number > self.inodes_count or number in self.hidden:
             self.report(
                 inode, "inode", f"expected an ordinary inode up to {self.inodes_count}, found {number}", position
             )

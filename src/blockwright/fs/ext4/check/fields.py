@@ -40,6 +40,8 @@ HURD: Final = 1
 """s_creator_os of a system that keeps other things in some fields."""
 EPOCH_CUTOFF_S: Final = 2 << 32
 """Seconds since 1970 before which a time in the last epoch is one before 1970, written wrongly."""
+INDEX_ENCRYPTION: Final = 9
+"""The prefix of the attribute that holds an encryption policy, which is not shown."""
 _INLINE: Final = 60
 _SPECIAL: Final = frozenset({S_IFCHR, S_IFBLK, S_IFIFO, S_IFSOCK})
 _KINDS: Final = _SPECIAL | {S_IFREG, S_IFDIR, S_IFLNK}
@@ -84,10 +86,8 @@ class Rules:
                 self._report(inode, "flags", "casefold: expected a directory", 0x20)
             elif not state.incompat(Incompat.casefold):
                 self._report(inode, "flags", "casefold: expected the feature with it, found it alone", 0x20)
-        if flags & InodeFlag.encrypt and not state.incompat(Incompat.encrypt):
-            self._report(inode, "flags", "encrypt: expected the feature with it, found it alone", 0x20)
-        if flags & InodeFlag.verity and not state.ro_compat(RoCompat.verity):
-            self._report(inode, "flags", "verity: expected the feature with it, found it alone", 0x20)
+        if flags & InodeFlag.encrypt and ordinary and self._attribute(inode, INDEX_ENCRYPTION, b"c") is None:
+            self._report(inode, "flags", "encrypt: expected a policy in the attributes, found none", 0x20)
         self._contents(inode, ordinary=ordinary)
         if flags & InodeFlag.imagic and not state.compat(Compat.imagic_inodes):
             self._report(inode, "flags", "imagic: expected the feature with it, found it alone", 0x20)
@@ -116,13 +116,19 @@ class Rules:
 
     def _inline_size(self, inode: Inode) -> int | None:
         """Return the bytes that inline data takes, or None where its attribute is missing or broken."""
+        tail = self._attribute(inode, INDEX_SYSTEM, b"data")
+        return None if tail is None else _INLINE + len(tail)
+
+    def _attribute(self, inode: Inode, prefix: int, name: bytes) -> bytes | None:
+        """Return the value of an attribute of the format's own, or None where it is missing or broken."""
+        value = None
         try:
-            for found in attributes(self.state.volume, inode):
-                if found.prefix == INDEX_SYSTEM and found.name.split(b"\0")[0] == b"data":
-                    return _INLINE + len(found.value)
+            for found in attributes(self.state.volume, inode, strict=True):
+                if found.prefix == prefix and found.name.split(b"\0")[0] == name:
+                    value = found.value
         except FormatError:
             return None
-        return None
+        return value
 
     def fields(self, inode: Inode) -> None:
         """Judge fields that must be zero without some feature, and the room for extra ones."""

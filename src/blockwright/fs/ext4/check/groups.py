@@ -126,4 +126,5 @@ def _claim_tables(state: State) -> None:
             f"in tables of group {overlap.first} and group {overlap.second}",
             overlap.start * geo.block_size,
         )
+    state.tables = tables
     state.claims = tables.in_clusters(geo.cluster_blocks, geo.first_data_block)

@@ -15,7 +15,7 @@ from blockwright.fs.ext4.check.maps import MapWalk
 from blockwright.fs.ext4.check.state import Charge, DirectoryState, State
 from blockwright.fs.ext4.directory import index_offset
 from blockwright.fs.ext4.inode import S_IFDIR, S_IFREG, Inode
-from blockwright.fs.ext4.layout import Compat, GroupFlag, InodeFlag, ReservedInode, RoCompat
+from blockwright.fs.ext4.layout import Compat, InodeFlag, ReservedInode, RoCompat
 from blockwright.units import MiB, align_down
 
 PART: Final = MiB
@@ -45,11 +45,7 @@ class InodePass:
         """Look at all inodes, group by group, as far as descriptors say that they were ever used."""
         geo = self.state.volume.geometry
         for group, descriptor in enumerate(self.state.groups):
-            count = geo.inodes_per_group
-            if self.state.group_checksums:
-                if descriptor.flags & GroupFlag.inode_uninit:
-                    continue
-                count = max(0, count - descriptor.unused_inodes)
+            count = self.state.used_inodes(descriptor)
             self._table(group * geo.inodes_per_group + 1, count, descriptor.inode_table * geo.block_size)
 
     def _table(self, number: int, count: int, position: int) -> None:

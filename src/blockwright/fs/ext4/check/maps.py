@@ -275,6 +275,8 @@ class MapWalk:
             return
         if self.inode.number == ReservedInode.resize:
             self.clusters += 1
+        elif self.inode.number == ReservedInode.bad_blocks and self.state.tables.contains(block):
+            self._bad_table(block)
         elif self._joins_cluster(block, logical):
             if self._splits_cluster(logical, block) or logical % self.ratio != block % self.ratio:
                 self.report("cluster", f"block {logical}: expected it aligned as its disk block, found it at {block}")
@@ -284,6 +286,16 @@ class MapWalk:
         self._previous = block
         if self.is_directory:
             self._add_run(logical, block)
+
+    def _bad_table(self, block: int) -> None:
+        """Report a bad block among tables, but where inodes were never used and where descriptors may grow."""
+        state = self.state
+        geo = state.volume.geometry
+        for start, count in geo.overhead(geo.group_of(block)):
+            if count > geo.descriptor_blocks and start + geo.descriptor_blocks <= block < start + count:
+                return
+        if not state.in_unused_inodes(block):
+            self.report("bad-block", f"expected tables without one, found {block}", block * geo.block_size)
 
     def _joins_cluster(self, block: int, logical: int) -> bool:
         ratio = self.ratio

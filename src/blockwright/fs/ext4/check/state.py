@@ -5,13 +5,14 @@ Knows: how findings are kept and bounded. Refuses to know: the rules.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from blockwright.finding import Finding
 from blockwright.fs.ext4.check.claims import Claims
 from blockwright.fs.ext4.inode import Inode
-from blockwright.fs.ext4.layout import Compat, Incompat, RoCompat
+from blockwright.fs.ext4.layout import Compat, GroupFlag, Incompat, RoCompat
 from blockwright.fs.ext4.mapping import Run
 from blockwright.fs.ext4.volume import Volume
 
@@ -73,7 +74,10 @@ class State:
     volume: Volume
     now: int
     findings: list[Finding] = field(default_factory=list)
+    tables: Claims = field(default_factory=Claims)
+    """Blocks that groups use for themselves."""
     claims: Claims = field(default_factory=Claims)
+    """Clusters in use, of groups first, then of inodes."""
     groups: list[Group] = field(default_factory=list)
     links: dict[int, int] = field(default_factory=dict)
     """i_links_count of each inode in use."""
@@ -88,6 +92,27 @@ class State:
     charges: dict[tuple[int, int], Charge] = field(default_factory=dict)
     """(quota type, owner) to what it uses."""
     large_files: bool = False
+    tables_by_start: list[tuple[int, int]] = field(default_factory=list)
+    """(first block, group) of all inode tables, ascending, once they are asked for."""
+
+    def in_unused_inodes(self, block: int) -> bool:
+        """Whether a block belongs to an inode table, to that part of it which was never used."""
+        if not self.tables_by_start:
+            self.tables_by_start = sorted((group.inode_table, index) for index, group in enumerate(self.groups))
+        found = bisect_right(self.tables_by_start, (block, len(self.groups))) - 1
+        if found < 0:
+            return False
+        start, index = self.tables_by_start[found]
+        geo = self.volume.geometry
+        used = self.used_inodes(self.groups[index]) * geo.inode_size
+        return -(-used // geo.block_size) <= block - start < geo.inode_table_blocks
+
+    def used_inodes(self, group: Group) -> int:
+        """Return how many of a group's inodes, from its first on, may have been used."""
+        count = self.volume.geometry.inodes_per_group
+        if not self.group_checksums:
+            return count
+        return 0 if group.flags & GroupFlag.inode_uninit else max(0, count - group.unused_inodes)
 
     def report(self, rule: str, message: str, offset: int | None = None, *, repairable: bool = False) -> None:
         """Add a finding. Raises EnoughFound once there are too many."""

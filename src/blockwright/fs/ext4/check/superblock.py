@@ -20,6 +20,7 @@ from blockwright.fs.ext4.layout import (
     RoCompat,
     Superblock,
 )
+from blockwright.fs.ext4.lookup import ENCODING_UTF8
 
 KNOWN_COMPAT: Final = int(
     Compat.dir_prealloc
@@ -50,6 +51,8 @@ KNOWN_RO_COMPAT: Final = int(
     | RoCompat.verity
     | RoCompat.orphan_present
 )
+MAX_LOG_FLEX: Final = 31
+"""The greatest s_log_groups_per_flex."""
 TIME_FUDGE_S: Final = 86400
 """Seconds that a superblock's times may lie in the future: a clock that runs in local time is no damage."""
 _NOT_QUOTA: Final = frozenset(
@@ -133,6 +136,10 @@ def _bounds(state: State) -> None:
         if not low <= found <= high:
             expected = f"{low}" if low == high else f"{low} to {high}"
             _at(state, rule, f"expected {expected}, found {found}", offset)
+    if state.incompat(Incompat.flex_bg) and superblock.s_log_groups_per_flex > MAX_LOG_FLEX:
+        _at(state, "flex", f"expected at most {MAX_LOG_FLEX}, found {superblock.s_log_groups_per_flex}", 0x174)
+    if state.incompat(Incompat.casefold) and superblock.s_encoding != ENCODING_UTF8:
+        _at(state, "encoding", f"expected {ENCODING_UTF8} (utf8), found {superblock.s_encoding}", 0x27C)
     if superblock.s_desc_size & (superblock.s_desc_size - 1):
         _at(state, "desc-size", f"expected a power of two, found {superblock.s_desc_size}", 0xFE)
     if geo.inodes_per_group % 8:
