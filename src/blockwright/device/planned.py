@@ -43,17 +43,18 @@ class BackedSource(Source, Protocol):
 class SegmentTable:
     """Ascending segments that do not overlap, in four parallel columns.
 
-    ``add`` takes them in any order; ``freeze`` sorts once and checks. Offsets and lengths in bytes.
+    ``add`` takes them in any order; ``freeze`` sorts where that was not ascending, and checks. Bytes.
     """
 
-    __slots__ = ("_sorted", "lengths", "source_offsets", "sources", "starts")
+    __slots__ = ("_ascending", "_last", "lengths", "source_offsets", "sources", "starts")
 
     def __init__(self) -> None:
         self.starts = array("Q")
         self.lengths = array("Q")
         self.sources: list[bytes | Source] = []
         self.source_offsets = array("Q")
-        self._sorted = True
+        self._last = 0  # the end of the segment added last
+        self._ascending = True  # and so without overlap: each began at that end or behind it
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -62,8 +63,9 @@ class SegmentTable:
         """Say that ``length`` bytes at ``offset`` are those of ``source`` from ``source_offset`` on."""
         if not length:
             return
-        if self._sorted and self.starts and offset < self.starts[-1] + self.lengths[-1]:
-            self._sorted = False
+        if offset < self._last:
+            self._ascending = False
+        self._last = offset + length
         self.starts.append(offset)
         self.lengths.append(length)
         self.sources.append(source)
@@ -75,9 +77,10 @@ class SegmentTable:
 
     def include(self, other: SegmentTable, distance: int) -> None:
         """Add all segments of ``other``, moved by ``distance`` bytes: a file system becomes a part of a disk."""
-        if self.starts and other.starts and min(other.starts) + distance < self.end:
-            self._sorted = False
-        self._sorted &= other._sorted
+        if not other.starts:
+            return
+        self._ascending &= other._ascending and other.starts[0] + distance >= self._last
+        self._last = other._last + distance
         self.starts.extend([start + distance for start in other.starts] if distance else other.starts)
         self.lengths.extend(other.lengths)
         self.sources += other.sources
@@ -85,17 +88,19 @@ class SegmentTable:
 
     def freeze(self) -> None:
         """Sort by offset. Overlap is a bug of the planner, and is asserted against."""
-        if not self._sorted:
-            order = sorted(range(len(self.starts)), key=self.starts.__getitem__)
-            self.starts = array("Q", [self.starts[i] for i in order])
-            self.lengths = array("Q", [self.lengths[i] for i in order])
-            self.sources = [self.sources[i] for i in order]
-            self.source_offsets = array("Q", [self.source_offsets[i] for i in order])
-            self._sorted = True
+        if self._ascending:
+            return
+        order = sorted(range(len(self.starts)), key=self.starts.__getitem__)
+        self.starts = array("Q", [self.starts[i] for i in order])
+        self.lengths = array("Q", [self.lengths[i] for i in order])
+        self.sources = [self.sources[i] for i in order]
+        self.source_offsets = array("Q", [self.source_offsets[i] for i in order])
         end = 0
         for start, length in zip(self.starts, self.lengths, strict=True):
             assert start >= end, f"planner bug: segment at {start} overlaps the one that ends at {end}"
             end = start + length
+        self._last = end
+        self._ascending = True
 
     @property
     def end(self) -> int:

@@ -91,13 +91,9 @@ class Ext4Plan:
         it, flushes, and then writes ``primary`` at byte 1024.
         """
         table = SegmentTable()
-        body = self.body
         if superblock:
             table.add_bytes(SUPERBLOCK_OFFSET, self.primary)
-        for start, length, source, offset in zip(
-            body.starts, body.lengths, body.sources, body.source_offsets, strict=True
-        ):
-            table.add(start, length, source, offset)
+        table.include(self.body, 0)
         table.freeze()
         return table
 
