@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import secrets
+import os
 from dataclasses import dataclass, field
 from enum import Enum
 
@@ -127,7 +127,7 @@ class Definition:
         same bytes. With a seed of the caller's, of that seed alone.
         """
         if self.seed == "random":
-            return secrets.token_bytes(32)
+            return os.urandom(32)
         if self.seed is not None:
             return hashlib.sha256(b"seed\0" + self.seed.encode()).digest()
         state = hashlib.sha256(b"definition\0" + tree_digest)

@@ -6,13 +6,15 @@ Knows: text and JSON for plans. Refuses to know: how a plan is made.
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockwright.build.plan import DiskPlan, Part
 from blockwright.cli.output import table
 from blockwright.fs.ext4.plan import Ext4Plan
-from blockwright.fs.fat.plan import FatPlan
 from blockwright.units import format_size
+
+if TYPE_CHECKING:  # a disk without an EFI partition needs no FAT
+    from blockwright.fs.fat.plan import FatPlan
 
 
 def plan_document(plan: DiskPlan) -> dict[str, Any]:

@@ -5,7 +5,6 @@ Knows: how values are shown. Refuses to know: where they come from.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -22,6 +21,8 @@ _INTERVAL_S = 0.1
 
 def print_json(schema: str, document: dict[str, Any]) -> None:
     """Print one JSON document, which names its ``schema`` (``blockwright.NAME/VERSION``)."""
+    import json
+
     sys.stdout.write(json.dumps({"schema": schema, **document}, indent=2) + "\n")
 
 

@@ -5,7 +5,6 @@ Knows: exit codes and how errors are shown. Refuses to know: what any subcommand
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
@@ -131,6 +130,8 @@ def _obey_signals() -> None:
 def _tell(text: str, error: BaseException, code: int, as_json: bool) -> int:  # noqa: FBT001  # as `run` has it
     line = " ".join(text.split("\n")).strip()
     if as_json:
+        import json
+
         document: dict[str, Any] = {"schema": "blockwright.error/1", "class": type(error).__name__}
         document |= {"message": line, "code": code}
         if isinstance(error, FormatError):

@@ -9,7 +9,6 @@ Knows: names, modes, owners, syncing. Refuses to know: what is written.
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 import sys
 from contextlib import suppress
@@ -139,7 +138,7 @@ class OutputFile:
         # A name of 255 bytes is the longest that common file systems take.
         stem = os.fsdecode(os.fsencode(name)[:200])
         while True:
-            temporary = os.path.join(folder, f".{stem}.{secrets.token_hex(6)}.partial")
+            temporary = os.path.join(folder, f".{stem}.{os.urandom(6).hex()}.partial")
             try:
                 device = FileDevice(temporary, create=True, mode=mode | 0o600, name=self.path)
             except FileExistsError:
