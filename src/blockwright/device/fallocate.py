@@ -1,8 +1,8 @@
 """Holes and zeros made by the host's file system, where it can.
 
 Each function answers False where the host cannot do it, and then nothing was changed; a failure while doing it
-is an OSError. On Linux this is fallocate(2), which ``os`` lacks, so it is called through ctypes; on Darwin it is
-fcntl(2) with F_PUNCHHOLE.
+is an OSError. This is Linux's fallocate(2), which ``os`` lacks, so it is called through ctypes. Elsewhere zeros are
+written, and a new file is sparse where nothing is.
 
 Knows: the calls and their flags. Refuses to know: what to do instead.
 """
@@ -20,7 +20,6 @@ from typing import Final
 _KEEP_SIZE: Final = 0x01
 _PUNCH_HOLE: Final = 0x02
 _ZERO_RANGE: Final = 0x10
-_F_PUNCHHOLE: Final = 99
 _BLKDISCARD: Final = 0x1277
 
 _CANNOT: Final = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.ENODEV, errno.ENOTTY}
@@ -29,11 +28,7 @@ _CANNOT: Final = {errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, e
 
 def punch_hole(fd: int, offset: int, length: int) -> bool:
     """Give the range's space back, if that is possible; it reads as zeros then."""
-    if sys.platform == "linux":
-        return _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
-    if sys.platform == "darwin":
-        return _darwin_punch(fd, offset, length)
-    return False
+    return sys.platform == "linux" and _fallocate(fd, _PUNCH_HOLE | _KEEP_SIZE, offset, length)
 
 
 def zero_range(fd: int, offset: int, length: int) -> bool:
@@ -44,7 +39,7 @@ def zero_range(fd: int, offset: int, length: int) -> bool:
 def can_punch(fd: int, size: int) -> bool:
     """Whether ``punch_hole`` works on this regular file: tried behind its end, where nothing changes."""
     try:
-        return sys.platform == "linux" and punch_hole(fd, size + (1 << 20), 4096)
+        return punch_hole(fd, size + (1 << 20), 4096)
     except OSError:
         return False
 
@@ -57,21 +52,6 @@ def discard_blocks(fd: int, offset: int, length: int) -> bool:
 
     try:
         fcntl.ioctl(fd, _BLKDISCARD, struct.pack("=QQ", offset, length))
-    except OSError as error:
-        if error.errno in _CANNOT:
-            return False
-        raise
-    return True
-
-
-def _darwin_punch(fd: int, offset: int, length: int) -> bool:
-    """Call F_PUNCHHOLE, which takes whole blocks of the file system only."""
-    if sys.platform == "win32":
-        return False
-    import fcntl
-
-    try:
-        fcntl.fcntl(fd, _F_PUNCHHOLE, struct.pack("=IIqq", 0, 0, offset, length))
     except OSError as error:
         if error.errno in _CANNOT:
             return False

@@ -1,8 +1,11 @@
+import threading
+
 import pytest
 
 from blockwright.device import DATA, HOLE, ZERO, Extent
 from blockwright.device.memory import PAGE, MemoryDevice, ZeroDevice
 from blockwright.errors import OutOfRange
+from blockwright.testing.threads import run_threads
 from blockwright.units import MAX_SIZE, TiB
 
 
@@ -58,6 +61,21 @@ def test_the_content_is_copied_and_the_size_may_be_larger():
     device = MemoryDevice(10, content)
     content[0] = 0
     assert device.read(0, 10) == b"abc" + bytes(7)
+
+
+def test_two_threads_that_begin_one_page_write_to_the_same():
+    class Slow(dict):
+        def get(self, index, default=None):
+            found = super().get(index, default)
+            both.wait(10)  # so that both see that there is no page
+            return found
+
+    both = threading.Barrier(2)
+    device = MemoryDevice(PAGE)
+    device._pages = Slow()
+    run_threads([lambda: device.write(0, b"a"), lambda: device.write(1, b"b")])
+    device._pages = dict(device._pages)
+    assert device.read(0, 2) == b"ab"
 
 
 @pytest.mark.parametrize(("size", "content"), [(2, b"abc"), (-1, b""), (MAX_SIZE + 1, b"")])

@@ -57,8 +57,10 @@ def test_shared_holds_go_together_and_exclusive_ones_wait():
 
 def test_ranges_that_only_touch_do_not_wait():
     ranges = RangeLock()
-    with ranges.exclusive(0, 10), ranges.exclusive(10, 20), ranges.exclusive(30, 40):
-        assert ranges.held == 3
+    with ranges.exclusive(10, 20), ranges.exclusive(20, 30):
+        below = Holder(ranges.exclusive(0, 10))
+        assert below.granted.wait(10)
+        below.finish()
 
 
 def test_first_come_first_served_so_a_writer_does_not_starve():
