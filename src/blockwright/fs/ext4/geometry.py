@@ -122,7 +122,7 @@ class Geometry:
         return start + self.has_super(group)
 
     def overhead(self, group: int) -> list[tuple[int, int]]:
-        """Return (block, count) of what a group holds of the superblock, the descriptors and room for more of them."""
+        """Return (block, count) of a group's superblock, its descriptors and the room for more of them."""
         start = self.group_start(group)
         found: list[tuple[int, int]] = []
         if start == 0 and self.block_size == SUPERBLOCK_OFFSET:
