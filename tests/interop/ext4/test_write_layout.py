@@ -222,3 +222,9 @@ def test_an_access_control_list_keeps_its_meaning(tmp_path):
     shown = debugfs(path, "ea_get -x /f system.posix_acl_access")
     unnamed = value.replace(b"\xff\xff\xff\xff", bytes(4))  # debugfs knows no "nobody"
     assert unnamed.hex() in shown.replace(" ", "")
+
+
+def test_attribute_names_and_values_of_any_bytes(tmp_path):
+    xattrs = {b"user." + bytes([200 + i, 255]): bytes([255, 254, 253]) * 100 for i in range(10)}
+    path = write_plan(plan(Directory(entries={b"f": File(xattrs=xattrs)}), Ext4Options()), tmp_path / "image")
+    e2fsck(path)
