@@ -1,0 +1,218 @@
+"""Our check and `e2fsck -fn` agree on whether an image is clean, whichever single field of it is changed.
+
+A failure names the image's recipe and the seed of each mutation; `Inventory` and `mutate` make it again from them.
+"""
+
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from blockwright.device.file import FileDevice
+from blockwright.errors import FormatError
+from blockwright.fs.ext4 import read
+from blockwright.fs.ext4.check import check
+from blockwright.fs.ext4.layout import Compat
+from blockwright.fs.ext4.options import Ext4Options, Features
+from blockwright.fs.ext4.plan import plan
+from tests.support.e2fs import FIXED, debugfs, make_source, mke2fs
+from tests.support.ext4 import write_plan
+from tests.support.ext4_mutations import Inventory, Mutation, mutate
+from tests.support.tools import run, tool
+
+SMALL = ("-b", "1024", "-N", "256")
+GROUPS = ("-b", "1024", "-N", "512", "-g", "1024")
+RECIPES: dict[str, tuple[str, ...]] = {
+    "ext2": ("3M", "-t", "ext2", *SMALL),
+    "ext2-4k": ("4M", "-t", "ext2", "-b", "4096", "-N", "256"),
+    "ext2-revision-0": ("3M", "-r", "0", *SMALL, "-O", "none"),
+    "ext3": ("4M", "-t", "ext3", *SMALL, "-J", "size=1"),
+    "ext4": ("4M", "-t", "ext4", *SMALL, "-J", "size=1"),
+    "ext4-4k": ("12M", "-t", "ext4", "-b", "4096", "-N", "256", "-J", "size=4"),
+    "ext4-groups": ("4M", "-t", "ext4", *GROUPS, "-O", "^has_journal", "-G", "2"),
+    "ext4-no-flex-bg": ("4M", "-t", "ext4", *GROUPS, "-O", "^has_journal,^flex_bg"),
+    "ext4-no-checksums": ("3M", "-t", "ext4", *SMALL, "-O", "^has_journal,^metadata_csum"),
+    "ext4-group-checksums": ("4M", "-t", "ext4", *GROUPS, "-O", "^has_journal,^metadata_csum,uninit_bg"),
+    "ext4-inline-data": ("3M", "-t", "ext4", *SMALL, "-O", "^has_journal,inline_data"),
+    "ext4-ea-inode": ("3M", "-t", "ext4", *SMALL, "-O", "^has_journal,ea_inode"),
+    "ext4-bigalloc": ("8M", "-t", "ext4", *SMALL, "-O", "^has_journal,bigalloc", "-C", "4096"),
+    "ext4-meta-bg": ("4M", "-t", "ext4", *GROUPS, "-O", "^has_journal,meta_bg,^resize_inode"),
+    "ext4-quota": ("3M", "-t", "ext4", *SMALL, "-O", "^has_journal,quota"),
+    "ext4-quota-project": (
+        "3M",
+        "-t",
+        "ext4",
+        *SMALL,
+        "-O",
+        "^has_journal,quota,project,metadata_csum_seed",
+        "-E",
+        "quotatype=usrquota:grpquota:prjquota",
+    ),
+    "ext4-orphan-file": ("4M", "-t", "ext4", *SMALL, "-J", "size=1", "-O", "orphan_file"),
+    "ext4-casefold": ("3M", "-t", "ext4", *SMALL, "-O", "^has_journal,casefold"),
+    "ext4-encrypt-verity": ("3M", "-t", "ext4", *SMALL, "-O", "^has_journal,encrypt,verity"),
+    "ext4-large-dir": ("4M", "-t", "ext4", "-b", "2048", "-N", "256", "-O", "^has_journal,large_dir"),
+    "ext4-128-byte-inodes": ("3M", "-t", "ext4", *SMALL, "-O", "^has_journal", "-I", "128"),
+    "ext4-sparse-super2": ("4M", "-t", "ext4", *GROUPS, "-O", "^has_journal,sparse_super2,^resize_inode"),
+}
+INDEXED = ("ext2", "ext4", "ext4-no-checksums", "ext4-large-dir", "ext4-casefold")
+"""Recipes of which there is a second image, whose directories e2fsck turned into hash trees."""
+OURS = {
+    "ours-1k": Ext4Options(block_size=1024, seed=b"mutations"),
+    "ours-4k": Ext4Options(seed=b"mutations"),
+    "ours-no-journal": Ext4Options(
+        block_size=2048, seed=b"mutations", features=Features(compat=Features().compat & ~Compat.has_journal)
+    ),
+}
+ALL = [*RECIPES, *(f"{name}-index" for name in INDEXED), *OURS]
+SAMPLE = 7
+"""Mutations of each image in an ordinary run, about 200 in all."""
+MANY = 60
+"""Mutations of each image under CI, about 1,800 in all."""
+PATIENCE_S = 20
+"""Seconds after which e2fsck has met what it cannot get over: an inode table in block 0, for one."""
+QUESTION = re.compile(r"(?<!Optimize)\? no$|IGNORED|trying backup|Found invalid V2", re.MULTILINE | re.IGNORECASE)
+"""What e2fsck prints of damage. Its exit status alone leaves out all that it finds before its first pass, because
+it marks the file system valid after that; a tree of extents that could be shorter is no damage.
+"""
+
+
+EXCEPTIONS = [
+    # (field, what we find): all that e2fsck calls clean and we do not.
+    # e2fsck before 1.47.1 does not read the high bits of these times, which lie in the future.
+    ("superblock: s_wtime_hi", "ext4.superblock.write-time"),
+    ("superblock: s_mtime_hi", "ext4.superblock.mount-time"),
+    # e2fsck does not look at the depth of nodes below the inode; Linux refuses the file.
+    ("extent header: eh_depth", "ext4.map.extent-depth"),
+    # e2fsck takes the journal's blocks from the copy in the superblock without a word; Linux does not mount.
+    ("reserved inode: i_links_count", "ext4.journal.superblock"),
+    # e2fsck sets the bits of the tables of uninitialised groups by itself; Linux would give those blocks away.
+    ("block bitmap: byte", "ext4.block-bitmap.bits"),
+]
+
+
+def excepted(mutation: Mutation, rules: set[str]) -> bool:
+    """Whether we have a reason to complain where e2fsck is content."""
+    return any(mutation.name.startswith(field) and rule in rules for field, rule in EXCEPTIONS)
+
+
+# -- the two verdicts ------------------------------------------------------------------------------------------
+
+
+def e2fsck_complains(image: Path) -> bool:
+    """Whether `e2fsck -fn` finds damage, or does not get through."""
+    command = [tool("e2fsck"), "-fn", str(image)]
+    try:
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False)
+    except subprocess.TimeoutExpired:
+        return True
+    text = (done.stdout + done.stderr).decode("utf-8", "replace")
+    return done.returncode != 0 or QUESTION.search(text) is not None
+
+
+def our_rules(image: Path) -> set[str]:
+    """The rules that our check finds broken."""
+    with FileDevice(image) as device:
+        try:
+            return {finding.rule for finding in check(device)}
+        except FormatError as error:
+            return {type(error).__name__}
+
+
+class Image:
+    """An image that is mutated in place and mended after each look."""
+
+    def __init__(self, name: str, path: Path) -> None:
+        self.name = name
+        self.path = path
+        self.inventory = Inventory(path.read_bytes())
+
+    def compare(self, number: int, judge: Callable[[Path], set[str]] = our_rules) -> str | None:
+        """What differs for one mutation, or None."""
+        mutation = mutate(self.inventory, f"{self.name}.{number}")
+        self._patch([(offset, new) for offset, _old, new in mutation.patches])
+        try:
+            theirs, rules = e2fsck_complains(self.path), judge(self.path)
+        finally:
+            self._patch([(offset, old) for offset, old, _new in mutation.patches])
+        if theirs == bool(rules) or (not theirs and excepted(mutation, rules)):
+            return None
+        return f"{self.name}: {mutation}: e2fsck {'complains' if theirs else 'is content'}, we find {sorted(rules)}"
+
+    def _patch(self, patches: list[tuple[int, bytes]]) -> None:
+        with self.path.open("r+b") as file:
+            for offset, data in patches:
+                file.seek(offset)
+                file.write(data)
+
+
+# -- images ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    """A function that makes the image of a name, once."""
+    folder = tmp_path_factory.mktemp("mutations")
+    source = make_source(folder / "source", small=True)
+    made: dict[str, Image] = {}
+
+    def image(name: str) -> Image:
+        if name not in made:
+            made[name] = Image(name, make_image(name, folder, source))
+        return made[name]
+
+    return image
+
+
+def make_image(name: str, folder: Path, source: Path) -> Path:
+    path = folder / f"{name}.img"
+    if name in OURS:
+        tree_image = mke2fs(folder / f"{name}.tree", *RECIPES["ext4-no-checksums"], source=source)
+        with read.open(FileDevice(tree_image)) as fs:
+            return write_plan(plan(fs.tree(), OURS[name]), path)
+    recipe = RECIPES[name.removesuffix("-index")]
+    size, *arguments = recipe
+    mke2fs(path, size, *arguments, source=source)
+    if name == "ext4-ea-inode":
+        value = folder / "value"
+        value.write_bytes(bytes(range(256)) * 4)
+        debugfs(path, *(f"ea_set -f {value} /{file} user.large" for file in ("file0", "file1", "few")), write=True)
+    if name.endswith("-index"):
+        run([tool("e2fsck"), "-fyD", path], ok=(0, 1), env=FIXED)
+    elif "quota" in name or name == "ext4-ea-inode":  # mke2fs and debugfs do not account for what they add
+        run([tool("e2fsck"), "-fy", path], ok=(0, 1), env=FIXED)
+    return path
+
+
+# -- tests -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_images_are_clean(name, images):
+    image = images(name)
+    assert not e2fsck_complains(image.path)
+    assert our_rules(image.path) == set()
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_same_verdict_on_a_sample(name, images):
+    image = images(name)
+    assert [found for number in range(SAMPLE) if (found := image.compare(number))] == []
+
+
+@pytest.mark.ci
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ALL)
+def test_same_verdict_on_many(name, images):
+    image = images(name)
+    assert [found for number in range(SAMPLE, SAMPLE + MANY) if (found := image.compare(number))] == []
+
+
+def test_the_comparison_can_fail(images):
+    image = images("ext4")
+    blind = [image.compare(number, lambda path: set()) for number in range(20)]
+    assert sum(found is not None for found in blind) > 5
+    nervous = [image.compare(number, lambda path: {"ext4.nothing"}) for number in range(20)]
+    assert sum(found is not None for found in nervous) > 2
