@@ -129,7 +129,7 @@ class Definition:
         if self.seed == "random":
             return os.urandom(32)
         if self.seed is not None:
-            return hashlib.sha256(b"seed\0" + self.seed.encode()).digest()
+            return hashlib.sha256(b"seed\0" + self.seed.encode("utf-8", "surrogateescape")).digest()
         state = hashlib.sha256(b"definition\0" + tree_digest)
         for name, value in sorted(_flatten("", self)):
             state.update(f"{name}={value}\0".encode())

@@ -19,7 +19,7 @@ from blockwright.device.memory import ZeroDevice
 from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
 from blockwright.errors import NotFound, UsageError
-from blockwright.source import Source
+from blockwright.source import DirectorySource, Source
 from blockwright.tree.content import DeviceContent, PlacedContent
 from blockwright.tree.digest import tree_digest
 from blockwright.tree.hostfile import HostFile
@@ -55,6 +55,8 @@ def build(
     SourceChanged, FormatError for a source that breaks its format's rules, OSError of the host.
     """
     definition.check()
+    if output is not None:
+        _refuse_output_within(source, output)
     if source.addressable:
         tree = _dated(source.read(), definition)
         plan = plan_disk(tree, definition, definition.identity_seed(tree_digest(tree)))
@@ -77,6 +79,18 @@ def build(
         with plan.device() as device:
             result = copy(device, out.device, target_is_zero=True, progress=progress)
     return Built(plan, result.copied)
+
+
+def _refuse_output_within(source: Source, output: str) -> None:
+    """Raise UsageError where the source is a directory that holds the output of an earlier run.
+
+    A new name within the source is fine, since the tree is read before anything is made.
+    """
+    if not isinstance(source, DirectorySource) or not os.path.isfile(output):
+        return
+    top, final = os.path.realpath(source.name), os.path.realpath(output)
+    if os.path.commonpath([top, final]) == top:
+        raise UsageError(f"{output}: lies within {source.name} and would become a part of the disk: move it out")
 
 
 def _stream(source: Source, target: BlockDevice, definition: Definition) -> DiskPlan:

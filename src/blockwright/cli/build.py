@@ -19,7 +19,7 @@ from blockwright.cli.options import (
     share_value,
     size_value,
 )
-from blockwright.cli.output import print_json, print_lines, progress_bar
+from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar
 from blockwright.errors import UsageError
 from blockwright.source import open_source
 from blockwright.units import parse_size
@@ -77,12 +77,12 @@ def build(**options: Any) -> None:
     definition.check()
     with open_source(options["source"]) as source, progress_bar("build", quiet=options["quiet"]) as progress:
         built = build_disk(source, None if dry_run else output, definition, force=options["force"], progress=progress)
-    if options["as_json"]:
+    if options["as_json"] and not (output and is_stdout(output)):
         print_json("blockwright.build/1", {"output": None if dry_run else output, **plan_document(built.plan)})
     elif dry_run:
         print_lines(plan_lines(built.plan))
     else:
-        click.echo(output)
+        print_path(output)
 
 
 def _definition(options: dict[str, Any]) -> Definition:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from blockwright.cli.options import force_option, force_unlocked_option, json_option, partition_option, quiet_option
-from blockwright.cli.output import print_json, progress_bar
+from blockwright.cli.output import is_stdout, print_json, print_path, progress_bar
 from blockwright.convert import convert as convert_device
 from blockwright.resolve import open_device
 
@@ -39,7 +39,7 @@ def convert(
     ):
         result = convert_device(device, output, force=force, verify=verify, progress=progress)
         size = device.size
-    if as_json:
+    if as_json and not is_stdout(output):
         print_json("blockwright.convert/1", {"output": output, "size": size, "copied": result.copied})
     else:
-        click.echo(output)
+        print_path(output)

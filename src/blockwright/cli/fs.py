@@ -18,7 +18,7 @@ from blockwright.cli.options import (
     partition_option,
     quiet_option,
 )
-from blockwright.cli.output import print_json, print_lines, progress_bar, show_name, table
+from blockwright.cli.output import print_json, print_lines, print_path, progress_bar, show_name, table
 from blockwright.convert import convert
 from blockwright.fs.reader import FileSystem, Stat
 from blockwright.resolve import open_device, open_file_system
@@ -121,7 +121,7 @@ def fs_get(
         progress_bar("get", quiet=quiet) as progress,
     ):
         convert(device, output, force=force, progress=progress)
-    click.echo(output)
+    print_path(output)
 
 
 @fs.command("stat")

@@ -5,6 +5,8 @@ Knows: how values are shown. Refuses to know: where they come from.
 
 from __future__ import annotations
 
+import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,8 +29,30 @@ def print_json(schema: str, document: dict[str, Any]) -> None:
 
 
 def print_lines(lines: Sequence[str]) -> None:
-    """Print lines of text."""
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    """Print lines of text; what an image or a name could put in to steer the terminal is escaped."""
+    sys.stdout.write("".join(f"{show_text(line)}\n" for line in lines))
+
+
+def print_path(path: str) -> None:
+    """Print the path of what was made, byte for byte; nothing where standard output is what was made."""
+    if is_stdout(path):
+        return
+    sys.stdout.flush()
+    buffer = getattr(sys.stdout, "buffer", None)
+    if buffer is None:
+        sys.stdout.write(f"{path}\n")
+    else:
+        buffer.write(os.fsencode(path) + b"\n")
+        buffer.flush()
+
+
+def is_stdout(path: str) -> bool:
+    """Whether ``path`` is the regular file that standard output goes to, as in ``-o /dev/stdout > disk.img``."""
+    try:
+        status, own = os.stat(path), os.fstat(sys.stdout.fileno())
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(own.st_mode) and (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino)
 
 
 def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
@@ -45,7 +69,13 @@ def table(rows: Sequence[Sequence[str]], align: str) -> list[str]:
 
 def show_name(name: bytes) -> str:
     """Return a file name for a terminal: UTF-8 where it is, control characters and other bytes escaped."""
-    text = name.decode("utf-8", "surrogateescape")
+    return show_text(name.decode("utf-8", "surrogateescape"))
+
+
+def show_text(text: str) -> str:
+    """Return text on one line: control characters, and bytes that are not UTF-8, are escaped."""
+    if text.isprintable():
+        return text
     return "".join(each if each.isprintable() else _escape(each) for each in text)
 
 

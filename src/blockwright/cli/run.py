@@ -5,6 +5,7 @@ Knows: exit codes and how errors are shown. Refuses to know: what any subcommand
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 import click
 
 from blockwright._version import __version__
+from blockwright.cli.output import show_text
 from blockwright.errors import BlockwrightError, FormatError
 
 INTERRUPTED = 130
@@ -22,7 +24,10 @@ INTERRUPTED = 130
 
 
 class Interrupted(BaseException):
-    """SIGTERM or SIGHUP arrived: unwinds the stack, so that what was begun is removed."""
+    """SIGINT, SIGTERM or SIGHUP arrived: unwinds the stack, so that what was begun is removed.
+
+    A class of its own, since click takes KeyboardInterrupt for itself.
+    """
 
 
 def _build() -> click.Command:
@@ -93,42 +98,68 @@ def run(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code; errors are told on standard error in one line."""
     arguments = list(arguments)
     debug, as_json = "--debug" in arguments, "--json" in arguments
+    _open_streams()
+    try:
+        return _dispatch(arguments)
+    except click.exceptions.NoArgsIsHelpError as error:
+        sys.stderr.write(f"{error.format_message()}\n")
+        return error.exit_code
+    except click.ClickException as error:
+        return _tell(_usage_text(error), error, 2, as_json)
+    except (KeyboardInterrupt, Interrupted, click.Abort) as error:
+        if sys.stderr.isatty():
+            sys.stderr.write("\n")  # behind the terminal's ^C
+        return _tell("interrupted", error, INTERRUPTED, as_json)
+    except BrokenPipeError:
+        _forget_output()  # whoever read it has gone
+        return 1
+    except Exception as error:
+        if debug:
+            raise
+        return _tell(*_text_and_code(error), as_json)
+
+
+def _dispatch(arguments: list[str]) -> int:
     _obey_signals()
     try:
         result = root.main(arguments, prog_name="blockwright", standalone_mode=False)
     except click.exceptions.Exit as error:
-        return error.exit_code
-    except click.ClickException as error:
-        return _tell(_usage_text(error), error, 2, as_json)
-    except (KeyboardInterrupt, Interrupted, click.Abort):
-        sys.stderr.write("\nblockwright: interrupted\n")
-        return INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has gone; say nothing, and keep the interpreter from trying once more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except BlockwrightError as error:
-        if debug:
-            raise
-        return _tell(str(error), error, error.exit_code, as_json)
-    except OSError as error:
-        if debug:
-            raise
-        return _tell(_os_text(error), error, _os_code(error), as_json)
+        result = error.exit_code
+    try:
+        sys.stdout.flush()  # a full disk behind it is an error like any other
+    except OSError:
+        _forget_output()
+        raise
     return result if isinstance(result, int) else 0
+
+
+def _forget_output() -> None:
+    """Keep the interpreter from trying once more, when it ends, to write what could not be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _open_streams() -> None:
+    """Open what was closed before we started: no file that is made later must become standard output."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - the same
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a label need not fit the terminal's encoding
 
 
 def _obey_signals() -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
         raise Interrupted
 
-    for name in ("SIGTERM", "SIGHUP"):
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
             signal.signal(getattr(signal, name), stop)
 
 
 def _tell(text: str, error: BaseException, code: int, as_json: bool) -> int:  # noqa: FBT001  # as `run` has it
-    line = " ".join(text.split("\n")).strip()
+    line = show_text(text)
     if as_json:
         import json
 
@@ -143,10 +174,18 @@ def _tell(text: str, error: BaseException, code: int, as_json: bool) -> int:  # 
     return code
 
 
+def _text_and_code(error: Exception) -> tuple[str, Exception, int]:
+    if isinstance(error, BlockwrightError):
+        return str(error), error, error.exit_code
+    if isinstance(error, OSError):
+        return _os_text(error), error, _os_code(error)
+    return f"internal error: {type(error).__name__}: {error} ('blockwright --debug …' shows where)", error, 1
+
+
 def _usage_text(error: click.ClickException) -> str:
     context = getattr(error, "ctx", None)
     hint = f" (see '{context.command_path} --help')" if context is not None else ""
-    return f"{error.format_message()}{hint}"
+    return f"{' '.join(error.format_message().split())}{hint}"
 
 
 def _os_text(error: OSError) -> str:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from blockwright.device.descriptor import Path, claim, kind_of
+from blockwright.device.descriptor import Path, claim, kind_of, named_error
 from blockwright.device.file import FileDevice, HostBlockDevice
 from blockwright.errors import NoSpace, UsageError
 
@@ -38,9 +38,11 @@ class OutputFile:
     def __init__(
         self, path: Path, *, force: bool = False, size: int | None = None, force_unlocked: bool = False
     ) -> None:
-        self.path = os.fsdecode(path)
-        self._final = os.path.realpath(self.path)
         self._temporary: str | None = None
+        self.path = os.fsdecode(path)
+        if not os.path.basename(self.path):
+            raise UsageError(f"{self.path}: expected the name of a file to write, found none")
+        self._final = os.path.realpath(self.path)
         self._kept: os.stat_result | None = None
         try:
             self._kept = os.stat(self.path)
@@ -88,15 +90,19 @@ class OutputFile:
 
     def discard(self) -> None:
         """Close the file and remove it; what had the final name before still has it. Idempotent."""
-        temporary, self._temporary = self._temporary, None
+        temporary = self._temporary
         if temporary is not None:
             # Removed before it is closed where that can be: closing may wait for calls in flight.
-            with suppress(OSError):
-                os.unlink(temporary)
+            _remove(temporary)
+            self._temporary = None
         self.device.close()
         if temporary is not None and sys.platform == "win32":
-            with suppress(OSError):
-                os.unlink(temporary)
+            _remove(temporary)
+
+    def __del__(self) -> None:
+        """Remove the file where a signal came between its creation and the body of ``with``."""
+        if self._temporary is not None:
+            _remove(self._temporary)
 
     def _check_existing(self, status: os.stat_result, *, force: bool) -> bool:
         """Return whether what is there is written in place, or raise UsageError."""
@@ -139,18 +145,29 @@ class OutputFile:
         stem = os.fsdecode(os.fsencode(name)[:200])
         while True:
             temporary = os.path.join(folder, f".{stem}.{os.urandom(6).hex()}.partial")
-            try:
-                device = FileDevice(temporary, create=True, mode=mode | 0o600, name=self.path)
-            except FileExistsError:
-                continue
+            # Noted before it is there: a signal may end us right behind its creation.
             self._temporary = temporary
-            return device
+            try:
+                return FileDevice(temporary, create=True, mode=mode | 0o600, name=self.path)
+            except FileExistsError:
+                self._temporary = None
+            except OSError as error:
+                _remove(temporary)
+                raise named_error(OSError(error.errno, error.strerror), self.path) from None
+            except BaseException:
+                _remove(temporary)
+                raise
 
     def _set_size(self, size: int) -> None:
         if isinstance(self.device, FileDevice):
             self.device.resize(size)
         elif size > self.device.size:
             raise NoSpace(f"{self.path}: expected at least {size} bytes, found {self.device.size}")
+
+
+def _remove(path: str) -> None:
+    with suppress(OSError):
+        os.unlink(path)
 
 
 def _keep(path: str, status: os.stat_result) -> None:

@@ -7,13 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from blockwright import __version__
+from blockwright.cli import run as run_module
 from blockwright.cli.output import show_name, table
 from tests.support.command import COMMAND, blockwright
 
 pytestmark = pytest.mark.unprivileged
+
+AS_USERS_DO = [sys.executable, "-m", "blockwright"]
+"""Without -W error: a stream that stays open to the end, or a signal behind an open, warns of itself."""
 
 
 def test_version_and_help() -> None:
@@ -86,3 +91,69 @@ def test_sighup_that_was_ignored_stays_ignored() -> None:
     )
     subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ), capture_output=True)
     assert hasattr(signal, "SIGHUP")
+
+
+def test_no_arguments_show_the_help_as_it_is() -> None:
+    done = subprocess.run(COMMAND, capture_output=True, check=False, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("Usage: blockwright")
+    assert "\n  convert" in done.stderr
+
+
+def test_what_is_not_printable_in_an_error_is_escaped() -> None:
+    done = blockwright("inspect", "/nonexistent/\x1b[31m\nname", code=5)
+    assert b"/nonexistent/\\x1b[31m\\nname: no such file" in done.stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_closed_stream_is_no_error_of_ours(tmp_path: Path, closed: str) -> None:
+    script = f"{' '.join(AS_USERS_DO)} inspect null:1M {closed}"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+    script = f"{' '.join(AS_USERS_DO)} inspect {tmp_path}/nothing {closed}"
+    assert subprocess.run(["sh", "-c", script], capture_output=True, check=False).returncode == 5
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the host has no /dev/full")
+def test_output_that_cannot_be_written_is_one_error() -> None:
+    done = subprocess.run(["sh", "-c", f"{' '.join(COMMAND)} inspect null:1M > /dev/full"], capture_output=True)  # noqa: PLW1510
+    assert done.returncode == 1
+    assert done.stderr == b"blockwright: no space left on device\n"
+
+
+def test_a_bug_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def broken(**_options: object) -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setitem(run_module._COMMANDS, "inspect", ("", lambda: click.command(broken)))
+    monkeypatch.setattr(run_module, "_obey_signals", lambda: None)
+    assert run_module.run(["inspect"]) == 1
+    told = capsys.readouterr().err
+    assert told.startswith("blockwright: internal error: RuntimeError: two\\nlines")
+    assert told.count("\n") == 1
+    with pytest.raises(RuntimeError):
+        run_module.run(["--debug", "inspect"])
+
+
+def test_text_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
+    name = tmp_path / "disk \u65e5\u672c.img"
+    name.write_bytes(bytes(4096))
+    done = blockwright("inspect", name, env={"PYTHONIOENCODING": "ascii"})
+    assert b"\\u65e5\\u672c.img: 4 KiB" in done.stdout
+    done = blockwright("inspect", os.fsencode(tmp_path / "disk") + b"\xff", code=5, env={"PYTHONIOENCODING": "utf-8"})
+    assert b"disk\\xff: no such file" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_it_says_so_in_one_line_and_exits_with_130(tmp_path: Path, number: signal.Signals) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    arguments = [*AS_USERS_DO, "build", str(tmp_path / "fifo"), "-o", str(tmp_path / "out" / "disk.img"), "--json"]
+    (tmp_path / "out").mkdir()
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    with open(tmp_path / "fifo", "wb"):  # opened when the command has opened it too
+        process.send_signal(number)
+        _, told = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert json.loads(told)["error"]["code"] == 130
+    assert told.count(b"\n") == 1
+    assert os.listdir(tmp_path / "out") == []

@@ -1,0 +1,72 @@
+"""Where a command writes, and what it says of it."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.support.command import COMMAND, blockwright, document, files_in
+
+pytestmark = pytest.mark.unprivileged
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "source"
+    path.mkdir()
+    (path / "a").write_bytes(b"body")
+    return path
+
+
+def test_an_earlier_output_within_the_source_is_not_taken_for_content(source: Path, tmp_path: Path) -> None:
+    output = source / "disk.img"
+    blockwright("build", source, "-o", output)
+    before = output.read_bytes()
+    (tmp_path / "link").symlink_to(source)
+    for name in (source, tmp_path / "link"):
+        done = blockwright("build", name, "-o", output, "--force", code=2)
+        assert b"lies within" in done.stderr
+    assert output.read_bytes() == before
+    assert files_in(source) == ["a", "disk.img"]
+    sibling = tmp_path / "source.img"  # a name that only begins like the source's
+    blockwright("build", source, "-o", sibling)
+    blockwright("build", source, "-o", sibling, "--force")
+
+
+@pytest.mark.parametrize("name", ["", "new/", "{}/new/"])
+def test_an_output_without_a_name_is_refused(source: Path, tmp_path: Path, name: str) -> None:
+    done = subprocess.run(
+        [*COMMAND, "build", str(source), "-o", name.format(tmp_path)], cwd=tmp_path, capture_output=True, check=False
+    )
+    assert done.returncode == 2
+    assert b"expected the name of a file" in done.stderr
+    assert files_in(tmp_path) == ["source"]
+
+
+def test_a_folder_that_is_not_there_is_named_as_it_was_given(source: Path, tmp_path: Path) -> None:
+    done = blockwright("build", source, "-o", tmp_path / "none" / "disk.img", code=5)
+    assert done.stderr.decode() == f"blockwright: {tmp_path}/none/disk.img: no such file or directory\n"
+
+
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_a_path_to_standard_output_holds_the_disk_and_nothing_else(
+    source: Path, tmp_path: Path, more: list[str]
+) -> None:
+    blockwright("build", source, "-o", tmp_path / "a.img")
+    expected = (tmp_path / "a.img").read_bytes()
+    arguments = {
+        "build": ["build", str(source), "-o", "/dev/stdout"],
+        "convert": ["convert", str(tmp_path / "a.img"), "/dev/stdout"],
+    }
+    for command in arguments.values():
+        with open(tmp_path / "b.img", "wb") as out:
+            subprocess.run([*COMMAND, *command, *more], stdout=out, check=True)
+        assert (tmp_path / "b.img").read_bytes() == expected
+
+
+def test_names_that_are_no_text_are_taken_and_printed_as_they_are(source: Path, tmp_path: Path) -> None:
+    output = os.fsencode(tmp_path / "disk") + b"\xff.img"
+    done = blockwright("build", source, "-o", output, "--seed", b"\xff", env={"PYTHONIOENCODING": "utf-8:strict"})
+    assert done.stdout == output + b"\n"
+    assert document("inspect", output)["size"] == os.stat(output).st_size
