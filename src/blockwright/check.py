@@ -12,11 +12,9 @@ from blockwright.device.base import BlockDevice
 from blockwright.device.window import Window
 from blockwright.errors import FormatError, NotThisFormat
 from blockwright.finding import Finding
-from blockwright.fs.ext4 import read as ext4
 from blockwright.fs.ext4.check import check as check_ext4
-from blockwright.fs.fat import read as fat
 from blockwright.fs.fat.check import check as check_fat
-from blockwright.resolve import naming
+from blockwright.resolve import Known, identify, naming
 from blockwright.table.gpt import read as gpt
 from blockwright.table.gpt.check import check as check_gpt
 
@@ -39,7 +37,7 @@ def check(device: BlockDevice, *, source: str) -> Iterator[Place]:
 
     What cannot be read at all is a finding too (``unreadable``). Raises NotThisFormat where nothing known is there.
     """
-    if not gpt.probe(device):
+    if identify(device) is not Known.GPT:
         place = _check_file_system(device, source, 0)
         if place is None:
             raise NotThisFormat("expected a partition table or a file system, found neither", source=source)
@@ -58,9 +56,10 @@ def check(device: BlockDevice, *, source: str) -> Iterator[Place]:
 def _check_file_system(device: BlockDevice, name: str, start: int) -> Place | None:
     kind: str
     verify: Callable[[BlockDevice], Iterable[Finding]]
-    if ext4.probe(device):
+    content = identify(device)
+    if content is Known.EXT4:
         kind, verify = "ext4", check_ext4
-    elif fat.probe(device):
+    elif content is Known.FAT:
         kind, verify = "fat", check_fat
     else:
         return None

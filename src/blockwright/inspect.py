@@ -13,7 +13,7 @@ from blockwright.device.window import Window
 from blockwright.errors import FormatError, NotThisFormat
 from blockwright.finding import Finding
 from blockwright.fs.reader import Usage
-from blockwright.resolve import naming, open_file_system
+from blockwright.resolve import Known, identify, naming, open_file_system
 from blockwright.table.gpt import read as gpt
 from blockwright.table.gpt.check import check as check_gpt
 from blockwright.table.partition import Partition, PartitionTable
@@ -63,7 +63,7 @@ def inspect(device: BlockDevice, *, source: str) -> Report:
     A partition that holds nothing known, or something broken, is told as such. Raises FormatError only where the
     table itself can be read from neither of its copies.
     """
-    if not gpt.probe(device):
+    if identify(device) is not Known.GPT:
         return Report(source, device.size, _allocated(device, 0, device.size), None, (_whole(device, source),))
     with naming(source):
         table = gpt.read(device)

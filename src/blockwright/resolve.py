@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import Enum
 
 from blockwright.device.base import BlockDevice
 from blockwright.device.file import open_path
@@ -127,22 +128,50 @@ def _open_whole(address: Address, *, writable: bool, force_unlocked: bool) -> Bl
         raise UsageError(f"{address.rest}: expected a disk image or device, found a directory") from None
 
 
+class Known(Enum):
+    """What a device can be told to hold by its own marks."""
+
+    GPT = "gpt"
+    EXT4 = "ext4"
+    FAT = "fat"
+
+
+def identify(device: BlockDevice) -> Known | None:
+    """Return what the device holds by its own marks, None where none is known.
+
+    A table in front counts before a file system, since names of partitions lie where ext4 has its magic; a table at
+    the end counts last, since making a file system on a disk that was partitioned leaves that copy behind.
+    """
+    from blockwright.fs.ext4 import read as ext4
+    from blockwright.fs.fat import read as fat
+
+    if gpt.probe_primary(device):
+        return Known.GPT
+    if ext4.probe(device):
+        return Known.EXT4
+    if fat.probe(device):
+        return Known.FAT
+    return Known.GPT if gpt.probe(device) else None
+
+
 def open_file_system(device: BlockDevice, *, source: str) -> FileSystem:
     """Return the file system on ``device``, told by its own marks; closing it closes the device.
 
     Raises NotThisFormat where none is known there, and where there is a partition table instead, naming what
     its partitions are; Unsupported, Corrupt as the file system's reader does.
     """
-    from blockwright.fs.ext4 import read as ext4
-    from blockwright.fs.fat import read as fat
-
     with naming(source):
-        if ext4.probe(device):
-            return ext4.open(device)
-        if gpt.probe(device):
+        content = identify(device)
+        if content is Known.GPT:
             parts = ", ".join(f"{source}:{each.number}" for each in gpt.read(device).partitions) or "none"
             raise NotThisFormat(f"expected a file system, found a partitioned disk; its partitions are {parts}")
-        if fat.probe(device):
+        if content is Known.EXT4:
+            from blockwright.fs.ext4 import read as ext4
+
+            return ext4.open(device)
+        if content is Known.FAT:
+            from blockwright.fs.fat import read as fat
+
             return fat.open(device)
         raise NotThisFormat("expected ext2, ext3, ext4 or FAT, found no file system that is known")
 

@@ -68,6 +68,14 @@ def probe(device: BlockDevice) -> bool:
     )
 
 
+def probe_primary(device: BlockDevice) -> bool:
+    """Whether the signature lies in front of the device, where only the primary copy has it."""
+    return any(
+        device.size >= 2 * sector and _signature(device, sector) == layout.SIGNATURE
+        for sector in sector_sizes(device)
+    )
+
+
 def read(device: BlockDevice, *, sector_size: int | None = None) -> PartitionTable:
     """Return the partition table of the device, from the backup where the primary is broken.
 

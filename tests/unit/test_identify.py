@@ -1,0 +1,61 @@
+"""What a device is taken for where marks of several kinds are on it."""
+
+import pytest
+
+from blockwright.check import check
+from blockwright.device.memory import MemoryDevice
+from blockwright.device.planned import PlannedDevice
+from blockwright.errors import NotThisFormat
+from blockwright.fs.ext4.options import Ext4Options
+from blockwright.fs.ext4.plan import plan as plan_ext4
+from blockwright.inspect import inspect
+from blockwright.resolve import Known, identify, open_file_system
+from blockwright.table.gpt import plan as gpt
+from blockwright.table.gpt.names import TYPES
+from blockwright.tree.node import Directory
+from blockwright.units import MiB
+from tests.support.disks import memory
+
+SIZE = 8 * MiB
+
+
+def disk(name: str = "data") -> MemoryDevice:
+    table = gpt.plan([gpt.Request(type_guid=TYPES["linux-generic"], size=MiB, name=name)], seed=b"", size=SIZE)
+    return memory(PlannedDevice(table.size, gpt.segments(table)))
+
+
+def ext4() -> MemoryDevice:
+    plan = plan_ext4(Directory(), Ext4Options(seed=b"", size=SIZE))
+    return memory(PlannedDevice(plan.size, plan.segments()))
+
+
+def kinds(device: MemoryDevice) -> list[str]:
+    return [place.kind for place in check(device, source="x")]
+
+
+def test_a_file_system_over_a_disk_that_was_partitioned_is_one_everywhere() -> None:
+    device = ext4()
+    device.write(SIZE - 33 * 512, disk().read(SIZE - 33 * 512, 33 * 512))  # the backup that mkfs leaves behind
+    assert identify(device) is Known.EXT4
+    report = inspect(device, source="x")
+    assert report.table is None
+    assert report.regions[0].file_system is not None
+    assert kinds(device) == ["ext4"]
+    assert open_file_system(device, source="x").kind == "ext4"
+
+
+def test_a_name_of_a_partition_makes_no_file_system_of_a_disk() -> None:
+    device = disk("\uef53")  # the magic of ext4, where ext4 has it
+    assert device.read(1024 + 56, 2) == b"\x53\xef"
+    assert identify(device) is Known.GPT
+    assert inspect(device, source="x").table is not None
+    assert kinds(device) == ["gpt"]
+    with pytest.raises(NotThisFormat, match="partitioned disk"):
+        open_file_system(device, source="x")
+
+
+def test_a_table_that_is_left_at_the_end_only_is_still_one() -> None:
+    device = disk()
+    device.zero(0, MiB)
+    assert identify(device) is Known.GPT
+    assert inspect(device, source="x").table is not None
