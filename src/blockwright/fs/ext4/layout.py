@@ -82,6 +82,12 @@ class RoCompat(IntFlag):
     orphan_present = 0x10000
 
 
+def feature_names(compat: int, incompat: int, ro_compat: int) -> tuple[str, ...]:
+    """Return the names of the feature flags as e2fsprogs spells them, in the order of their bits."""
+    flags = (*Compat(compat), *Incompat(incompat), *RoCompat(ro_compat))
+    return tuple({"bit64": "64bit"}.get(str(flag.name), str(flag.name)) for flag in flags)
+
+
 class State(IntFlag):
     """s_state."""
 

@@ -12,7 +12,7 @@ from uuid import UUID
 
 from blockwright.codec.identity import derive_uuid
 from blockwright.errors import UsageError
-from blockwright.fs.ext4.layout import Compat, Incompat, RoCompat
+from blockwright.fs.ext4.layout import Compat, Incompat, RoCompat, feature_names
 from blockwright.units import MAX_SIZE
 
 BLOCK_SIZES: Final = (1024, 2048, 4096)
@@ -43,8 +43,7 @@ class Features:
     @property
     def names(self) -> tuple[str, ...]:
         """The names as e2fsprogs spells them, in the order of their bits."""
-        flags = [flag for word in (self.compat, self.incompat, self.ro_compat) for flag in word]
-        return tuple({"bit64": "64bit"}.get(str(flag.name), str(flag.name)) for flag in flags)
+        return feature_names(self.compat, self.incompat, self.ro_compat)
 
 
 DEFAULT_FEATURES: Final = Features()

@@ -27,6 +27,7 @@ from blockwright.fs.ext4.layout import (
     ReservedInode,
     RoCompat,
     State,
+    feature_names,
 )
 from blockwright.fs.ext4.lookup import find_name
 from blockwright.fs.ext4.mapping import MAX_LOGICAL, block_runs
@@ -88,6 +89,9 @@ class Ext4FileSystem(FileSystem):
         self.kind = _kind(volume)
         self.label = superblock.s_volume_name.split(b"\0")[0].decode("utf-8", "backslashreplace")
         self.uuid = str(uuid.UUID(bytes=superblock.s_uuid)) if any(superblock.s_uuid) else ""
+        self.features = feature_names(
+            superblock.s_feature_compat, superblock.s_feature_incompat, superblock.s_feature_ro_compat
+        )
         self.warnings = tuple(_warnings(volume))
 
     def close(self) -> None:
