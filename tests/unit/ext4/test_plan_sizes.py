@@ -3,16 +3,19 @@
 import gc
 import random
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blockwright.device.memory import MemoryDevice
 from blockwright.errors import NoSpace, UsageError
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan
 from blockwright.fs.ext4.plan_geometry import PlannedGeometry, reserved_descriptor_blocks, super_groups
 from blockwright.fs.ext4.plan_sizing import default_journal_blocks
+from blockwright.fs.ext4.stream import StreamPlacer
 from blockwright.tree.content import Content
 from blockwright.tree.node import Directory, File, Node
 from blockwright.units import GiB, KiB, MiB, TiB
@@ -71,9 +74,26 @@ def test_a_size_that_holds_no_file_system(size):
         plan(Directory(), Ext4Options(size=size))
 
 
-def test_more_inodes_than_a_size_can_have():
-    with pytest.raises(NoSpace, match="inodes do not fit"):
-        plan(Directory(), Ext4Options(block_size=1024, size=4 * MiB, inodes=100_000))
+def test_a_size_whose_groups_cannot_have_the_inodes_asked_for():
+    summary = plan(Directory(), Ext4Options(block_size=1024, size=4 * MiB, inodes=100_000, journal=0)).summary
+    assert summary.inodes == 8192, "as many as a bitmap has bits"
+    with pytest.raises(NoSpace, match=r"needs \d+ bytes with 9013 inodes, given 4194304 bytes"):
+        plan(wide_tree(9001), Ext4Options(block_size=1024, size=4 * MiB, journal=0))
+
+
+@pytest.mark.parametrize("block_size", [1024, 4096])
+@pytest.mark.parametrize("extra", [0, 10_000, 100_000])
+def test_the_automatic_size_can_be_given(block_size, extra):
+    tree, options = wide_tree(2000), Ext4Options(block_size=block_size, extra_inodes=extra, inodes=1)
+    exact = plan(tree, options)
+    again = plan(tree, replace(options, size=exact.size))
+    assert again.summary.inodes >= 2013 + extra
+    assert again.summary.blocks <= exact.summary.blocks
+
+
+def test_a_stream_into_a_size_that_holds_no_file_system():
+    with pytest.raises(NoSpace, match="room for a file system"):
+        StreamPlacer(MemoryDevice(8192), Ext4Options(size=8192))
 
 
 def test_descriptors_larger_than_a_group():

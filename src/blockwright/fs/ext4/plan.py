@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from blockwright.codec.checksum import crc32c_raw
@@ -124,15 +125,15 @@ def plan(root: Directory, options: Ext4Options) -> Ext4Plan:
         raise UsageError("ext4: a body that lies in an output already can be planned by what placed it there only")
     if options.size is None:
         return draft.placed_at_heads(smallest(draft.demand, options))
-    sized = of_size(draft.demand, options, options.size)
-    if sized is None:
-        automatic = replace(options, size=None)
-        least = replace(draft, options=automatic).placed_at_heads(smallest(draft.demand, automatic))
-        raise NoSpace(
-            f"ext4: the content does not fit the size: needs {least.size} bytes with {draft.demand.inodes} inodes, "
-            f"given {options.size} bytes"
-        )
-    return draft.placed_at_heads(sized)
+    for sized in of_size(draft.demand, options, options.size):
+        with suppress(NoSpace):  # when a file that metadata cuts needs a block more
+            return draft.placed_at_heads(sized)
+    automatic = replace(options, size=None)
+    least = replace(draft, options=automatic).placed_at_heads(smallest(draft.demand, automatic))
+    raise NoSpace(
+        f"ext4: the content does not fit the size: needs {least.size} bytes with {draft.demand.inodes} inodes, "
+        f"given {options.size} bytes"
+    )
 
 
 @dataclass(slots=True)

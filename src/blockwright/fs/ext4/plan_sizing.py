@@ -90,33 +90,35 @@ def smallest(demand: Demand, options: Ext4Options) -> Sized:
     raise AssertionError("unreachable: the last bound is above every size")
 
 
-def of_size(demand: Demand, options: Ext4Options, size: int) -> Sized | None:
-    """Return the file system of ``size`` bytes, or None if it is too small for the demand.
+def of_size(demand: Demand, options: Ext4Options, size: int) -> Iterator[Sized]:
+    """Yield the file systems of ``size`` bytes that have room for the demand, the better one first.
 
-    A last group too short to be of use is left out, as mke2fs does.
+    A last group too short to be of use is left out where it can be, as mke2fs does.
     """
-    geometry = given_geometry(demand, options, size // options.block_size)
-    journal = journal_of(geometry.blocks, options)
-    have = geometry.blocks - geometry.overhead - journal if last_flex_fits(geometry) else 0
-    return Sized(geometry, journal) if have >= least_capacity(demand.blocks, options) else None
+    for geometry in given_geometries(demand, options, size // options.block_size):
+        journal = journal_of(geometry.blocks, options)
+        have = geometry.blocks - geometry.overhead - journal
+        inodes = demand.inodes + options.extra_inodes
+        enough = have >= least_capacity(demand.blocks, options) and geometry.inodes >= inodes
+        if enough and last_flex_fits(geometry):
+            yield Sized(geometry, journal)
 
 
-def given_geometry(demand: Demand, options: Ext4Options, blocks: int) -> PlannedGeometry:
-    """Return the geometry of a file system of about ``blocks``, with the inodes that its size asks for."""
+def given_geometries(demand: Demand, options: Ext4Options, blocks: int) -> Iterator[PlannedGeometry]:
+    """Yield the geometries of a file system of about ``blocks``, with the inodes that its size asks for.
+
+    There are fewer inodes where the groups cannot have as many.
+    """
     ratio = options.bytes_per_inode or DEFAULT_BYTES_PER_INODE
     least = options.inodes if options.inodes is not None else blocks * options.block_size // ratio
     inodes = min(max(least, demand.inodes + options.extra_inodes), MAX_INODES)
     geometry = _geometry(options, blocks, inodes)
-    last = geometry.group_end(geometry.groups - 1) - geometry.group_start(geometry.groups - 1)
-    base = geometry.base_blocks if geometry.base_zones(geometry.groups - 1, geometry.groups) else 0
-    if geometry.groups > 1 and last < base + 2 + geometry.inode_table_blocks + SHORTEST_LAST_GROUP:
-        geometry = _geometry(options, geometry.group_start(geometry.groups - 1), inodes)
-    if geometry.inodes_per_group > max_inodes_per_group(options.block_size):
-        raise NoSpace(
-            f"ext4: the inodes do not fit the size: needs {inodes}, "
-            f"given {geometry.groups * max_inodes_per_group(options.block_size)}"
-        )
-    return geometry
+    last = geometry.groups - 1
+    base = geometry.base_blocks if geometry.base_zones(last, last + 1) else 0
+    length = geometry.group_end(last) - geometry.group_start(last)
+    if last and length < base + 2 + geometry.inode_table_blocks + SHORTEST_LAST_GROUP:
+        yield _geometry(options, geometry.group_start(last), inodes)
+    yield geometry
 
 
 def journals(options: Ext4Options) -> Iterator[tuple[int, int]]:
@@ -163,7 +165,7 @@ def auto_geometry(demand: Demand, options: Ext4Options, blocks: int) -> PlannedG
         if inodes > MAX_INODES:
             raise NoSpace(f"ext4: expected at most {MAX_INODES} inodes, found {inodes}")
         geometry = _geometry(options, blocks, inodes)
-        if geometry.inodes_per_group <= most:
+        if geometry.inodes >= inodes:
             return geometry
         blocks = (ceil_div(inodes, most) - 1) * 8 * options.block_size + 8
 
@@ -185,7 +187,8 @@ def _geometry(options: Ext4Options, blocks: int, inodes: int) -> PlannedGeometry
     groups = ceil_div(max(blocks - (size == 1024), 1), 8 * size)
     resizable = options.features.compat & Compat.resize_inode
     reserved = reserved_descriptor_blocks(size, blocks) if resizable else 0
-    geometry = PlannedGeometry(size, blocks, inodes_per_group(size, groups, inodes), reserved)
+    per_group = min(inodes_per_group(size, groups, inodes), max_inodes_per_group(size))
+    geometry = PlannedGeometry(size, blocks, per_group, reserved)
     if geometry.base_blocks > 4 * size:
         raise UsageError(
             f"ext4 size: expected descriptors of at most half a group, found {geometry.base_blocks} blocks "

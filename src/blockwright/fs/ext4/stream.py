@@ -19,9 +19,9 @@ from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import Draft, Ext4Plan
 from blockwright.fs.ext4.plan_allocate import Allocator, Pieces
 from blockwright.fs.ext4.plan_floating import body_zones, most_groups, size_behind_bodies
-from blockwright.fs.ext4.plan_geometry import Placement, place_at_flex_heads
+from blockwright.fs.ext4.plan_geometry import Placement, last_flex_fits, place_at_flex_heads
 from blockwright.fs.ext4.plan_measure import block_runs
-from blockwright.fs.ext4.plan_sizing import Demand, Sized, given_geometry, journal_of
+from blockwright.fs.ext4.plan_sizing import Demand, Sized, given_geometries, journal_of
 from blockwright.tree.content import Content, Fill, PlacedContent, PlacedRun, Runs
 from blockwright.tree.node import Directory
 from blockwright.units import MiB
@@ -47,7 +47,9 @@ class StreamPlacer:
             self._allocator = Allocator(body_zones(size), 0, end)
             self._room = self._allocator.remaining()
         else:
-            geometry = given_geometry(Demand(0, 0), options, options.size // size)
+            geometry = next(given_geometries(Demand(0, 0), options, options.size // size))
+            if not last_flex_fits(geometry):
+                raise NoSpace(f"ext4: expected room for a file system, found {options.size} bytes")
             sized = Sized(geometry, journal_of(geometry.blocks, options))
             placement = place_at_flex_heads(geometry)
             self._given = sized, placement
