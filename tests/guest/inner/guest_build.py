@@ -1,9 +1,8 @@
 """What we write, a Linux kernel mounts: the same names, owners, modes, times, attributes, links and contents."""
 
-import fcntl
 import os
 import shutil
-import struct
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -18,12 +17,10 @@ from blockwright.tree.compare import compare_trees
 from blockwright.tree.content import BytesContent
 from blockwright.tree.host import read_directory
 from blockwright.tree.node import Directory, File
+from tests.support.command import blockwright, files_in
 from tests.support.disks import save
 from tests.support.everything import everything
 from tests.support.tools import run, tool
-
-RESIZE_FS = 0x40086610
-"""EXT4_IOC_RESIZE_FS: _IOW('f', 16, __u64), in blocks."""
 
 
 def ext4_image(directory: Path, block_size: int) -> Path:
@@ -89,22 +86,38 @@ def test_the_kernel_writes_and_leaves_it_clean(mount, tmp_path, size):
     run([tool("e2fsck"), "-fn", image])
 
 
-def test_it_grows_while_mounted(mount, tmp_path):
+def test_resize2fs_grows_it_while_mounted(mount, tmp_path):
     image = tmp_path / "image"
     little = Directory(entries={b"file": File(content=BytesContent(b"kept"))})
     save(open_plan(plan(little, Ext4Options(size=1 << 30))), image)
     os.truncate(image, 100 << 30)
     point = mount(image, fstype="ext4", options="rw")
-    folder = os.open(point, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.ioctl(folder, RESIZE_FS, struct.pack("Q", (100 << 30) // 4096))
-    finally:
-        os.close(folder)
+    device = run(["findmnt", "-n", "-o", "SOURCE", point]).stdout.strip()
+    said = run([tool("resize2fs"), device], timeout=300)
+    assert "on-line resizing required" in said.stdout + said.stderr
     assert os.statvfs(point).f_blocks * 4096 > 95 << 30
     (point / "after").write_bytes(b"a" * 5_000_000)
     assert (point / "file").read_bytes() == b"kept"
     run(["umount", point])
     run([tool("e2fsck"), "-fn", image], timeout=300)
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
+    small, source = tmp_path / "small", tmp_path / "source"
+    small.mkdir()
+    source.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=1M", "tmpfs", small])
+    try:
+        (small / "mine").write_bytes(b"mine")
+        (source / "large").write_bytes(os.urandom(3 << 20))
+        for way in (["build", source, "-o", small / "mine", "--force"], ["build", "-", "-o", small / "other"]):
+            archive = subprocess.run(["tar", "c", "-C", source, "."], capture_output=True, check=True).stdout
+            done = blockwright(*way, code=1, input=archive if "-" in way else None)
+            assert b"no space left" in done.stderr.lower()
+            assert files_in(small) == ["mine"]
+            assert (small / "mine").read_bytes() == b"mine"
+    finally:
+        run(["umount", small])
 
 
 @pytest.mark.parametrize("name", ["small.fat", "large.fat"])
