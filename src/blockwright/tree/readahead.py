@@ -51,14 +51,16 @@ class ReadAhead:
 
     def _run(self) -> None:
         try:
-            for chunk in self._chunks:
-                if not self._put(chunk):
-                    break
+            try:
+                for chunk in self._chunks:
+                    if not self._put(chunk):
+                        break
+            finally:
+                if self._finished is not None:
+                    self._finished()
         except BaseException as error:  # noqa: BLE001 - it is raised where the chunk is asked for
             self._error = error
         finally:
-            if self._finished is not None:
-                self._finished()
             with self._changed:
                 self._done = True
                 self._changed.notify_all()

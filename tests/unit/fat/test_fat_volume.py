@@ -543,3 +543,17 @@ def test_any_damage_ends_in_a_tree_or_a_format_error(data):
                     content_bytes(node.content)
     except FormatError:
         pass
+
+
+def test_a_tree_of_files_that_share_a_chain_is_refused_before_each_chain_is_walked():
+    size = 1 << 20
+    tree = directory(**{f"F{number}": file(size if number == 0 else 1) for number in range(64)})
+    device = memory(open_plan(plan(tree, FatOptions(seed=b"test", bits=16))))
+    with read.open(device) as fs:
+        big = fs.resolve(b"/F0")
+        first = layout.DirEntry.parse(device.read(big * 32, 32)).dir_fst_clus_lo
+        for number in range(1, 64):
+            entry = fs.resolve(f"/F{number}".encode()) * 32
+            device.write(entry + 26, struct.pack("<HI", first, size))
+        with pytest.raises(Corrupt, match="files hold more than"):
+            fs.tree()

@@ -265,6 +265,7 @@ class FatFileSystem(FileSystem):
         root = Directory()
         stack = [(ROOT_INODE, root)]
         seen: set[int] = set()
+        left = self.geometry.clusters  # chains that files share would be walked for each of them
         while stack:
             inode, directory = stack.pop()
             for number, each in self._list(inode):
@@ -283,6 +284,12 @@ class FatFileSystem(FileSystem):
                     directory.entries[each.name] = child
                     stack.append((number, child))
                 else:
+                    left -= ceil_div(entry.dir_file_size, self.geometry.cluster_size)
+                    if left < 0:
+                        raise Corrupt(
+                            f"fat: files hold more than the {self.geometry.clusters} clusters of the volume",
+                            offset=number * layout.ENTRY_SIZE,
+                        )
                     directory.entries[each.name] = self._file(entry, mtime_ns)
         return root
 

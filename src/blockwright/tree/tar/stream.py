@@ -11,6 +11,9 @@ from typing import Final, Protocol
 from blockwright.device.base import BlockDevice
 from blockwright.units import KiB, MiB
 
+MAX_TRAILER: Final = 64 * MiB
+"""Bytes that are read behind the end of an archive; writers pad to 10 KiB, and to 1 MiB at the most."""
+
 _WINDOW: Final = 16 * KiB
 _CHUNK: Final = MiB
 
@@ -94,9 +97,14 @@ class StreamReader:
         return done
 
     def drain(self) -> None:
-        """Read the stream to its end, so that its writer can finish and a decoder sees its checksum."""
-        while self._more():
+        """Read the stream to its end, so that its writer can finish and a decoder sees its checksum.
+
+        Not for ever: a disk or a device of zeros goes on behind an archive, and what does is not the archive's.
+        """
+        left = MAX_TRAILER
+        while left > 0 and self._more():
             self.position += len(self._chunk)
+            left -= len(self._chunk)
             self._chunk = memoryview(b"")
 
     def _more(self) -> bool:

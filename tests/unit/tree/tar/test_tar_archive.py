@@ -538,3 +538,20 @@ def test_single_changed_bytes_raise_nothing_else() -> None:
 def test_any_order_of_sound_headers(parts: list[bytes]) -> None:
     with contextlib.suppress(FormatError):
         parse(archive(*parts))
+
+
+@pytest.mark.timeout(60)
+def test_a_stream_that_goes_on_for_ever_behind_the_archive_is_left():
+    """A disk with an archive at its start, or a device of zeros."""
+    whole = archive(ONE)
+    taken = 0
+
+    def read(length: int) -> bytes:
+        nonlocal taken
+        part = whole[taken : taken + length] or bytes(length)
+        taken += len(part)
+        return part
+
+    root = read_tar_stream(read, Spool(MemoryDevice(0)).place)
+    assert list(root.entries) == list(parse(archive(ONE)).entries)
+    assert taken < len(whole) + (80 << 20)
