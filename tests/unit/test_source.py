@@ -82,7 +82,7 @@ def test_a_compressed_archive(tmp_path: Path, name: str) -> None:
         assert isinstance(source, StreamedTarSource)
         assert (source.kind, source.addressable, source.compression) == ("tar", False, name)
         assert body(source.read(spool().place)) == b"body" * 1000
-        assert source.consumed == path.stat().st_size
+        assert source.progress == (path.stat().st_size, path.stat().st_size)
 
 
 @pytest.mark.parametrize("name", [None, *ENCODERS])

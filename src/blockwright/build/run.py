@@ -20,7 +20,7 @@ from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
 from blockwright.errors import NotFound, UsageError
 from blockwright.source import DirectorySource, Source
-from blockwright.tree.content import DeviceContent, PlacedContent
+from blockwright.tree.content import Content, DeviceContent, Fill, Place, PlacedContent, Runs
 from blockwright.tree.digest import tree_digest
 from blockwright.tree.hostfile import HostFile
 from blockwright.tree.node import Directory, File, Node
@@ -50,8 +50,9 @@ def build(
 ) -> Built:
     """Make ``output`` a disk with the tree of ``source``; None plans only and writes nothing.
 
-    The output appears under its name when it is whole and durable. After any failure what was there before is
-    there, and nothing else is left. Raises UsageError where ``output`` exists without ``force``, NoSpace,
+    ``progress`` is told bytes of the disk, or of a source that passes once, and how many there are, 0 where that
+    is not known. The output appears under its name when it is whole and durable. After any failure what was there
+    before is there, and nothing else is left. Raises UsageError where ``output`` exists without ``force``, NoSpace,
     SourceChanged, FormatError for a source that breaks its format's rules, OSError of the host.
     """
     definition.check()
@@ -67,17 +68,17 @@ def build(
         return Built(plan, result.copied)
     if output is None:
         with ZeroDevice(definition.size or STREAM_LIMIT, writable=True) as nowhere:
-            return Built(_stream(source, nowhere, definition), 0)
+            return Built(_stream(source, nowhere, definition, progress), 0)
     with OutputFile(output, force=force) as out:
         if isinstance(out.device, ResizableDevice):
             out.device.resize(definition.size or STREAM_LIMIT)
         if not out.target_is_zero:
             out.device.zero(0, out.device.size)
-        plan = _stream(source, out.device, definition)
+        plan = _stream(source, out.device, definition, progress)
         if isinstance(out.device, ResizableDevice):
             out.device.resize(plan.size)
         with plan.device() as device:
-            result = copy(device, out.device, target_is_zero=True, progress=progress)
+            result = copy(device, out.device, target_is_zero=True)
     return Built(plan, result.copied)
 
 
@@ -93,7 +94,7 @@ def _refuse_output_within(source: Source, output: str) -> None:
         raise UsageError(f"{output}: lies within {source.name} and would become a part of the disk: move it out")
 
 
-def _stream(source: Source, target: BlockDevice, definition: Definition) -> DiskPlan:
+def _stream(source: Source, target: BlockDevice, definition: Definition, progress: Progress | None) -> DiskPlan:
     """Read a source that passes once: bodies go to their final blocks of ``target``; what is left is the plan.
 
     Nothing of the plan is written yet. It has no segments where bodies lie, so that copying it leaves them alone.
@@ -105,13 +106,28 @@ def _stream(source: Source, target: BlockDevice, definition: Definition) -> Disk
     with Window(target, start, owns=False) as window:
         # Identities and times follow from the tree, which is known when the stream has ended.
         placer = StreamPlacer(window, ext4_options(root, b"", 0, size))
-        tree = _dated(source.read(placer.place), definition)
+        tree = _dated(source.read(_shown(placer.place, source, progress)), definition)
         seed = definition.identity_seed(tree_digest(tree))
         planned = placer.finish(tree, ext4_options(root, seed, disk_time_ns(tree, definition), size))
         window.flush()
     if definition.boot.boot is not Boot.NONE:
         tree = _readable(tree, target, start)
     return plan_disk(tree, definition, seed, root_plan=planned)
+
+
+def _shown(place: Place, source: Source, progress: Progress | None) -> Place:
+    """Return ``place`` such that the source's progress is told behind each part of a body."""
+    if progress is None:
+        return place
+
+    def shown(size: int, runs: Runs, fill: Fill, /) -> Content:
+        def told(buffer: memoryview) -> None:
+            fill(buffer)
+            progress(*source.progress)
+
+        return place(size, runs, told)
+
+    return shown
 
 
 def named_file(path: str) -> NamedContent:

@@ -16,6 +16,11 @@ def main() -> None:
         # Answered before anything is imported: scripts ask for it often.
         sys.stdout.write(f"blockwright {__version__}\n")
         return
-    from blockwright.cli.run import run
+    try:
+        from blockwright.cli.run import run
 
-    sys.exit(run(sys.argv[1:]))
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before the command looks after signals itself
+        sys.stderr.write("blockwright: interrupted\n")
+        code = 130
+    sys.exit(code)

@@ -16,7 +16,7 @@ from typing import Any
 from blockwright.units import format_size
 
 Progress = Callable[[int, int], None]
-"""``progress(done, total)`` in bytes."""
+"""``progress(done, total)`` in bytes; a total of 0 is one that nobody knows."""
 
 _INTERVAL_S = 0.1
 
@@ -105,13 +105,14 @@ def progress_bar(title: str, *, quiet: bool) -> Iterator[Progress]:
         if now - shown < _INTERVAL_S:
             return
         shown = now
-        share = min(1.0, done / total) if total else 1.0
-        filled = round(share * 30)
-        speed = done / max(now - started, 1e-6)
-        text = (
-            f"{title} [{'#' * filled}{'.' * (30 - filled)}] {share:4.0%}  "
-            f"{format_size(done)} of {format_size(total)}, {format_size(round(speed))}/s"
-        )
+        speed = f"{format_size(round(done / max(now - started, 1e-6)))}/s"
+        if total:
+            share = min(1.0, done / total)
+            filled = round(share * 30)
+            bar = f"[{'#' * filled}{'.' * (30 - filled)}] {share:4.0%}"
+            text = f"{title} {bar}  {format_size(done)} of {format_size(total)}, {speed}"
+        else:
+            text = f"{title} {format_size(done)}, {speed}"
         sys.stderr.write("\r" + text.ljust(width))
         sys.stderr.flush()
         width = len(text)

@@ -107,6 +107,7 @@ def run(arguments: Sequence[str]) -> int:
     except click.ClickException as error:
         return _tell(_usage_text(error), error, 2, as_json)
     except (KeyboardInterrupt, Interrupted, click.Abort) as error:
+        _obey_signals(signal.SIG_IGN)  # all is undone, and what is left to do is to say so
         if sys.stderr.isatty():
             sys.stderr.write("\n")  # behind the terminal's ^C
         return _tell("interrupted", error, INTERRUPTED, as_json)
@@ -149,13 +150,14 @@ def _open_streams() -> None:
             stream.reconfigure(errors="backslashreplace")  # a label need not fit the terminal's encoding
 
 
-def _obey_signals() -> None:
-    def stop(_number: int, _frame: FrameType | None) -> None:
-        raise Interrupted
+def _stop(_number: int, _frame: FrameType | None) -> None:
+    raise Interrupted
 
+
+def _obey_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers = _stop) -> None:
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
-            signal.signal(getattr(signal, name), stop)
+            signal.signal(getattr(signal, name), handler)
 
 
 def _tell(text: str, error: BaseException, code: int, as_json: bool) -> int:  # noqa: FBT001  # as `run` has it

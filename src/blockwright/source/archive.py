@@ -44,14 +44,18 @@ class TarSource(Source):
 
 
 class StreamedTarSource(Source):
-    """A tar archive, compressed or not, that passes once. The source owns the stream."""
+    """A tar archive, compressed or not, that passes once. The source owns the stream.
+
+    ``size`` is how many bytes the input has, compressed as they are, 0 where that is not known.
+    """
 
     kind = "tar"
     addressable = False
 
-    def __init__(self, stream: DecodedStream, name: str) -> None:
+    def __init__(self, stream: DecodedStream, name: str, size: int = 0) -> None:
         self.name = name
         self._stream = stream
+        self._size = size
         self._read = False
 
     @property
@@ -60,9 +64,9 @@ class StreamedTarSource(Source):
         return self._stream.compression
 
     @property
-    def consumed(self) -> int:
-        """Bytes taken from the stream so far, compressed as they are: for showing progress."""
-        return self._stream.consumed
+    def progress(self) -> tuple[int, int]:
+        """Bytes taken from the input so far, compressed as they are, and its size."""
+        return self._stream.consumed, self._size
 
     def read(self, place: Place | None = None) -> Directory:
         """Return the archive's tree; bodies went to ``place``."""
@@ -106,7 +110,8 @@ def open_stream(name: str) -> Source:
     file = open(name, "rb", buffering=0)  # noqa: SIM115 - the stream closes it
     read: Callable[[int], bytes] = file.read
     try:
-        return StreamedTarSource(DecodedStream(read, source=name, close=file.close), name)
+        size = os.fstat(file.fileno()).st_size  # asked first: a short input is read and closed by then
+        return StreamedTarSource(DecodedStream(read, source=name, close=file.close), name, size)
     except BaseException:
         file.close()
         raise

@@ -22,6 +22,11 @@ class Source(ABC):
     name: str
     addressable: bool
 
+    @property
+    def progress(self) -> tuple[int, int]:
+        """How many bytes were taken from what passes once, and how many there are: 0 where nobody knows."""
+        return 0, 0
+
     @abstractmethod
     def read(self, place: Place | None = None) -> Directory:
         """Return the tree.

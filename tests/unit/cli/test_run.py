@@ -157,3 +157,14 @@ def test_interrupted_it_says_so_in_one_line_and_exits_with_130(tmp_path: Path, n
     assert json.loads(told)["error"]["code"] == 130
     assert told.count(b"\n") == 1
     assert os.listdir(tmp_path / "out") == []
+
+
+def test_an_interrupt_before_the_command_is_there_is_told_the_same() -> None:
+    code = (
+        "import sys, types; module = types.ModuleType('blockwright.cli.run')\n"
+        "def early(name): raise KeyboardInterrupt\n"
+        "module.__getattr__ = early; sys.modules['blockwright.cli.run'] = module\n"
+        "from blockwright.cli import main; main()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (130, b"blockwright: interrupted\n")
