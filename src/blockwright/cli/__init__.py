@@ -5,6 +5,8 @@ Knows: what a shell needs, which is exit codes, one-line errors and signals. Ref
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sys
 
 from blockwright._version import __version__
@@ -23,4 +25,10 @@ def main() -> None:
     except KeyboardInterrupt:  # before the command looks after signals itself
         sys.stderr.write("blockwright: interrupted\n")
         code = 130
-    sys.exit(code)
+    if sys.warnoptions:
+        sys.exit(code)  # whoever asks for warnings wants to hear of what was left open
+    # To take a large tree apart object by object takes longer than many a build, and the process ends anyway.
+    with contextlib.suppress(OSError):  # `run` has flushed, and told of a failure
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code)

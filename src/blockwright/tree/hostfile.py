@@ -61,7 +61,11 @@ class HostFile(Content):
 
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
         """Fill ``buffer`` from ``offset`` on. Raises SourceChanged."""
-        fd = self.open()
+        # Once for each file of a tree, so nothing here is called that can be written out.
+        try:
+            fd = os.open(self._directory + b"/" + self._name, _OPEN_FLAGS)
+        except OSError as error:
+            raise self._unreadable(error) from error
         try:
             if offset:
                 os.lseek(fd, offset, os.SEEK_SET)
