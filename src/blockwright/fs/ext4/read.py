@@ -71,6 +71,9 @@ def open(  # noqa: A001 - the same name in every file system
         device = replayed(volume)
         found = read_superblock(device, source=source, verify=verify, block=superblock)
         volume = Volume(device, found, source=source, verify=verify, super_block=superblock)
+    root = volume.inode(int(ReservedInode.root))
+    if root.kind != S_IFDIR or not root.links:
+        raise volume.corrupt(f"root: expected a directory, found mode {root.mode:#o}", root.position)
     return Ext4FileSystem(volume)
 
 
