@@ -35,7 +35,8 @@ class Place:
 def check(device: BlockDevice, *, source: str) -> Iterator[Place]:
     """Yield each thing on ``device`` that can be verified, verified. The device stays open and unchanged.
 
-    What cannot be read at all is a finding too (``unreadable``). Raises NotThisFormat where nothing known is there.
+    What cannot be read at all is a finding too (``unreadable``), and what a table that holds in no copy would say
+    of partitions is not asked. Raises NotThisFormat where nothing known is there.
     """
     if identify(device) is not Known.GPT:
         place = _check_file_system(device, source, 0)
@@ -44,8 +45,13 @@ def check(device: BlockDevice, *, source: str) -> Iterator[Place]:
         yield place
         return
     with naming(source):
+        findings = check_gpt(device)
+    try:
         table = gpt.read(device)
-    yield Place(source, table.kind, 0, tuple(check_gpt(device)))
+    except FormatError as error:
+        yield Place(source, "gpt", 0, tuple(findings) or (_unreadable(error),))
+        return
+    yield Place(source, table.kind, 0, tuple(findings))
     for partition in sorted(table.partitions, key=lambda each: each.start):
         with Window(device, partition.start, partition.size, owns=False) as window:
             place = _check_file_system(window, f"{source}:{partition.number}", partition.start)
@@ -66,5 +72,8 @@ def _check_file_system(device: BlockDevice, name: str, start: int) -> Place | No
     try:
         return Place(name, kind, start, tuple(verify(device)))
     except FormatError as error:
-        finding = Finding("unreadable", str(error.args[0]), error.offset)
-        return Place(name, kind, start, (finding,))
+        return Place(name, kind, start, (_unreadable(error),))
+
+
+def _unreadable(error: FormatError) -> Finding:
+    return Finding("unreadable", str(error.args[0]), error.offset)

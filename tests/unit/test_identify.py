@@ -1,5 +1,8 @@
 """What a device is taken for where marks of several kinds are on it."""
 
+import struct
+from zlib import crc32
+
 import pytest
 
 from blockwright.check import check
@@ -59,3 +62,24 @@ def test_a_table_that_is_left_at_the_end_only_is_still_one() -> None:
     device.zero(0, MiB)
     assert identify(device) is Known.GPT
     assert inspect(device, source="x").table is not None
+
+
+def test_a_table_that_holds_in_no_copy_is_damage_and_no_failure() -> None:
+    device = disk()
+    cut = MemoryDevice(content=device.read(0, SIZE - MiB))
+    (place,) = check(cut, source="x")
+    assert place.kind == "gpt"
+    assert {each.rule.split(".")[1] for each in place.findings} >= {"primary", "backup"}
+
+
+def test_partitions_that_overlap_are_damage_and_no_failure() -> None:
+    requests = [gpt.Request(type_guid=TYPES["linux-generic"], size=MiB, name=name) for name in "ab"]
+    table = gpt.plan(requests, seed=b"", size=SIZE)
+    device = memory(PlannedDevice(SIZE, gpt.segments(table)))
+    for header, entries in ((512, 1024), (SIZE - 512, SIZE - 33 * 512)):  # both copies, whose checksums hold
+        device.write(entries + 128 + 32, struct.pack("<Q", table.partitions[0].start // 512 + 8))
+        device.write(header + 88, struct.pack("<I", crc32(device.read(entries, 128 * 128))))
+        device.write(header + 16, bytes(4))
+        device.write(header + 16, struct.pack("<I", crc32(device.read(header, 92))))
+    (place,) = check(device, source="x")
+    assert [each.rule for each in place.findings] == ["gpt.partition.overlap"]

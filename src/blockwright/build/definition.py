@@ -100,6 +100,9 @@ class Definition:
     def check(self) -> None:
         """Raise UsageError for what contradicts itself."""
         root, boot = self.root, self.boot
+        for name, text in (("label", root.label), ("kernel command line", boot.cmdline)):
+            if not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text):
+                raise UsageError(f"build: {name}: expected text in UTF-8, found {text[:64]!a}")
         if self.table is Table.NONE and boot.boot is not Boot.NONE:
             raise UsageError("build: a bare file system cannot be made to boot: expected --table gpt with --boot")
         if self.table is Table.NONE and self.size is not None and root.size not in (None, self.size):

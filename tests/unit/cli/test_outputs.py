@@ -70,3 +70,19 @@ def test_names_that_are_no_text_are_taken_and_printed_as_they_are(source: Path, 
     done = blockwright("build", source, "-o", output, "--seed", b"\xff", env={"PYTHONIOENCODING": "utf-8:strict"})
     assert done.stdout == output + b"\n"
     assert document("inspect", output)["size"] == os.stat(output).st_size
+
+
+def test_damage_is_told_with_exit_code_3(source: Path, tmp_path: Path) -> None:
+    image = tmp_path / "disk.img"
+    blockwright("build", source, "-o", image)
+    os.truncate(image, image.stat().st_size - (1 << 20))
+    told = document("check", image, code=3)
+    assert not told["clean"]
+    assert [place["kind"] for place in told["places"]] == ["gpt"]
+
+
+@pytest.mark.parametrize("option", ["--label", "--cmdline"])
+def test_text_that_is_not_utf_8_is_refused_where_text_is_written(source: Path, tmp_path: Path, option: str) -> None:
+    more = ["--boot", "systemd-boot"] if option == "--cmdline" else []
+    done = blockwright("build", source, "-o", tmp_path / "disk.img", option, b"\xff", *more, code=2)
+    assert b"expected text in UTF-8, found '\\udcff'" in done.stderr
