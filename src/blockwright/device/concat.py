@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 
 from blockwright.device.base import Backing, BlockDevice, Traits
 from blockwright.device.extent import HOLE, ZERO, Extent, shift
@@ -29,7 +29,8 @@ class Concat(BlockDevice):
     def __init__(
         self, parts: Iterable[tuple[int, BlockDevice]], size: int | None = None, *, owns: bool = True
     ) -> None:
-        ordered = sorted(((offset, part) for offset, part in parts if part.size), key=lambda item: item[0])
+        given = list(parts)
+        ordered = sorted(((offset, part) for offset, part in given if part.size), key=lambda item: item[0])
         end, gaps = 0, False
         for offset, part in ordered:
             if offset < end:
@@ -45,7 +46,7 @@ class Concat(BlockDevice):
         super().__init__(size, traits)
         self._starts = [offset for offset, _ in ordered]
         self._parts = [part for _, part in ordered]
-        self._owns = owns
+        self._owned = [part for _, part in given] if owns else []
 
     @classmethod
     def of(cls, *devices: BlockDevice, owns: bool = True) -> Concat:
@@ -131,9 +132,9 @@ class Concat(BlockDevice):
         return nullcontext(None)
 
     def _close(self) -> None:
-        if self._owns:
-            for part in self._parts:
-                part.close()
+        with ExitStack() as open_parts:  # each is closed, whatever closing another raises
+            for part in reversed(self._owned):
+                open_parts.enter_context(part)
 
 
 def _intersect(traits: Sequence[Traits], *, writable: bool) -> Traits:

@@ -189,8 +189,10 @@ class Overlay(BlockDevice):
 
     def _close(self) -> None:
         if self._owns:
-            self._top.close()
-            self._base.close()
+            try:
+                self._top.close()
+            finally:
+                self._base.close()
 
     # -- the map ---------------------------------------------------------------------------------------------
 
