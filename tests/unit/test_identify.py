@@ -83,3 +83,21 @@ def test_partitions_that_overlap_are_damage_and_no_failure() -> None:
         device.write(header + 16, struct.pack("<I", crc32(device.read(header, 92))))
     (place,) = check(device, source="x")
     assert [each.rule for each in place.findings] == ["gpt.partition.overlap"]
+
+
+def test_a_file_system_that_cannot_be_read_is_a_finding_and_a_problem() -> None:
+    device = ext4()
+    device.write(1024 + 24, struct.pack("<I", 99))  # s_log_block_size
+    (place,) = check(device, source="x")
+    assert place.kind == "ext4"
+    assert place.findings
+    (region,) = inspect(device, source="x").regions
+    assert region.file_system is None
+    assert region.problem
+
+
+def test_what_is_allocated_is_what_is_no_hole() -> None:
+    device = MemoryDevice(SIZE)
+    device.write(MiB, b"x")
+    report = inspect(device, source="x")
+    assert 0 < report.allocated == report.regions[0].allocated < MiB

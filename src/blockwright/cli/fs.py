@@ -78,7 +78,7 @@ def fs_ls(
             documents = [{"name": _text(name), **_stat_document(system, stat)} for name, stat in found]
             print_json("blockwright.fs.ls/1", {"path": path, "entries": documents})
         elif long:
-            print_lines(table([_long_row(system, name, stat) for name, stat in found], "<>>>>>>"[:6] + "<"))
+            print_lines(table([_long_row(system, name, stat) for name, stat in found], "<>>>>><"))
         else:
             print_lines([show_name(name) for name, _ in found])
 

@@ -417,3 +417,13 @@ def test_a_power_cut_at_any_write_leaves_a_table(prepare, act):
             assert k > 2
             return
     raise AssertionError("never came to an end")
+
+
+@pytest.mark.parametrize("stale", [512, 4096])
+def test_a_stale_header_of_another_sector_size_does_not_hide_a_valid_table(stale):
+    valid = 4608 - stale
+    device = disk(example(sector_size=valid))
+    device.write(stale, layout.SIGNATURE + b"\xff" * 40 if stale == 4096 else layout.SIGNATURE)
+    if stale == 4096:  # within the entries of the primary copy, so the backup serves
+        assert read.load(device).source == "backup"
+    assert read.read(device).sector_size == valid

@@ -1,0 +1,70 @@
+"""What can be asked of a build: contradictions are refused, and identities follow from all of it."""
+
+from dataclasses import replace
+
+import pytest
+
+from blockwright.build.definition import Boot, BootOptions, Definition, NamedContent, RootOptions, Table
+from blockwright.errors import UsageError
+from blockwright.tree.content import BytesContent
+from blockwright.units import MiB
+
+FILE = NamedContent("file", BytesContent(b"x"))
+
+
+@pytest.mark.parametrize(
+    ("definition", "said"),
+    [
+        (Definition(table=Table.NONE, boot=BootOptions(boot=Boot.KERNEL)), "cannot be made to boot"),
+        (Definition(table=Table.NONE, size=MiB, root=RootOptions(size=2 * MiB)), "one size"),
+        (Definition(size=MiB, root=RootOptions(free=0.1)), "found both"),
+        (Definition(root=RootOptions(size=MiB, free=0.1)), "found both"),
+        (Definition(sector_size=1024), "512 or 4096"),
+        (Definition(sector_size=4096, root=RootOptions(block_size=1024)), "at least a sector"),
+        (Definition(boot=BootOptions(kernel=FILE)), "with --boot only"),
+        (Definition(boot=BootOptions(initrd=FILE)), "with --boot only"),
+        (Definition(boot=BootOptions(loader=FILE)), "with --boot only"),
+        (Definition(boot=BootOptions(cmdline="quiet")), "with --boot only"),
+        (Definition(boot=BootOptions(boot=Boot.KERNEL, initrd=FILE)), "bare kernel"),
+        (Definition(boot=BootOptions(boot=Boot.KERNEL, loader=FILE)), "bare kernel"),
+        (Definition(boot=BootOptions(boot=Boot.KERNEL, cmdline="quiet")), "bare kernel"),
+        (Definition(root=RootOptions(label="\udcff")), "UTF-8"),
+    ],
+)
+def test_contradictions_are_refused(definition: Definition, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        definition.check()
+
+
+def test_what_agrees_is_taken() -> None:
+    Definition().check()
+    Definition(table=Table.NONE, size=MiB, root=RootOptions(size=MiB)).check()
+    Definition(boot=BootOptions(boot=Boot.KERNEL, kernel=FILE)).check()
+    Definition(
+        boot=BootOptions(boot=Boot.SYSTEMD_BOOT, kernel=FILE, initrd=FILE, loader=FILE, cmdline="quiet")
+    ).check()
+
+
+def test_every_option_and_the_tree_change_the_seed() -> None:
+    plain = Definition()
+    changed = [
+        replace(plain, table=Table.NONE),
+        replace(plain, sector_size=4096),
+        replace(plain, size=MiB),
+        replace(plain, time_s=0),
+        replace(plain, root=RootOptions(label="other")),
+        replace(plain, root=RootOptions(journal=0)),
+        replace(plain, boot=BootOptions(cmdline="quiet")),
+        replace(plain, boot=BootOptions(kernel=FILE)),
+    ]
+    seeds = {each.identity_seed(b"tree") for each in [plain, *changed]} | {plain.identity_seed(b"other tree")}
+    assert len(seeds) == len(changed) + 2
+    assert plain.identity_seed(b"tree") == Definition().identity_seed(b"tree")
+
+
+def test_a_given_seed_is_all_that_counts_and_a_random_one_is_new() -> None:
+    given = Definition(seed="text")
+    assert given.identity_seed(b"a") == replace(given, size=MiB).identity_seed(b"b")
+    assert given.identity_seed(b"a") != Definition(seed="other").identity_seed(b"a")
+    random = Definition(seed="random")
+    assert random.identity_seed(b"a") != random.identity_seed(b"a")

@@ -1,0 +1,63 @@
+"""Outputs that are written in place, where other bytes were before, and outputs that are read back."""
+
+import io
+
+import pytest
+
+from blockwright import convert as convert_module
+from blockwright.build import run as run_module
+from blockwright.build.definition import Definition
+from blockwright.check import check
+from blockwright.device.forwarding import ForwardingDevice
+from blockwright.device.memory import MemoryDevice
+from blockwright.errors import IntegrityError
+from blockwright.source import open_source
+from blockwright.units import MiB
+from tests.support.tarmaker import archive, member
+
+
+class Disk:
+    """In OutputFile's place: a disk of a fixed size that is full of something else."""
+
+    target_is_zero = False
+
+    def __init__(self, _path, *, force=False, size=None) -> None:
+        content = MemoryDevice(content=b"\xff" * (16 * MiB))
+        self.device = Disk.made = ForwardingDevice(content)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *exc):
+        return None
+
+
+class Forgetful(ForwardingDevice):
+    """Takes every write and keeps none."""
+
+    def _write(self, offset, buffers, *, durable):
+        return None
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_was_on_the_disk_before_is_not_taken_for_the_builds(monkeypatch, tmp_path, streamed) -> None:
+    monkeypatch.setattr(run_module, "OutputFile", Disk)
+    data = archive(member(b"a", b"body"), member(b"b", b"x" * 5000))
+    (tmp_path / "a.tar").write_bytes(data)
+    with open_source("-", stdin=io.BytesIO(data)) if streamed else open_source(tmp_path / "a.tar") as source:
+        run_module.build(source, "disk", Definition(size=16 * MiB))
+    places = list(check(Disk.made, source="disk"))
+    assert [(place.kind, place.findings) for place in places] == [("gpt", ()), ("ext4", ())]
+
+
+def test_what_cannot_be_read_back_is_told_when_that_was_asked_for(monkeypatch) -> None:
+    class Bad(Disk):
+        def __init__(self, *arguments, **options) -> None:
+            super().__init__(*arguments, **options)
+            self.device = Forgetful(self.device)
+
+    monkeypatch.setattr(convert_module, "OutputFile", Bad)
+    source = MemoryDevice(content=b"data" * 1000)
+    convert_module.convert(source, "disk")
+    with pytest.raises(IntegrityError, match="differ"):
+        convert_module.convert(source, "disk", verify=True)
