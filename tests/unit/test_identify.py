@@ -18,6 +18,7 @@ from blockwright.table.gpt.names import TYPES
 from blockwright.tree.node import Directory
 from blockwright.units import MiB
 from tests.support.disks import memory
+from tests.support.fatvolumes import planned
 
 SIZE = 8 * MiB
 
@@ -101,3 +102,13 @@ def test_what_is_allocated_is_what_is_no_hole() -> None:
     device.write(MiB, b"x")
     report = inspect(device, source="x")
     assert 0 < report.allocated == report.regions[0].allocated < MiB
+
+
+def test_a_boot_sector_that_contradicts_itself_is_a_finding() -> None:
+    device = planned(bits=16)
+    device.write(17, bytes(2))  # no entries in the root directory
+    (place,) = check(device, source="x")
+    assert place.kind == "fat"
+    assert place.findings
+    (region,) = inspect(device, source="x").regions
+    assert region.problem

@@ -20,9 +20,10 @@ class Disk:
     """In OutputFile's place: a disk of a fixed size that is full of something else."""
 
     target_is_zero = False
+    before = b"\xff"
 
     def __init__(self, _path, *, force=False, size=None) -> None:
-        content = MemoryDevice(content=b"\xff" * (16 * MiB))
+        content = MemoryDevice(content=self.before * (16 * MiB))
         self.device = Disk.made = ForwardingDevice(content)
 
     def __enter__(self):
@@ -41,11 +42,16 @@ class Forgetful(ForwardingDevice):
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_what_was_on_the_disk_before_is_not_taken_for_the_builds(monkeypatch, tmp_path, streamed) -> None:
-    monkeypatch.setattr(run_module, "OutputFile", Disk)
     data = archive(member(b"a", b"body"), member(b"b", b"x" * 5000))
     (tmp_path / "a.tar").write_bytes(data)
-    with open_source("-", stdin=io.BytesIO(data)) if streamed else open_source(tmp_path / "a.tar") as source:
-        run_module.build(source, "disk", Definition(size=16 * MiB))
+    made = []
+    for before in (b"\0", b"\xff"):
+        monkeypatch.setattr(Disk, "before", before)
+        monkeypatch.setattr(run_module, "OutputFile", Disk)
+        with open_source("-", stdin=io.BytesIO(data)) if streamed else open_source(tmp_path / "a.tar") as source:
+            run_module.build(source, "disk", Definition(size=16 * MiB))
+        made.append(Disk.made.read(0, Disk.made.size))
+    assert made[0] == made[1]
     places = list(check(Disk.made, source="disk"))
     assert [(place.kind, place.findings) for place in places] == [("gpt", ()), ("ext4", ())]
 

@@ -339,6 +339,22 @@ def test_a_long_loop_ends_soon():
         table_of(entries).runs(2, 1 << 28, whole=False)
 
 
+def test_a_loop_in_pieces_ends_before_the_limit_does(monkeypatch):
+    table = table_of([0, 0, 4, 0, 6, 0, 2])
+    calls = 0
+    run_length = table.run_length
+
+    def counted(cluster, limit):
+        nonlocal calls
+        calls += 1
+        assert calls < 100, "walks a loop round and round"
+        return run_length(cluster, limit)
+
+    monkeypatch.setattr(table, "run_length", counted)
+    with pytest.raises(Corrupt, match="twice"):
+        table.runs(2, 1 << 28, whole=True)
+
+
 # -- damage --------------------------------------------------------------------------------------------------------
 
 
