@@ -8,7 +8,7 @@ import pytest
 from blockwright.check import check
 from blockwright.device.memory import MemoryDevice
 from blockwright.device.planned import PlannedDevice
-from blockwright.errors import NotThisFormat
+from blockwright.errors import Corrupt, NotThisFormat
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan as plan_ext4
 from blockwright.inspect import inspect
@@ -112,3 +112,12 @@ def test_a_boot_sector_that_contradicts_itself_is_a_finding() -> None:
     assert place.findings
     (region,) = inspect(device, source="x").regions
     assert region.problem
+
+
+def test_what_a_verifier_cannot_read_is_a_finding(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_device: MemoryDevice) -> None:
+        raise Corrupt("boot sector: expected sense, found none", offset=11)
+
+    monkeypatch.setattr("blockwright.check.check_fat", refuse)
+    (place,) = check(planned(bits=16), source="x")
+    assert [(each.rule, each.offset) for each in place.findings] == [("unreadable", 11)]
