@@ -115,20 +115,17 @@ def check_resize_inode(state: State) -> None:
     unpack = Struct(f"<{fan_out}I").unpack
     outer = unpack(volume.blocks(double, 1, "resize inode"))
     first = geo.super_block + 1 + geo.descriptor_blocks
+    backups = [group for group in range(1, geo.groups) if geo.has_super(group)]
     for index in range(geo.reserved_gdt_blocks // 4):
         place, block = (geo.descriptor_blocks + index) % fan_out, first + index
         if outer[place] != block:
             report(f"expected block {block}, found {outer[place]}", double * geo.block_size + 4 * place)
             return
-        if not _copies_hold(state, block, unpack(volume.blocks(block, 1, "resize inode"))):
+        inner = unpack(volume.blocks(block, 1, "resize inode"))
+        expected = [block + group * geo.blocks_per_group for group in backups]
+        if list(inner[: len(expected)]) != expected:
             report(f"block {block}: expected its copies in groups with backups, found others", block * geo.block_size)
             return
-
-
-def _copies_hold(state: State, block: int, inner: tuple[int, ...]) -> bool:
-    geo = state.volume.geometry
-    expected = [block + group * geo.blocks_per_group for group in range(1, geo.groups) if geo.has_super(group)]
-    return list(inner[: len(expected)]) == expected
 
 
 def check_orphan_file(state: State) -> None:
