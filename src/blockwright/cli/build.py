@@ -57,7 +57,7 @@ from blockwright.units import parse_size
 @quiet_option
 @json_option
 def build(**options: Any) -> None:
-    r"""Make a disk image from SOURCE: a directory, a tar archive (also compressed), or - for standard input.
+    """Make a disk image from SOURCE: a directory, a tar archive (also compressed), or - for standard input.
 
     Without more it is a GPT disk with one ext4 root partition just large enough. The same input gives the same
     bytes. Paths of what was made go to standard output.
@@ -67,7 +67,7 @@ def build(**options: Any) -> None:
       blockwright build rootfs/ -o disk.img
       blockwright build rootfs.tar.gz -o disk.img --size 4G --boot systemd-boot
       blockwright build rootfs/ -o root.ext4 --table none --free 20%
-    """
+    """  # noqa: D301  # click leaves lines as they are below a real backspace
     output, dry_run = options["output"], options["dry_run"]
     if output is None and not dry_run:
         raise UsageError("build: expected an output: -o disk.img")

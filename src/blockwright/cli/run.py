@@ -91,7 +91,7 @@ class Commands(click.Group):
 @click.version_option(__version__, message="blockwright %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def root(debug: bool) -> None:  # noqa: FBT001  # click passes a flag by name
-    """Make, edit, convert and check disks, without root and without calling other programs."""
+    """Make, look into, verify and copy disks, without root and without calling other programs."""
 
 
 def run(arguments: Sequence[str]) -> int:

@@ -26,7 +26,10 @@ def test_version_and_help() -> None:
     told = blockwright("--help").stdout.decode()
     for name in ("build", "check", "convert", "fs", "inspect"):
         assert name in told
-        assert b"Usage" in blockwright(name, "--help").stdout
+        own = blockwright(name, "--help").stdout.decode()
+        assert "Usage" in own
+        assert "\\b" not in own
+    assert "\n    blockwright build rootfs/ -o disk.img\n" in blockwright("build", "--help").stdout.decode()
 
 
 @pytest.mark.parametrize(
