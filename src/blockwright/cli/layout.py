@@ -62,9 +62,7 @@ def _part_document(part: Part) -> dict[str, Any]:
 
 
 def _summary(system: Ext4Plan | FatPlan) -> dict[str, Any]:
-    if isinstance(system, Ext4Plan):
-        return {"kind": "ext4", **asdict(system.summary)}
-    return system.summary()
+    return {"kind": system.kind, **asdict(system.summary)}
 
 
 def _shown(value: object) -> str:

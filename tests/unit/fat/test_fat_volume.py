@@ -65,12 +65,12 @@ def test_what_was_planned_is_read(options):
 @pytest.mark.parametrize("options", SHAPES)
 def test_summary_is_what_is_read(options):
     planned_volume = plan(sample(), FatOptions(seed=b"s", **options))
-    summary = planned_volume.summary()
+    summary = planned_volume.summary
     with read.open(open_plan(planned_volume)) as fs:
-        assert fs.kind == summary["kind"]
-        assert fs.uuid.replace("-", "").lower() == summary["volume_id"]
-        assert fs.usage().free == summary["free_clusters"] * summary["cluster_size"]
-        assert fs.usage().size == summary["clusters"] * summary["cluster_size"]
+        assert fs.kind == planned_volume.kind
+        assert fs.uuid.replace("-", "").lower() == summary.volume_id
+        assert fs.usage().free == summary.free_clusters * summary.cluster_size
+        assert fs.usage().size == summary.clusters * summary.cluster_size
         assert fs.geometry == planned_volume.geometry
 
 
@@ -210,7 +210,7 @@ def test_what_fat_cannot_hold_is_dropped_where_that_was_asked_for():
 def test_a_directory_has_65536_entries_at_the_most():
     names = Directory(entries={f"{number:05}".encode(): File() for number in range(65534)})
     tree = directory(full=names)
-    assert plan(tree, FatOptions()).summary()["files"] == 65534
+    assert plan(tree, FatOptions()).summary.files == 65534
     names.entries[b"x"] = File()
     with pytest.raises(UsageError, match="full: expected at most 65536 entries"):
         plan(tree, FatOptions())

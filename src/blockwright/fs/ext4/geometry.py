@@ -161,48 +161,25 @@ def geometry(
     Raises Corrupt where a number could lead outside the device or divide by nothing, and Unsupported for
     features that change what the numbers mean and are not known here.
     """
-
-    def corrupt(field: str, expected: str, found: int, at: int) -> NoReturn:
-        raise Corrupt(
-            f"superblock: {field}: expected {expected}, found {found}",
-            source=source,
-            offset=offset + at,
-            spec="ext4 super",
-        )
-
     _refuse_features(superblock, source, offset)
-    if superblock.s_log_block_size > MAX_LOG_BLOCK_SIZE:
-        corrupt("log_block_size", f"at most {MAX_LOG_BLOCK_SIZE}", superblock.s_log_block_size, 0x18)
-    block_size = superblock.block_size
-    bigalloc = bool(superblock.s_feature_ro_compat & RoCompat.bigalloc)
-    log_cluster = superblock.s_log_cluster_size
-    if bigalloc and not superblock.s_log_block_size <= log_cluster <= MAX_LOG_CLUSTER_SIZE:
-        corrupt("log_cluster_size", f"{superblock.s_log_block_size} to {MAX_LOG_CLUSTER_SIZE}", log_cluster, 0x1C)
-    if not bigalloc and log_cluster != superblock.s_log_block_size:
-        corrupt("log_cluster_size without bigalloc", f"{superblock.s_log_block_size}", log_cluster, 0x1C)
-    cluster_blocks = 1 << log_cluster - superblock.s_log_block_size
-    inode_size = superblock.inode_size
-    if not GOOD_OLD_INODE_SIZE <= inode_size <= block_size or inode_size & (inode_size - 1):
-        corrupt("inode_size", f"a power of two from 128 to {block_size}", inode_size, 0x58)
-    desc_size = superblock.desc_size
-    least = 64 if superblock.s_feature_incompat & Incompat.bit64 and superblock.s_desc_size else 32
-    if not least <= desc_size <= min(MAX_DESC_SIZE, block_size) or desc_size & (desc_size - 1):
-        corrupt("desc_size", f"a power of two from {least} to {MAX_DESC_SIZE}", desc_size, 0xFE)
+    refuse = _Refusal(source, offset)
+    block_size, cluster_blocks = _block_sizes(superblock, refuse)
+    inode_size, desc_size = _record_sizes(superblock, block_size, refuse)
     per_group = superblock.s_blocks_per_group
     if not 8 <= per_group <= 8 * block_size * cluster_blocks or per_group % 8:
-        corrupt("blocks_per_group", f"a multiple of 8 up to {8 * block_size * cluster_blocks}", per_group, 0x20)
+        refuse("blocks_per_group", f"a multiple of 8 up to {8 * block_size * cluster_blocks}", per_group, 0x20)
     inodes = superblock.s_inodes_per_group
     most = min(8 * block_size, MAX_INODES_PER_GROUP)
     if not 1 <= inodes <= most:
-        corrupt("inodes_per_group", f"1 to {most}", inodes, 0x28)
+        refuse("inodes_per_group", f"1 to {most}", inodes, 0x28)
     blocks, first = superblock.blocks_count, superblock.s_first_data_block
     if first > 1 or first >= blocks:
-        corrupt("first_data_block", f"at most 1 and below {blocks} blocks", first, 0x14)
+        refuse("first_data_block", f"at most 1 and below {blocks} blocks", first, 0x14)
     if blocks * block_size > size:
-        corrupt("blocks_count", f"at most {size // block_size} in {size} bytes", blocks, 0x4)
+        refuse("blocks_count", f"at most {size // block_size} in {size} bytes", blocks, 0x4)
     groups = -(-(blocks - first) // per_group)
     if groups * inodes != superblock.s_inodes_count:
-        corrupt("inodes_count", f"{groups} groups of {inodes}", superblock.s_inodes_count, 0x0)
+        refuse("inodes_count", f"{groups} groups of {inodes}", superblock.s_inodes_count, 0x0)
     return Geometry(
         block_size=block_size,
         cluster_blocks=cluster_blocks,
@@ -219,6 +196,47 @@ def geometry(
         sparse_super=bool(superblock.s_feature_ro_compat & RoCompat.sparse_super),
         backup_groups=_backup_groups(superblock),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Raises Corrupt for a field of the superblock that was read at ``offset`` of ``source``."""
+
+    source: str | None
+    offset: int
+
+    def __call__(self, field: str, expected: str, found: int, at: int) -> NoReturn:
+        raise Corrupt(
+            f"superblock: {field}: expected {expected}, found {found}",
+            source=self.source,
+            offset=self.offset + at,
+            spec="ext4 super",
+        )
+
+
+def _block_sizes(superblock: Superblock, refuse: _Refusal) -> tuple[int, int]:
+    """Return the bytes in a block and the blocks in a cluster."""
+    log_block, log_cluster = superblock.s_log_block_size, superblock.s_log_cluster_size
+    if log_block > MAX_LOG_BLOCK_SIZE:
+        refuse("log_block_size", f"at most {MAX_LOG_BLOCK_SIZE}", log_block, 0x18)
+    bigalloc = bool(superblock.s_feature_ro_compat & RoCompat.bigalloc)
+    if bigalloc and not log_block <= log_cluster <= MAX_LOG_CLUSTER_SIZE:
+        refuse("log_cluster_size", f"{log_block} to {MAX_LOG_CLUSTER_SIZE}", log_cluster, 0x1C)
+    if not bigalloc and log_cluster != log_block:
+        refuse("log_cluster_size without bigalloc", f"{log_block}", log_cluster, 0x1C)
+    return superblock.block_size, 1 << log_cluster - log_block
+
+
+def _record_sizes(superblock: Superblock, block_size: int, refuse: _Refusal) -> tuple[int, int]:
+    """Return the bytes in an inode and in a group descriptor."""
+    inode_size = superblock.inode_size
+    if not GOOD_OLD_INODE_SIZE <= inode_size <= block_size or inode_size & (inode_size - 1):
+        refuse("inode_size", f"a power of two from 128 to {block_size}", inode_size, 0x58)
+    desc_size = superblock.desc_size
+    least = 64 if superblock.s_feature_incompat & Incompat.bit64 and superblock.s_desc_size else 32
+    if not least <= desc_size <= min(MAX_DESC_SIZE, block_size) or desc_size & (desc_size - 1):
+        refuse("desc_size", f"a power of two from {least} to {MAX_DESC_SIZE}", desc_size, 0xFE)
+    return inode_size, desc_size
 
 
 def _first_meta_bg(superblock: Superblock) -> int:

@@ -85,6 +85,11 @@ class Ext4Plan:
     body: SegmentTable
     primary: bytes
 
+    @property
+    def kind(self) -> str:
+        """``ext4``."""
+        return "ext4"
+
     def segments(self, *, superblock: bool = True) -> SegmentTable:
         """Return where every byte comes from. Without ``superblock``, all but the primary one.
 

@@ -45,6 +45,24 @@ class Folder:
 
 
 @dataclass(frozen=True, slots=True)
+class Summary:
+    """What is told of the finished volume. ``data_start`` and sizes without a unit in bytes."""
+
+    label: str
+    volume_id: str
+    sector_size: int
+    cluster_size: int
+    clusters: int
+    free_clusters: int
+    reserved_sectors: int
+    fat_sectors: int
+    root_entries: int
+    data_start: int
+    files: int
+    directories: int
+
+
+@dataclass(frozen=True, slots=True)
 class FatPlan:
     """A whole volume, nothing of it read or written yet. ``used_clusters`` is what the tree takes."""
 
@@ -68,25 +86,24 @@ class FatPlan:
         """Return the same volume for a partition that starts at that LBA."""
         return replace(self, options=replace(self.options, hidden_sectors=hidden_sectors))
 
-    def summary(self) -> dict[str, int | str]:
-        """Return the numbers that people ask of a volume; sizes in bytes."""
+    @property
+    def summary(self) -> Summary:
+        """The numbers that people ask of a volume."""
         geometry = self.geometry
-        return {
-            "kind": self.kind,
-            "size": self.size,
-            "sector_size": geometry.sector_size,
-            "cluster_size": geometry.cluster_size,
-            "clusters": geometry.clusters,
-            "free_clusters": geometry.clusters - self.used_clusters,
-            "reserved_sectors": geometry.reserved_sectors,
-            "fat_sectors": geometry.fat_sectors,
-            "root_entries": geometry.root_entries,
-            "data_start": geometry.data_start,
-            "label": self.options.label_bytes.decode().rstrip(),
-            "volume_id": f"{self.options.effective_volume_id:08x}",
-            "files": self.files,
-            "directories": len(self.folders) - 1,
-        }
+        return Summary(
+            label=self.options.label_bytes.decode().rstrip(),
+            volume_id=f"{self.options.effective_volume_id:08x}",
+            sector_size=geometry.sector_size,
+            cluster_size=geometry.cluster_size,
+            clusters=geometry.clusters,
+            free_clusters=geometry.clusters - self.used_clusters,
+            reserved_sectors=geometry.reserved_sectors,
+            fat_sectors=geometry.fat_sectors,
+            root_entries=geometry.root_entries,
+            data_start=geometry.data_start,
+            files=self.files,
+            directories=len(self.folders) - 1,
+        )
 
     def segments(self) -> SegmentTable:
         """Return every byte of the volume that is not a hole, positions relative to its start."""
