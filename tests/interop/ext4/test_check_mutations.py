@@ -3,8 +3,7 @@
 A failure names the image's recipe and the seed of each mutation; `Inventory` and `mutate` make it again from them.
 """
 
-import re
-import subprocess
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from blockwright.fs.ext4.check import check
 from blockwright.fs.ext4.layout import Compat
 from blockwright.fs.ext4.options import Ext4Options, Features
 from blockwright.fs.ext4.plan import plan
-from tests.support.e2fs import FIXED, debugfs, make_source, mke2fs
+from tests.fuzz.ext4_target import explore
+from tests.support.e2fs import FIXED, debugfs, e2fsck_complains, make_source, mke2fs
 from tests.support.ext4 import write_plan
 from tests.support.ext4_mutations import Inventory, Mutation, mutate
 from tests.support.tools import run, tool
@@ -71,13 +71,6 @@ SAMPLE = 7
 """Mutations of each image in an ordinary run, about 200 in all."""
 MANY = 60
 """Mutations of each image under CI, about 1,800 in all."""
-PATIENCE_S = 20
-"""Seconds after which e2fsck has met what it cannot get over: an inode table in block 0, for one."""
-QUESTION = re.compile(r"(?<!Optimize)\? no$|IGNORED|trying backup|Found invalid V2", re.MULTILINE | re.IGNORECASE)
-"""What e2fsck prints of damage. Its exit status alone leaves out all that it finds before its first pass, because
-it marks the file system valid after that; a tree of extents that could be shorter is no damage.
-"""
-
 
 EXCEPTIONS = [
     # (field, what we find): all that e2fsck calls clean and we do not.
@@ -99,17 +92,6 @@ def excepted(mutation: Mutation, rules: set[str]) -> bool:
 
 
 # -- the two verdicts ------------------------------------------------------------------------------------------
-
-
-def e2fsck_complains(image: Path) -> bool:
-    """Whether `e2fsck -fn` finds damage, or does not get through."""
-    command = [tool("e2fsck"), "-fn", str(image)]
-    try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False)
-    except subprocess.TimeoutExpired:
-        return True
-    text = (done.stdout + done.stderr).decode("utf-8", "replace")
-    return done.returncode != 0 or QUESTION.search(text) is not None
 
 
 def our_rules(image: Path) -> set[str]:
@@ -135,6 +117,8 @@ class Image:
         self._patch([(offset, new) for offset, _old, new in mutation.patches])
         try:
             theirs, rules = e2fsck_complains(self.path), judge(self.path)
+            with FileDevice(self.path) as device, contextlib.suppress(FormatError):
+                explore(device, verify=False)
         finally:
             self._patch([(offset, old) for offset, old, _new in mutation.patches])
         if theirs == bool(rules) or (not theirs and excepted(mutation, rules)):

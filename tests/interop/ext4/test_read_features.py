@@ -9,8 +9,9 @@ import pytest
 
 from blockwright.device.file import FileDevice
 from blockwright.fs.ext4 import read
+from blockwright.fs.ext4.check import check
 from blockwright.tree.node import Directory, File, Special, Symlink, walk
-from tests.support.e2fs import debugfs, list_directory, make_source, mke2fs, parse_stat
+from tests.support.e2fs import debugfs, e2fsck_complains, list_directory, make_source, mke2fs, parse_stat
 from tests.support.tools import run, tool
 
 EXT4 = ("-t", "ext4")
@@ -160,6 +161,8 @@ def assert_agree(image: Path, tmp_path: Path) -> None:
         compare_contents(fs, image, tmp_path, shown)
         compare_attributes(fs, image, tmp_path, numbers)
         compare_tree(fs, ours)
+    with FileDevice(image) as device:
+        assert bool(check(device)) == e2fsck_complains(image)
 
 
 def listing(fs: read.Ext4FileSystem) -> dict[int, dict[str, tuple[int, int]]]:

@@ -268,7 +268,7 @@ def test_extent_nodes():
     assert [run.logical for run in found] == [0, 7]
     for children, match in (
         (((0, 3000), (7, 3000)), "again"),
-        (((0, 3000), (0, 3001)), "index"),
+        (((0, 3000), (0, 3001)), "extent tree"),
         (((0, 5000),), "expected blocks"),
         (((0, 3002),), "magic"),
         (((0, 3001), (5, 3000)), "extent"),
