@@ -57,3 +57,12 @@ def test_run_boots_the_user_s_own_tree(run_script, tmp_path):
 def test_run_says_what_does_not_boot(run_script, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "not syncing: No working init found" in run_script(tmp_path / "empty", returns=1)
+
+
+def test_run_stops_where_nothing_is_built(run_script, tmp_path):
+    (tmp_path / "build").mkdir()
+    (tmp_path / "build" / "disk.img").write_bytes(b"of an earlier run")
+    (tmp_path / "junk").write_bytes(b"junk")
+    output = run_script(tmp_path / "junk", returns=1)
+    assert "junk: expected a directory or a tar archive" in output
+    assert "inspect" not in output
