@@ -14,6 +14,8 @@ from typing import NoReturn
 
 import pytest
 
+from tests.support.nosync import without_sync
+
 PACKAGES = {
     "bash": "bash",
     "bsdtar": "libarchive-tools",
@@ -113,8 +115,9 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """Run a program to its end; its output is text, bytes outside UTF-8 as surrogate escapes.
 
-    The program runs in the C locale without a terminal; `env` adds to the environment. A return code outside `ok`
-    and a run of more than `timeout` seconds fail the test with the command and all it printed.
+    The program runs in the C locale without a terminal, and its sync(2) does nothing (see `nosync`); `env` adds to
+    the environment. A return code outside `ok` and a run of more than `timeout` seconds fail the test with the
+    command and all it printed.
     """
     if isinstance(input, str):
         input = input.encode("utf-8", "surrogateescape")  # noqa: A001 - see above
@@ -131,6 +134,7 @@ def run(
             cwd=cwd,
             env=environment,
             check=False,
+            preexec_fn=without_sync,
         )
     except subprocess.TimeoutExpired as error:
         printed = _streams(error.stdout, error.stderr)
