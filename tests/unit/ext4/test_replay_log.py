@@ -138,7 +138,7 @@ def test_fast_commits_are_refused_where_they_hold_something(filled):
     head = (9).to_bytes(2, "little") + (8).to_bytes(2, "little") + bytes(4) + (2).to_bytes(4, "little")
     tail = (8).to_bytes(2, "little") + (8).to_bytes(2, "little") + (2).to_bytes(4, "little") + bytes(4)
     if filled:
-        writer.put(writer.last, (head + tail).ljust(1024, b"\0"))
+        writer.put(writer.last + 1, (head + tail).ljust(1024, b"\0"))
         with pytest.raises(Unsupported, match="fast commits"):
             read.open(MemoryDevice(content=writer.finish()))
         return

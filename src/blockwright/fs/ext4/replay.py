@@ -84,7 +84,7 @@ def patches(volume: Volume) -> dict[int, Patch]:
     if journal.incompat & JournalIncompat.fast_commit and _has_fast_commits(journal, sequence):
         raise volume.unsupported(
             "journal: holds fast commits, which are not replayed; mount it or run e2fsck first",
-            journal.place(journal.last) * volume.block_size,
+            journal.place(journal.last + 1) * volume.block_size,
         )
     return found
 
@@ -205,9 +205,12 @@ def _legacy_holds(commit: Commit, crc: int) -> bool:
 
 
 def _has_fast_commits(journal: Journal, sequence: int) -> bool:
-    """Whether the fast commit area holds whole commits that follow transaction ``sequence - 1``."""
+    """Whether the fast commit area holds whole commits that follow transaction ``sequence - 1``.
+
+    Linux leaves the area's first block unused: it starts at ``j_last + 1`` (fs/jbd2/journal.c, j_fc_first).
+    """
     begun = False
-    for place in range(journal.last, journal.end):
+    for place in range(journal.last + 1, journal.end):
         block = journal.block(place)
         at = 0
         while at + 4 <= len(block):
