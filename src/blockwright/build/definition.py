@@ -76,12 +76,14 @@ class Definition:
 
     ``size`` None makes the disk as small as its parts; given, the root takes what remains unless it has a size of
     its own. ``seed`` None follows from the definition and the tree; ``random`` is a new one each time.
+    ``medium_size`` is that of a device which is there already: the table spans it, whatever the parts take.
     ``time_s`` is SOURCE_DATE_EPOCH: every time of the result is at most that many seconds after 1970.
     """
 
     table: Table = Table.GPT
     sector_size: int = 512
     size: int | None = None
+    medium_size: int | None = None
     root: RootOptions = field(default_factory=RootOptions)
     boot: BootOptions = field(default_factory=BootOptions)
     seed: str | None = None
@@ -91,6 +93,11 @@ class Definition:
     def root_size(self) -> int | None:
         """The size of the root file system where it is given, by its own size or by that of a bare one."""
         return self.size if self.table is Table.NONE and self.root.size is None else self.root.size
+
+    @property
+    def disk_size(self) -> int | None:
+        """The size of the whole disk where it is given, by its own size or by that of a device."""
+        return self.size or self.medium_size
 
     @property
     def root_takes_rest(self) -> bool:

@@ -51,7 +51,7 @@ def plan_partitioned(
     ]
     if esp is not None:
         requests.insert(0, _esp_request(esp.size, derive_uuid(seed, "partition.esp")))
-    table = gpt.plan(requests, seed=seed, size=definition.size, sector_size=definition.sector_size)
+    table = gpt.plan(requests, seed=seed, size=definition.disk_size, sector_size=definition.sector_size)
     last = table.partitions[-1]
     if root_plan is None:
         size = align_down(last.size, definition.root.block_size)
@@ -74,7 +74,7 @@ def streamed_root(definition: Definition) -> tuple[int, int | None]:
         from blockwright.build.esp import streamed_size
 
         requests.insert(0, _esp_request(streamed_size(definition), None))
-    table = gpt.plan(requests, seed=b"", size=definition.size, sector_size=definition.sector_size)
+    table = gpt.plan(requests, seed=b"", size=definition.disk_size, sector_size=definition.sector_size)
     last = table.partitions[-1]
     size = last.size if rest else definition.root_size
     return last.start, None if size is None else align_down(size, definition.root.block_size)

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blockwright.build.definition import Boot, Definition, NamedContent
 from blockwright.build.plan import DiskPlan, clamp_times, disk_time_ns, ext4_options, plan_disk, streamed_root
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.device.copy import copy
+from blockwright.device.file import open_path
 from blockwright.device.memory import ZeroDevice
 from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
@@ -58,6 +59,7 @@ def build(
     definition.check()
     if output is not None:
         _refuse_output_within(source, output)
+        definition = replace(definition, medium_size=_medium_size(output))
     if source.addressable:
         tree = _dated(source.read(), definition)
         plan = plan_disk(tree, definition, definition.identity_seed(tree_digest(tree)))
@@ -80,6 +82,17 @@ def build(
         with plan.device() as device:
             result = copy(device, out.device, target_is_zero=True)
     return Built(plan, result.copied)
+
+
+def _medium_size(output: str) -> int | None:
+    """Return the size of the block device that is to be written, None where the output is a file."""
+    try:
+        if not stat.S_ISBLK(os.stat(output).st_mode):
+            return None
+    except OSError:
+        return None
+    with open_path(output) as device:
+        return device.size
 
 
 def _refuse_output_within(source: Source, output: str) -> None:

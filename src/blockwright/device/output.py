@@ -18,8 +18,11 @@ from typing import Final, Self
 from blockwright.device.descriptor import Path, claim, kind_of, named_error
 from blockwright.device.file import FileDevice, HostBlockDevice
 from blockwright.errors import NoSpace, UsageError
+from blockwright.units import MiB
 
 _MODE_BITS: Final = 0o777
+_LOOKED_AT: Final = MiB
+"""Bytes at either end of a block device that must be zeros, or it is not written over unasked."""
 
 
 class OutputFile:
@@ -27,9 +30,9 @@ class OutputFile:
 
     ``target_is_zero`` says whether the device reads as zeros: a new file does. ``size`` is set at once where it is
     given; a new file is empty otherwise, and the caller resizes it. An existing regular file needs ``force``, and
-    keeps its mode and owner; a symlink is followed. Raises UsageError for an existing file without ``force`` and
-    for anything that cannot be written at any offset; InUse where somebody holds what would be written; NoSpace
-    where ``size`` is over that of a block device.
+    keeps its mode and owner; a symlink is followed. A block device needs ``force`` unless both its ends are blank.
+    Raises UsageError for what needs ``force`` and for anything that cannot be written at any offset; InUse where
+    somebody holds what would be written; NoSpace where ``size`` is over that of a block device.
     """
 
     device: FileDevice | HostBlockDevice
@@ -54,6 +57,8 @@ class OutputFile:
         self.target_is_zero = not in_place
         self.device = self._open_in_place(force_unlocked) if in_place else self._create()
         try:
+            if isinstance(self.device, HostBlockDevice) and not force:
+                self._check_blank()
             if size is not None:
                 self._set_size(size)
         except BaseException:
@@ -118,6 +123,13 @@ class OutputFile:
         if not force:
             raise UsageError(f"{self.path}: exists already; --force replaces it")
         return False
+
+    def _check_blank(self) -> None:
+        """Raise UsageError where the block device holds something at its beginning or its end."""
+        size = self.device.size
+        part = min(size, _LOOKED_AT)
+        if any(self.device.read(0, part)) or any(self.device.read(size - part, part)):
+            raise UsageError(f"{self.path}: holds data already; --force overwrites it")
 
     def _check_unused(self, status: os.stat_result) -> None:
         """Raise InUse where somebody uses the file that would be replaced: he would go on with the old one."""
