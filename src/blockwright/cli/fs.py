@@ -143,7 +143,7 @@ def fs_stat(image: str, path: str, partition: int | None, force_unlocked: bool, 
             shown[name[:-3]] = _time(value)
     attributes = shown.pop("xattrs")
     rows = [(f"{name.replace('_', ' ')}:", str(value)) for name, value in shown.items() if value is not None]
-    rows += [("attribute:", f"{name}={value}") for name, value in attributes.items()]
+    rows += [("attribute:", f"{show_name(os.fsencode(name))}={_value(value)}") for name, value in attributes.items()]
     print_lines(table(rows, "<<"))
 
 
@@ -218,7 +218,7 @@ def _stat_document(system: FileSystem, stat: Stat) -> dict[str, Any]:
     if stat.kind in (stat_module.S_IFCHR, stat_module.S_IFBLK):
         document["device"] = f"{stat.major}:{stat.minor}"
     attributes = system.xattrs(stat.inode)
-    document["xattrs"] = {_text(name): _text(value) for name, value in sorted(attributes.items())}
+    document["xattrs"] = {_text(name): value.hex() for name, value in sorted(attributes.items())}
     return document
 
 
@@ -236,6 +236,13 @@ def _time(time_ns: int, *, short: bool = False) -> str:
     seconds, nanoseconds = divmod(time_ns, 10**9)
     text = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(seconds))
     return text if short else f"{text}.{nanoseconds:09d} UTC"
+
+
+def _value(value: str) -> str:
+    """Return an attribute's value, given in hexadecimal, for people: as text where it is, as getfattr writes it."""
+    data = bytes.fromhex(value)
+    text = data.rstrip(b"\0").decode("utf-8", "replace")
+    return f'"{text}"' if text.isprintable() and "\ufffd" not in text else f"0x{value}"
 
 
 def _text(value: bytes) -> str:

@@ -149,3 +149,16 @@ def test_a_locked_disk_is_refused_and_its_holder_named(disk: Path) -> None:
     """A shell that writes holds nothing; QEMU's locks are tested with the devices. Reading beside is allowed."""
     with open(disk, "r+b"):
         document("inspect", disk)
+
+
+def test_attributes_are_shown_as_text_and_told_in_hexadecimal(tmp_path: Path) -> None:
+    tree, image = tmp_path / "tree", tmp_path / "image"
+    tree.mkdir()
+    (tree / "file").touch()
+    os.setxattr(tree / "file", "user.text", b"words")
+    os.setxattr(tree / "file", "user.bytes", b"\xff\x00\x01")
+    blockwright("build", tree, "-o", image, "--table", "none")
+    assert document("fs", "stat", image, "/file")["xattrs"] == {"user.bytes": "ff0001", "user.text": "776f726473"}
+    text = blockwright("fs", "stat", image, "/file").stdout.decode()
+    assert 'user.text="words"' in text
+    assert "user.bytes=0xff0001" in text
