@@ -13,7 +13,7 @@ from blockwright.errors import Corrupt, NotThisFormat, Unsupported
 from blockwright.fs.ext4 import layout, read
 from blockwright.fs.ext4.contents import BytesDevice, FileDevice, RunReader
 from blockwright.fs.ext4.device import open_plan
-from blockwright.fs.ext4.directory import index_offset, long_length
+from blockwright.fs.ext4.directory import Budget, index_offset, long_length
 from blockwright.fs.ext4.geometry import geometry
 from blockwright.fs.ext4.inode import Inode
 from blockwright.fs.ext4.layout import Compat, Incompat, RoCompat, Superblock
@@ -414,3 +414,25 @@ def test_names_that_are_not():
 def test_folding_is_settled_after_one_turn(text):
     once = fold(text.encode("utf-8", "surrogatepass")) if text.isprintable() else fold(b"x")
     assert once is None or fold(once.encode()) == once
+
+
+# -- hostile maps ----------------------------------------------------------------------------------------------
+
+
+def test_a_directory_that_maps_the_same_blocks_again_and_again():
+    """Its extents are in order and inside, but say more blocks than there are."""
+    data = bytearray(CLEAN)
+    clean = volume()
+    root = clean.inode(2)
+    first = block_runs(clean, root)[0].physical
+    extents = [(index, 1, first) for index in range(4)]
+    position = root.position
+    data[position + 0x28 : position + 0x28 + 60] = leaf(*extents).ljust(60, b"\0")
+    data[position + 4 : position + 8] = (4 * 1024).to_bytes(4, "little")
+    with read.open(MemoryDevice(content=data), verify=False) as fs:
+        assert [entry.name for entry in fs.entries(2)].count(b"file") == 4
+        fs.volume.geometry = dataclasses.replace(fs.volume.geometry, blocks_count=first + 1)
+        budget = Budget(fs.volume)
+        budget.spend(root, first + 1)
+        with pytest.raises(Corrupt, match="at most"):
+            budget.spend(root, 1)

@@ -41,11 +41,30 @@ class Name(NamedTuple):
     file_type: int
 
 
-def directory_blocks(volume: Volume, inode: Inode) -> Iterator[tuple[int, int, bytes]]:
+class Budget:
+    """Blocks that directories may have in all: no more than the file system, for they share none."""
+
+    __slots__ = ("_left", "_volume")
+
+    def __init__(self, volume: Volume) -> None:
+        self._volume = volume
+        self._left = volume.geometry.blocks_count
+
+    def spend(self, inode: Inode, blocks: int) -> None:
+        """Take blocks for a directory. Raises Corrupt where there are more than the file system has."""
+        self._left -= blocks
+        if self._left < 0:
+            most = self._volume.geometry.blocks_count
+            raise self._volume.corrupt(f"directory {inode.number}: expected at most {most} blocks, found more")
+
+
+def directory_blocks(volume: Volume, inode: Inode, budget: Budget | None = None) -> Iterator[tuple[int, int, bytes]]:
     """Yield (logical block, byte of the device, bytes) of each block of a directory; holes are left out.
 
-    Checksums are verified. Raises Corrupt, also for a size that is no whole number of blocks.
+    Checksums are verified. Raises Corrupt, also for a size that is no whole number of blocks, and where the blocks
+    are more than the ``budget``, which by default is for this directory alone.
     """
+    budget = Budget(volume) if budget is None else budget
     block_size = volume.block_size
     if inode.size % block_size or inode.size > MAX_DIRECTORY_SIZE:
         raise volume.corrupt(
@@ -58,6 +77,7 @@ def directory_blocks(volume: Volume, inode: Inode) -> Iterator[tuple[int, int, b
         done, count = 0, min(run.blocks, last - run.logical)
         while run.written and done < count:
             part = min(count - done, MAX_BLOCKS_AT_ONCE)
+            budget.spend(inode, part)
             data = volume.blocks(run.physical + done, part, f"directory {inode.number}")
             for index in range(part):
                 block = data[index * block_size : (index + 1) * block_size]

@@ -25,8 +25,8 @@ from blockwright.fs.ext4.volume import Volume
 
 MAX_LOGICAL: Final = 1 << 32
 """Blocks that a file can have: ee_block has 32 bits."""
-MAX_RUNS: Final = 1 << 24
-"""Runs of one file that are kept in memory, about a gigabyte of them; real files have thousands."""
+MAX_RUNS: Final = 1 << 22
+"""Runs of one file that are kept in memory, half a gigabyte of them; real files have thousands."""
 _DIRECT: Final = 12
 _POINTERS: Final = Struct("<15I").unpack
 _HEADER: Final = EXTENT_HEADER.unpack_from

@@ -15,7 +15,7 @@ from struct import Struct
 from blockwright.device.base import BlockDevice
 from blockwright.errors import NotThisFormat, UsageError
 from blockwright.fs.ext4.contents import BytesDevice, FileContent, FileDevice, RunReader
-from blockwright.fs.ext4.directory import directory_blocks, entries_in, inline_entries
+from blockwright.fs.ext4.directory import Budget, directory_blocks, entries_in, inline_entries
 from blockwright.fs.ext4.inode import KINDS, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, Inode
 from blockwright.fs.ext4.layout import (
     MMP_CLEAN,
@@ -161,13 +161,13 @@ class Ext4FileSystem(FileSystem):
         """Yield a directory's names in the order they are stored."""
         return self._entries(self._typed(inode, S_IFDIR, "a directory"))
 
-    def _entries(self, directory: Inode) -> Iterator[Entry]:
+    def _entries(self, directory: Inode, budget: Budget | None = None) -> Iterator[Entry]:
         volume = self.volume
         typed = volume.superblock.s_feature_incompat & Incompat.filetype
         if directory.flags & InodeFlag.inline_data:
             parts = iter([inline_entries(volume, directory, inline_tail(volume, directory))])
         else:
-            blocks = directory_blocks(volume, directory)
+            blocks = directory_blocks(volume, directory, budget)
             parts = (entries_in(volume, directory, block, position) for _, position, block in blocks)
         for names in parts:
             for name, number, file_type in names:
@@ -262,11 +262,11 @@ class Ext4FileSystem(FileSystem):
         nodes: dict[int, Node] = {}
         root = self._node(self._typed(self.root_inode, S_IFDIR, "a directory"))
         assert isinstance(root, Directory), "root: is a directory by its mode"
-        seen = {self.root_inode}
+        seen, budget = {self.root_inode}, Budget(self.volume)
         pending = [(self._used(self.root_inode), root)]
         while pending:
             inode, directory = pending.pop()
-            for name, number, _kind in self._entries(inode):
+            for name, number, _kind in self._entries(inode, budget):
                 node = nodes.get(number)
                 if node is None:
                     child = self._used(number)

@@ -8,7 +8,9 @@ Source: Linux 6.1, Documentation/filesystems/ext4 (super, group_descr, inodes, c
 
 from __future__ import annotations
 
-from typing import Final
+import threading
+from collections.abc import Sequence
+from typing import Any, Final
 
 from blockwright.codec.checksum import crc16, crc32c_raw
 from blockwright.device.base import BlockDevice
@@ -64,6 +66,9 @@ class Volume:
         self.block_size = self.geometry.block_size
         self.has_checksums = bool(superblock.s_feature_ro_compat & RoCompat.metadata_csum)
         self.seed = superblock.checksum_seed
+        self.shared_attributes: dict[int, Sequence[Any]] = {}
+        """Attributes by their block, kept by whoever reads them."""
+        self._lock = threading.Lock()
         self._blocks: dict[int, bytes] = {}
         self._max_blocks = MAX_CACHED_BLOCKS // self.block_size
         self._tables: dict[int, bytes] = {}
@@ -100,12 +105,16 @@ class Volume:
     def block(self, number: int, what: str) -> bytes:
         """Return a metadata block, from the cache where it is there. Raises Corrupt outside the file system."""
         cache = self._blocks
-        data = cache.pop(number, None)
-        if data is None:
-            data = self.blocks(number, 1, what)
+        with self._lock:
+            data = cache.pop(number, None)
+            if data is not None:
+                cache[number] = data
+                return data
+        data = self.blocks(number, 1, what)
+        with self._lock:
             while len(cache) >= self._max_blocks:
-                cache.pop(next(iter(cache)), None)
-        cache[number] = data
+                del cache[next(iter(cache))]
+            cache[number] = data
         return data
 
     def blocks(self, number: int, count: int, what: str) -> bytes:
@@ -185,13 +194,7 @@ class Volume:
         position = self.inode_position(number)
         size = self.geometry.inode_size
         start = align_down(position, TABLE_PART)
-        tables = self._tables
-        part = tables.pop(start, None)
-        if part is None:
-            part = self.read_bytes(start, min(TABLE_PART, self.device.size - start))
-            while len(tables) >= MAX_CACHED_TABLES // TABLE_PART:
-                tables.pop(next(iter(tables)), None)
-        tables[start] = part
+        part = self._table(start)
         inode = self.parse_inode(number, part[position - start : position - start + size], position)
         if self.has_checksums and self.verify and not inode.checksum_holds(self.seed):
             expected = inode.checksum(self.seed)
@@ -199,6 +202,21 @@ class Volume:
                 f"inode {number}: checksum: expected {expected:#x}, found {inode.stored_checksum:#x}", position
             )
         return inode
+
+    def _table(self, start: int) -> bytes:
+        """Return the part of an inode table that begins at byte ``start`` of the device."""
+        tables = self._tables
+        with self._lock:
+            part = tables.pop(start, None)
+            if part is not None:
+                tables[start] = part
+                return part
+        part = self.read_bytes(start, min(TABLE_PART, self.device.size - start))
+        with self._lock:
+            while len(tables) >= MAX_CACHED_TABLES // TABLE_PART:
+                del tables[next(iter(tables))]
+            tables[start] = part
+        return part
 
     def parse_inode(self, number: int, raw: bytes, position: int) -> Inode:
         """Return the inode of bytes that were read at ``position``."""

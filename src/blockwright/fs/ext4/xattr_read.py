@@ -8,11 +8,12 @@ Source: Linux 6.1, Documentation/filesystems/ext4 (attributes, checksums, eainod
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from struct import Struct
 from typing import Final, NamedTuple
 
 from blockwright.codec.checksum import crc32c_raw
+from blockwright.errors import LimitExceeded
 from blockwright.fs.ext4.contents import RunReader
 from blockwright.fs.ext4.inode import Inode
 from blockwright.fs.ext4.layout import (
@@ -26,10 +27,14 @@ from blockwright.fs.ext4.layout import (
 )
 from blockwright.fs.ext4.mapping import block_runs
 from blockwright.fs.ext4.volume import Volume
-from blockwright.units import KiB
+from blockwright.units import KiB, MiB
 
 MAX_VALUE: Final = 64 * KiB
 """Bytes of a value: Linux's XATTR_SIZE_MAX."""
+MAX_TOTAL: Final = 64 * MiB
+"""Bytes of all values of one inode, which ea_inode lets refer to the same bytes again and again."""
+MAX_SHARED: Final = 256
+"""Attribute blocks whose attributes are kept for the next inode that shares them."""
 INDEX_SYSTEM: Final = 7
 """The prefix of system.data, which is the format's own and not shown."""
 ACL_INDEXES: Final = (2, 3)
@@ -59,7 +64,8 @@ class Attribute(NamedTuple):
 def attributes(volume: Volume, inode: Inode, *, strict: bool = False) -> Iterator[Attribute]:
     """Yield an inode's attributes, those in the inode first. Raises Corrupt, Unsupported.
 
-    ``strict`` refuses also an empty value that claims to lie outside.
+    ``strict`` refuses also an empty value that claims to lie outside, and leaves values in other inodes alone: they
+    come out empty.
     """
     body = GOOD_OLD_INODE_SIZE + inode.extra_isize
     raw = inode.raw
@@ -67,23 +73,31 @@ def attributes(volume: Volume, inode: Inode, *, strict: bool = False) -> Iterato
         area = raw[body + 4 :]
         yield from _attributes(volume, inode, area, 0, inode.position + body + 4, strict=strict)
     if inode.file_acl:
-        data = volume.block(inode.file_acl, f"inode {inode.number}: attribute block")
-        position = inode.file_acl * volume.block_size
-        magic, _refcount, blocks, _hash, checksum = XATTR_HEADER.unpack_from(data)
-        if magic != XATTR_MAGIC or blocks != 1:
-            raise _corrupt(
-                volume,
-                inode,
-                f"header: expected {XATTR_MAGIC:#x} and 1 block, found {magic:#x} and {blocks}",
-                position,
-            )
-        if volume.has_checksums and volume.verify:
-            expected = attribute_block_checksum(volume.seed, inode.file_acl, data)
-            if checksum != expected:
-                raise _corrupt(
-                    volume, inode, f"checksum: expected {expected:#010x}, found {checksum:#010x}", position + 16
-                )
-        yield from _attributes(volume, inode, data, _BLOCK_HEADER, position, strict=strict)
+        yield from _block_attributes(volume, inode, strict=strict)
+
+
+def _block_attributes(volume: Volume, inode: Inode, *, strict: bool) -> Sequence[Attribute]:
+    """Return the attributes of an inode's block; inodes that share a block also share the values in memory."""
+    known = volume.shared_attributes.get(inode.file_acl)
+    if known is not None and not strict:
+        return known
+    data = volume.block(inode.file_acl, f"inode {inode.number}: attribute block")
+    position = inode.file_acl * volume.block_size
+    magic, _refcount, blocks, _hash, checksum = XATTR_HEADER.unpack_from(data)
+    if magic != XATTR_MAGIC or blocks != 1:
+        message = f"header: expected {XATTR_MAGIC:#x} and 1 block, found {magic:#x} and {blocks}"
+        raise _corrupt(volume, inode, message, position)
+    if volume.has_checksums and volume.verify:
+        expected = attribute_block_checksum(volume.seed, inode.file_acl, data)
+        if checksum != expected:
+            message = f"checksum: expected {expected:#010x}, found {checksum:#010x}"
+            raise _corrupt(volume, inode, message, position + 16)
+    found = tuple(_attributes(volume, inode, data, _BLOCK_HEADER, position, strict=strict))
+    if not volume.superblock.s_feature_incompat & Incompat.ea_inode:
+        if len(volume.shared_attributes) >= MAX_SHARED:
+            volume.shared_attributes.clear()
+        volume.shared_attributes[inode.file_acl] = found
+    return found
 
 
 def inline_tail(volume: Volume, inode: Inode) -> bytes:
@@ -151,7 +165,7 @@ def _corrupt(volume: Volume, inode: Inode, message: str, position: int) -> Excep
 def _attributes(
     volume: Volume, inode: Inode, area: bytes, start: int, position: int, *, strict: bool = False
 ) -> Iterator[Attribute]:
-    at, end = start, len(area)
+    at, end, total = start, len(area), 0
     while at + 4 <= end and area[at : at + 4] != b"\0\0\0\0":
         if at + 16 > end:
             raise _corrupt(volume, inode, f"entry: expected 16 bytes below {end}, found them at {at}", position + at)
@@ -166,8 +180,17 @@ def _attributes(
             raise _corrupt(
                 volume, inode, f"value: expected it below byte {end}, found {size} at {offset}", position + at
             )
+        total += size
+        if total > MAX_TOTAL:
+            raise LimitExceeded(
+                f"inode {inode.number}: attributes: expected at most {MAX_TOTAL} bytes, found more",
+                source=volume.source,
+                offset=position + at,
+            )
         name = area[at + 16 : stop]
-        if value_inode:
+        if value_inode and strict:
+            yield Attribute(index, name, b"")
+        elif value_inode:
             yield Attribute(index, name, _value_in_inode(volume, inode, value_inode, size, hashed, name))
         else:
             yield Attribute(index, name, area[offset : offset + size])

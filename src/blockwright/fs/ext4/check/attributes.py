@@ -8,6 +8,7 @@ Source: Linux 6.1, Documentation/filesystems/ext4 (attributes, eainode, checksum
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import Final, NamedTuple
 
 from blockwright.fs.ext4.check.state import AttributeBlock, State
@@ -41,14 +42,21 @@ class _Area:
 
     def __init__(self, size: int) -> None:
         self.size = size
-        self._taken: list[tuple[int, int]] = []
+        self._starts: list[int] = []
+        self._ends: list[int] = []
 
     def take(self, start: int, length: int) -> bool:
         """Take a part; return whether it lies inside and was free."""
         end = start + length
-        if start < 0 or end > self.size or any(low < end and start < high for low, high in self._taken):
+        at = bisect_right(self._starts, start)
+        if (
+            end > self.size
+            or (at and self._ends[at - 1] > start)
+            or (at < len(self._starts) and self._starts[at] < end)
+        ):
             return False
-        self._taken.append((start, end))
+        self._starts.insert(at, start)
+        self._ends.insert(at, end)
         return True
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from blockwright.fs.ext4.check.index import IndexCheck
 from blockwright.fs.ext4.check.state import DirectoryState, State
-from blockwright.fs.ext4.directory import block_checksum, long_length
+from blockwright.fs.ext4.directory import Budget, block_checksum, long_length
 from blockwright.fs.ext4.inode import KINDS, S_IFDIR, Inode
 from blockwright.fs.ext4.layout import (
     DIR_ENTRY,
@@ -43,6 +43,7 @@ class DirectoryPass:
         volume = state.volume
         superblock = volume.superblock
         self.block_size = volume.block_size
+        self.budget = Budget(volume)
         self.large = self.block_size >= 64 * KiB
         self.typed = state.incompat(Incompat.filetype)
         self.inodes_count = superblock.s_inodes_count
@@ -87,6 +88,7 @@ class DirectoryPass:
             following = run.logical + run.blocks
             for done in range(0, run.blocks, MAX_AT_ONCE):
                 part = min(MAX_AT_ONCE, run.blocks - done)
+                self.budget.spend(inode, part)  # more would be blocks that are claimed twice, and are told of
                 data = volume.blocks(run.physical + done, part, "directory")
                 for at in range(part):
                     block = data[at * size : (at + 1) * size]

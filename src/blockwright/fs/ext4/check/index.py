@@ -142,7 +142,7 @@ class IndexCheck:
             level = below
         for leaf in level:
             self._leaf(leaf)
-        for block in range(self.blocks):
+        for block in sorted(self.nodes.keys() | self.leaves.keys()):
             if block not in referred:
                 self._report("reference", f"expected block {block} in the tree, found it is not", None)
 
