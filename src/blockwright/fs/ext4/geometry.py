@@ -259,7 +259,7 @@ def _refuse_features(superblock: Superblock, source: str | None, offset: int) ->
             source=source,
             offset=offset + 0x4C,
         )
-    unknown = superblock.s_feature_incompat & ~READABLE_INCOMPAT if superblock.s_rev_level else 0
+    unknown = superblock.s_feature_incompat & ~READABLE_INCOMPAT
     if unknown & Incompat.journal_dev:
         raise Unsupported(
             "superblock: is an external journal, not a file system", source=source, offset=offset + 0x60

@@ -136,7 +136,7 @@ def _bounds(state: State) -> None:
         if not low <= found <= high:
             expected = f"{low}" if low == high else f"{low} to {high}"
             _at(state, rule, f"expected {expected}, found {found}", offset)
-    if state.incompat(Incompat.flex_bg) and superblock.s_log_groups_per_flex > MAX_LOG_FLEX:
+    if superblock.s_log_groups_per_flex > MAX_LOG_FLEX:
         _at(state, "flex", f"expected at most {MAX_LOG_FLEX}, found {superblock.s_log_groups_per_flex}", 0x174)
     if state.incompat(Incompat.casefold) and superblock.s_encoding != ENCODING_UTF8:
         _at(state, "encoding", f"expected {ENCODING_UTF8} (utf8), found {superblock.s_encoding}", 0x27C)
