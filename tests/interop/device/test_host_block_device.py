@@ -8,7 +8,7 @@ import pytest
 
 from blockwright.device.file import FileDevice, HostBlockDevice, open_path
 from blockwright.device.output import OutputFile
-from blockwright.errors import InUse, NoSpace
+from blockwright.errors import InUse, NoSpace, UsageError
 from blockwright.testing import check_device
 from blockwright.units import MiB
 from tests.support.tools import run, tool
@@ -111,7 +111,9 @@ def test_a_device_is_claimed_while_it_is_written(loop):
 
 
 def test_an_output_that_is_a_block_device_is_written_in_place(image, loop):
-    with OutputFile(loop, size=MiB) as output:
+    with pytest.raises(UsageError, match="holds data already; --force"):
+        OutputFile(loop, size=MiB)
+    with OutputFile(loop, size=MiB, force=True) as output:
         assert not output.target_is_zero
         assert output.device.size == SIZE
         output.device.write(5, b"new")
@@ -119,5 +121,5 @@ def test_an_output_that_is_a_block_device_is_written_in_place(image, loop):
     with FileDevice(image) as file:
         assert file.read(5, 3) == b"new"
     with pytest.raises(NoSpace, match=f"at least {SIZE + 1} bytes, found {SIZE}"):
-        OutputFile(loop, size=SIZE + 1)
+        OutputFile(loop, size=SIZE + 1, force=True)
     HostBlockDevice(loop, writable=True).close()
