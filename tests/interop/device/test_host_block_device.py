@@ -111,6 +111,8 @@ def test_a_device_is_claimed_while_it_is_written(loop):
 
 
 def test_an_output_that_is_a_block_device_is_written_in_place(image, loop):
+    with HostBlockDevice(loop, writable=True) as device:
+        device.write(0, b"old")
     with pytest.raises(UsageError, match="holds data already; --force"):
         OutputFile(loop, size=MiB)
     with OutputFile(loop, size=MiB, force=True) as output:
