@@ -112,6 +112,8 @@ def _stream(source: Source, target: BlockDevice, definition: Definition, progres
 
     Nothing of the plan is written yet. It has no segments where bodies lie, so that copying it leaves them alone.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     from blockwright.fs.ext4.stream import StreamPlacer
 
     start, size = streamed_root(definition)
@@ -120,9 +122,12 @@ def _stream(source: Source, target: BlockDevice, definition: Definition, progres
         # Identities and times follow from the tree, which is known when the stream has ended.
         placer = StreamPlacer(window, ext4_options(root, b"", 0, size))
         tree = _dated(source.read(_shown(placer.place, source, progress)), definition)
-        seed = definition.identity_seed(tree_digest(tree))
-        planned = placer.finish(tree, ext4_options(root, seed, disk_time_ns(tree, definition), size))
-        window.flush()
+        with ThreadPoolExecutor(1) as beside:
+            # Bodies go to the medium while metadata is planned: the one waits, the other computes.
+            flushed = beside.submit(window.flush)
+            seed = definition.identity_seed(tree_digest(tree))
+            planned = placer.finish(tree, ext4_options(root, seed, disk_time_ns(tree, definition), size))
+            flushed.result()
     if definition.boot.boot is not Boot.NONE:
         tree = _readable(tree, target, start)
     return plan_disk(tree, definition, seed, root_plan=planned)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import sys
 from typing import Any
 
 import click
@@ -73,6 +74,8 @@ def build(**options: Any) -> None:
         raise UsageError("build: expected an output: -o disk.img")
     # A build makes millions of objects, none of them in cycles, and ends: collecting would only cost.
     gc.disable()
+    # A decoder's thread that has its next piece ready waits that long for the interpreter.
+    sys.setswitchinterval(0.0005)
     definition = _definition(options)
     definition.check()
     with open_source(options["source"]) as source, progress_bar("build", quiet=options["quiet"]) as progress:

@@ -20,7 +20,7 @@ from blockwright.tree.readahead import ReadAhead
 from blockwright.units import KiB, MiB
 
 INPUT_CHUNK: Final = 256 * KiB
-OUTPUT_CHUNK: Final = MiB
+OUTPUT_CHUNK: Final = 4 * MiB
 READ_AHEAD: Final = 8
 """Chunks decoded before they are asked for."""
 MAX_XZ_MEMORY: Final = 1 << 28
