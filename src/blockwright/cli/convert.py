@@ -24,10 +24,10 @@ def convert(
     output: str,
     verify: bool,  # noqa: FBT001  # click passes flags by name
     partition: int | None,
-    force: bool,  # noqa: FBT001
-    force_unlocked: bool,  # noqa: FBT001
-    quiet: bool,  # noqa: FBT001
-    as_json: bool,  # noqa: FBT001
+    force: bool,  # noqa: FBT001  # a click flag
+    force_unlocked: bool,  # noqa: FBT001  # a click flag
+    quiet: bool,  # noqa: FBT001  # a click flag
+    as_json: bool,  # noqa: FBT001  # a click flag
 ) -> None:
     """Copy the disk SOURCE to the raw file OUTPUT. Runs of zeros become holes.
 

@@ -67,9 +67,9 @@ def fs_ls(
     path: str,
     partition: int | None,
     force_unlocked: bool,  # noqa: FBT001  # click passes flags by name
-    long: bool,  # noqa: FBT001
-    recursive: bool,  # noqa: FBT001
-    as_json: bool,  # noqa: FBT001
+    long: bool,  # noqa: FBT001  # a click flag
+    recursive: bool,  # noqa: FBT001  # a click flag
+    as_json: bool,  # noqa: FBT001  # a click flag
 ) -> None:
     """List the directory PATH, or the file PATH itself."""
     with _open(image, partition, force_unlocked) as system:
@@ -111,8 +111,8 @@ def fs_get(
     output: str,
     partition: int | None,
     force_unlocked: bool,  # noqa: FBT001  # click passes flags by name
-    force: bool,  # noqa: FBT001
-    quiet: bool,  # noqa: FBT001
+    force: bool,  # noqa: FBT001  # a click flag
+    quiet: bool,  # noqa: FBT001  # a click flag
 ) -> None:
     """Copy the file PATH out of the image to OUTPUT, holes and all."""
     with (
