@@ -1,0 +1,1 @@
+"""Network block devices: a server, a client and a conformance probe."""

@@ -1,0 +1,55 @@
+"""Connects to where an address points.
+
+Knows: which kind of socket each address needs. Refuses to know: NBD, and TLS.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import sys
+
+from blockwright.errors import NotFound, NotSupported
+from blockwright.nbd.transport import SocketStream
+from blockwright.nbd.uri import NbdUri
+
+
+def dial(uri: NbdUri, *, timeout_s: float | None = 10.0) -> SocketStream:
+    """Return a stream connected to the server of ``uri``, on which nothing was said yet.
+
+    Raises NotFound where nobody listens there, TimeoutError, OSError of the host, NotSupported for a kind of socket
+    that this system does not have.
+    """
+    try:
+        return SocketStream(_connect(uri, timeout_s))
+    except (FileNotFoundError, ConnectionRefusedError) as error:
+        raise NotFound(f"{uri}: nobody listens there ({(error.strerror or str(error)).lower()})") from None
+    except socket.gaierror as error:
+        raise NotFound(f"{uri}: no such host ({error.strerror})") from None
+    except TimeoutError:
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), str(uri)) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(uri)) from None
+
+
+def _connect(uri: NbdUri, timeout_s: float | None) -> socket.socket:
+    if uri.transport == "tcp":
+        return socket.create_connection((uri.host, uri.port), timeout=timeout_s)
+    if uri.transport == "unix":
+        if sys.platform == "win32":
+            raise NotSupported(f"{uri}: this system has no Unix sockets")
+        return _dialled(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM), uri.path, timeout_s)
+    if sys.platform != "linux":
+        raise NotSupported(f"{uri}: this system has no vsock")
+    return _dialled(socket.socket(socket.AF_VSOCK, socket.SOCK_STREAM), (int(uri.host), uri.port), timeout_s)
+
+
+def _dialled(sock: socket.socket, address: str | tuple[int, int], timeout_s: float | None) -> socket.socket:
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(address)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
