@@ -11,9 +11,10 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Any, NamedTuple, Self, final
 
 from blockwright.codec.record import Buffer
@@ -30,6 +31,16 @@ _MANY_EXTENTS = 16384
 """A slice that holds more is followed by one of half its size."""
 
 
+class Waits(IntEnum):
+    """Whether calls wait for a medium or a peer. A wrapper waits as much as the worst of what it stands on."""
+
+    NEVER = 0
+    """Memory: no call waits."""
+    SOMETIMES = 1
+    """A file that the host caches: ``read_ready`` tells of reads, and writes that need not be durable do not wait."""
+    ALWAYS = 2
+
+
 @dataclass(frozen=True, slots=True)
 class Traits:
     """What a device can do. Data, not types, so that wrappers can intersect capabilities.
@@ -39,7 +50,8 @@ class Traits:
     ``parallelism``: calls in flight that help; 1 means that the caller must serialise.
     Blocks are in bytes and powers of two: every offset and length must be a multiple of ``minimum_block``;
     ``preferred_block`` avoids read-modify-write; up to ``maximum_block`` one read or write helps, and a longer one
-    is cut where the bytes live.
+    is cut where the bytes live. ``waits``: whether a thread that has other things to do may call at all.
+    ``known_extents``: ``extents`` costs no system call.
     """
 
     writable: bool = False
@@ -50,6 +62,8 @@ class Traits:
     minimum_block: int = 1
     preferred_block: int = 4 * KiB
     maximum_block: int = 1 << 62
+    waits: Waits = Waits.ALWAYS
+    known_extents: bool = False
 
 
 class FileRun(NamedTuple):
@@ -138,6 +152,28 @@ class BlockDevice(ABC):
         finally:
             self._leave()
         return bytes(buffer)
+
+    @final
+    def read_ready(self, offset: int, *buffers: Buffer) -> bool:
+        """Fill every buffer as ``read_into`` does if that can be done without waiting, and say whether it was.
+
+        After False the buffers hold anything. Raises as ``read_into`` does.
+        """
+        views = [memoryview(buffer).cast("B") for buffer in buffers]
+        self._check(offset, sum(map(len, views)))
+        self._enter()
+        try:
+            return self._read_ready(offset, views)
+        finally:
+            self._leave()
+
+    @final
+    def ready_reader(self) -> Callable[[int, Sequence[memoryview]], bool]:
+        """Return a function that is ``read_ready`` without its checks, for loops in which they are the larger cost.
+
+        Its caller passes writable byte views and a range that fits, and lets nobody close the device meanwhile.
+        """
+        return self._read_ready
 
     @final
     def write(self, offset: int, *buffers: Buffer, durable: bool = False) -> None:
@@ -256,6 +292,13 @@ class BlockDevice(ABC):
     @abstractmethod
     def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
         """Fill the buffers, which are writable byte views."""
+
+    def _read_ready(self, offset: int, buffers: Sequence[memoryview]) -> bool:
+        """Read where no call ever waits, and say that it would wait otherwise."""
+        if self._traits.waits is not Waits.NEVER:
+            return False
+        self._read_into(offset, buffers)
+        return True
 
     def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
         """Write the buffers, which are borrowed for the call. Required where ``traits.writable``."""

@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, nullcontext
 
-from blockwright.device.base import Backing, BlockDevice, Traits
+from blockwright.device.base import Backing, BlockDevice, Traits, Waits
 from blockwright.device.extent import HOLE, ZERO, Extent, shift
 from blockwright.device.vector import Cutter, clear
 from blockwright.errors import Misaligned, NotSupported, OutOfRange
@@ -149,4 +149,6 @@ def _intersect(traits: Sequence[Traits], *, writable: bool) -> Traits:
         minimum_block=max((each.minimum_block for each in traits), default=1),
         preferred_block=max((each.preferred_block for each in traits), default=4 * KiB),
         maximum_block=min((each.maximum_block for each in traits), default=1 << 62),
+        waits=max((each.waits for each in traits), default=Waits.NEVER),
+        known_extents=all(each.known_extents for each in traits),
     )

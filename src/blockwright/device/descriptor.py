@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from typing import Final
 
 from blockwright.device import fallocate, holders, hostfile, locks
-from blockwright.device.base import Backing, BlockDevice, FileRun, Traits
+from blockwright.device.base import Backing, BlockDevice, FileRun, Traits, Waits
 from blockwright.device.vector import total, zeros
 from blockwright.errors import InUse, NotSupported, SourceChanged, UsageError
 from blockwright.units import MiB
@@ -46,6 +46,11 @@ class HostDevice(BlockDevice):
             raise SourceChanged(
                 f"{self._name}: ends early: expected {self._size} bytes, found an end at {offset + done}"
             )
+
+    def _read_ready(self, offset: int, buffers: Sequence[memoryview]) -> bool:
+        if self._traits.waits is Waits.NEVER:
+            return super()._read_ready(offset, buffers)
+        return hostfile.read_cached(self._fd, offset, buffers)
 
     def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
         try:

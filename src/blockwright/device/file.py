@@ -15,8 +15,8 @@ import sys
 from collections.abc import Iterator
 from typing import Final
 
-from blockwright.device import fallocate, hostfile
-from blockwright.device.base import ResizableDevice, Traits
+from blockwright.device import fallocate, hostfile, mounts
+from blockwright.device.base import ResizableDevice, Traits, Waits
 from blockwright.device.descriptor import (
     PARALLELISM,
     HostDevice,
@@ -144,6 +144,13 @@ def _traits(fd: int, status: os.stat_result, *, writable: bool) -> Traits:
         discard=punches,
         fast_zero=punches,
         fua=writable and hostfile.HAS_FUA,
+        waits=_waits(fd, status),
         parallelism=PARALLELISM,
         preferred_block=block_size(getattr(status, "st_blksize", 4 * KiB)),
     )
+
+
+def _waits(fd: int, status: os.stat_result) -> Waits:
+    if hostfile.can_read_cached(fd):
+        return Waits.SOMETIMES
+    return Waits.NEVER if mounts.is_in_memory(status.st_dev) else Waits.ALWAYS

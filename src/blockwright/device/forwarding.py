@@ -27,6 +27,9 @@ class ForwardingDevice(BlockDevice):
     def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
         self._inner.read_into(offset, *buffers)
 
+    def _read_ready(self, offset: int, buffers: Sequence[memoryview]) -> bool:
+        return self._inner.read_ready(offset, *buffers)
+
     def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
         self._inner.write(offset, *buffers, durable=durable)
 

@@ -11,7 +11,7 @@ import stat
 import sys
 
 from blockwright.device import fallocate, holders, hostfile
-from blockwright.device.base import Traits
+from blockwright.device.base import Traits, Waits
 from blockwright.device.descriptor import (
     PARALLELISM,
     HostDevice,
@@ -49,7 +49,7 @@ class HostBlockDevice(HostDevice):
                 raise UsageError(f"{name}: expected a block device, found a {kind_of(status.st_mode)}")
             if not force_unlocked:
                 claim(fd, status, name, writable=writable)
-            super().__init__(fd, name, os.lseek(fd, 0, os.SEEK_END), _traits(status, writable=writable))
+            super().__init__(fd, name, os.lseek(fd, 0, os.SEEK_END), _traits(fd, status, writable=writable))
         except BaseException:
             os.close(fd)
             raise
@@ -65,13 +65,14 @@ class HostBlockDevice(HostDevice):
                 raise named_error(error, self._name) from None
 
 
-def _traits(status: os.stat_result, *, writable: bool) -> Traits:
+def _traits(fd: int, status: os.stat_result, *, writable: bool) -> Traits:
     queue = _queue_limits(status)
     return Traits(
         writable=writable,
         discard=writable and queue.get("discard_max_bytes", 0) > 0,
         fast_zero=writable and queue.get("write_zeroes_max_bytes", 0) > 0,
         fua=writable and hostfile.HAS_FUA,
+        waits=Waits.SOMETIMES if hostfile.can_read_cached(fd) else Waits.ALWAYS,
         parallelism=PARALLELISM,
         preferred_block=block_size(max(4 * KiB, queue.get("physical_block_size", SECTOR))),
     )

@@ -50,6 +50,33 @@ def read_full(fd: int, offset: int, buffers: Sequence[memoryview]) -> int:
     return done
 
 
+_NO_WAIT: Final = getattr(os, "RWF_NOWAIT", 0) if sys.platform == "linux" else 0
+
+
+def read_cached(fd: int, offset: int, buffers: Sequence[memoryview]) -> bool:
+    """Fill the buffers if all of it is in the host's cache, and say whether it was."""
+    if sys.platform != "linux" or not _NO_WAIT:
+        return False
+    wanted = total(buffers) if len(buffers) != 1 else len(buffers[0])
+    try:
+        return os.preadv(fd, buffers, offset, _NO_WAIT) == wanted
+    except OSError:
+        return False  # not cached, or a file system that cannot tell: an error that lasts is the waiting read's
+
+
+def can_read_cached(fd: int) -> bool:
+    """Whether ``read_cached`` works on this file at all."""
+    if sys.platform != "linux" or not _NO_WAIT:
+        return False
+    try:
+        os.preadv(fd, [bytearray(1)], 0, _NO_WAIT)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return True
+
+
 def write_full(fd: int, offset: int, buffers: Sequence[memoryview], *, durable: bool = False) -> None:
     """Write the buffers at ``offset``, all of them; with ``durable`` they survive a power cut."""
     wanted, done = total(buffers), 0

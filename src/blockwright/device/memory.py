@@ -6,9 +6,10 @@ Knows: pages. Refuses to know: persistence; ``flush`` has nothing to do.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Final
 
-from blockwright.device.base import BlockDevice, ResizableDevice, Traits
+from blockwright.device.base import BlockDevice, ResizableDevice, Traits, Waits
 from blockwright.device.extent import DATA, HOLE, ZERO, Extent
 from blockwright.device.vector import clear
 from blockwright.errors import OutOfRange
@@ -17,7 +18,15 @@ from blockwright.units import MAX_SIZE, KiB, align_down
 PAGE: Final = 64 * KiB
 """Bytes that are allocated at once."""
 
-_TRAITS: Final = Traits(writable=True, discard=True, fast_zero=True, fua=True, parallelism=8)
+_TRAITS: Final = Traits(
+    writable=True,
+    discard=True,
+    fast_zero=True,
+    fua=True,
+    parallelism=8,
+    waits=Waits.NEVER,
+    known_extents=True,
+)
 
 
 class MemoryDevice(ResizableDevice):
@@ -122,7 +131,8 @@ class ZeroDevice(BlockDevice):
 
     def __init__(self, size: int, *, writable: bool = False) -> None:
         super().__init__(
-            size, Traits(writable=writable, discard=writable, fast_zero=writable, fua=writable, parallelism=8)
+            size,
+            replace(_TRAITS, writable=writable, discard=writable, fast_zero=writable, fua=writable),
         )
 
     def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:

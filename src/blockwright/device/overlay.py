@@ -58,6 +58,8 @@ class Overlay(BlockDevice):
             parallelism=min(base.traits.parallelism, top.traits.parallelism),
             minimum_block=minimum,
             preferred_block=max(block, minimum),
+            waits=max(base.traits.waits, top.traits.waits),
+            known_extents=base.traits.known_extents and top.traits.known_extents,
         )
         super().__init__(base.size, traits)
         self._base = base
@@ -92,6 +94,19 @@ class Overlay(BlockDevice):
                 else:
                     for view in views:
                         clear(view)
+
+    def _read_ready(self, offset: int, buffers: Sequence[memoryview]) -> bool:
+        end = offset + total(buffers)
+        cutter = Cutter(buffers)
+        with self._ranges.shared(offset, end):
+            for low, high, state in self._runs(offset, end):
+                views = cutter.take(high - low)
+                if state == _ZERO:
+                    for view in views:
+                        clear(view)
+                elif not (self._top if state == _TOP else self._base).read_ready(low, *views):
+                    return False
+        return True
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         for low, high, state in self._runs(offset, offset + length):

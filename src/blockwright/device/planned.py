@@ -116,7 +116,7 @@ class PlannedDevice(BlockDevice):
     """
 
     def __init__(self, size: int, table: SegmentTable, *, granularity: int = 4 * KiB) -> None:
-        super().__init__(size, Traits(parallelism=8, preferred_block=granularity))
+        super().__init__(size, Traits(parallelism=8, preferred_block=granularity, known_extents=True))
         table.freeze()
         assert table.end <= size, f"planner bug: segments end at {table.end}, past the size {size}"
         self._table = table

@@ -51,6 +51,9 @@ class Window(ForwardingDevice):
     def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
         self._inner.read_into(self._start + offset, *buffers)
 
+    def _read_ready(self, offset: int, buffers: Sequence[memoryview]) -> bool:
+        return self._inner.read_ready(self._start + offset, *buffers)
+
     def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
         self._inner.write(self._start + offset, *buffers, durable=durable)
 

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 
-from blockwright.device.base import BlockDevice, ResizableDevice
+from blockwright.device.base import BlockDevice, ResizableDevice, Waits
 from blockwright.errors import Misaligned, NotSupported, OutOfRange, ReadOnly
 from blockwright.testing.model import Model, Stuck, Trial, Violation, check_extents
 from blockwright.testing.threads import check_close, check_threads
@@ -80,6 +80,10 @@ def _check_reading(trial: Trial) -> None:
         buffers = [bytearray(b"\xaa" * part) for part in _parts(length, chance)]
         device.read_into(offset, *buffers)
         model.check(offset, b"".join(buffers), f"read of {length} bytes at {offset} into {len(buffers)} buffers")
+        if device.read_ready(offset, *buffers):
+            model.check(offset, b"".join(buffers), f"read_ready of {length} bytes at {offset}")
+        elif device.traits.waits is Waits.NEVER:
+            raise Violation(f"read_ready of {length} bytes at {offset}: waits, and the traits say that nothing does")
         check_extents(device, offset, length, f"{length} bytes at {offset}")
         device.prefetch(offset, length)
     if device.read(device.size, 0) != b"":

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, NamedTuple
 
-from blockwright.device.base import Backing, BlockDevice, Traits
+from blockwright.device.base import Backing, BlockDevice, Traits, Waits
 from blockwright.device.extent import Extent
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.vector import total
@@ -25,7 +26,14 @@ class Call(NamedTuple):
 
 
 class ObservingDevice(ForwardingDevice):
-    """Calls ``_observe`` before each call reaches the inner device. Answers no backing: that would bypass it."""
+    """Calls ``_observe`` before each call reaches the inner device. Answers no backing: that would bypass it.
+
+    Whoever observes may take time, so every call counts as one that waits, and none is ever ready.
+    """
+
+    def __init__(self, inner: BlockDevice, *, owns: bool = True, traits: Traits | None = None) -> None:
+        traits = inner.traits if traits is None else traits
+        super().__init__(inner, owns=owns, traits=replace(traits, waits=Waits.ALWAYS))
 
     def _observe(self, call: Call) -> None:
         """See the call; an exception from here is the call's."""
@@ -33,6 +41,9 @@ class ObservingDevice(ForwardingDevice):
     def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
         self._observe(Call("read", offset, total(buffers)))
         super()._read_into(offset, buffers)
+
+    def _read_ready(self, offset: int, buffers: Sequence[memoryview]) -> bool:
+        return False  # and so the caller reads, which is seen
 
     def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
         self._observe(Call("write", offset, total(buffers), _flags(durable=durable)))

@@ -44,6 +44,7 @@ class Plain(OneByteAtATime):
 def test_primitives_are_those_of_the_design():
     assert {
         "_read_into",
+        "_read_ready",
         "_write",
         "_zero",
         "_discard",
@@ -83,6 +84,7 @@ def test_forwarding_device_forwards_every_primitive(primitive):
     setattr(Inner, primitive, record)
     device = ForwardingDevice(Inner(8))
     device.read(0, 8)
+    device.read_ready(0, bytearray(1))
     device.write(0, b"x")
     device.zero(0, 1)
     device.discard(0, 1)

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from blockwright.device import DATA, HOLE, ZERO, Extent, FileRun, fallocate, hostfile
+from blockwright.device import DATA, HOLE, ZERO, Extent, FileRun, Waits, fallocate, hostfile
 from blockwright.device.file import FileDevice, HostBlockDevice, open_path
 from blockwright.errors import Closed, InUse, NotSupported, ReadOnly, SourceChanged, UsageError
 from blockwright.units import MAX_SIZE, MiB
@@ -295,3 +295,18 @@ class TestTransfers:
             device.write(0, b"abc", durable=True)
             device.write(0, b"abc")
         assert flags == [os.RWF_DSYNC, 0]
+
+
+@linux
+def test_what_is_cached_is_ready_and_what_is_not_is_not(path):
+    path.write_bytes(bytes(range(256)) * 4096)
+    with open_path(path) as device:
+        if device.traits.waits is not Waits.SOMETIMES:
+            pytest.skip("this file system does not tell what is cached")
+        buffer = bytearray(8192)
+        device.read_into(4096, buffer)
+        assert device.read_ready(4096, buffer)
+        assert buffer == device.read(4096, 8192)
+        os.fsync(device._fd)
+        os.posix_fadvise(device._fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        assert not device.read_ready(512 * 1024, buffer)

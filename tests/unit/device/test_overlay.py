@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from blockwright.device import DATA, HOLE, ZERO, Extent, Traits
+from blockwright.device import DATA, HOLE, ZERO, Extent, Traits, Waits
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.memory import PAGE, MemoryDevice, ZeroDevice
 from blockwright.device.overlay import Overlay
@@ -260,6 +260,22 @@ def test_a_tebibyte_with_little_in_it_is_cheap():
     overlay.zero(0, 1 << 38)
     assert [extent for extent in overlay.extents() if extent.flags == DATA] == [Extent(1 << 39, 4096, DATA)]
     assert overlay.read((1 << 39) - 1, 3) == b"\0x\0"
+
+
+def test_waits_as_the_worst_of_both_and_reads_what_is_ready():
+    class Slow(MemoryDevice):
+        def _read_ready(self, offset, buffers):
+            return False
+
+    overlay = Overlay(ForwardingDevice(Slow(3 * 4096), traits=Traits(waits=Waits.ALWAYS)), MemoryDevice(3 * 4096))
+    assert overlay.traits.waits is Waits.ALWAYS
+    assert not overlay.traits.known_extents
+    overlay.write(0, b"x" * 4096)
+    overlay.zero(4096, 4096)
+    buffer = bytearray(8192)
+    assert overlay.read_ready(0, buffer)
+    assert buffer == b"x" * 4096 + bytes(4096)
+    assert not overlay.read_ready(4096, buffer)
 
 
 def test_ownership():
