@@ -57,10 +57,10 @@ class Stream(ABC):
         """Send what the peer takes without waiting and return how many bytes that was."""
 
     def send_file(self, fd: int, offset: int, length: int) -> int | None:
-        """Send bytes of an open file without reading them; None where this stream cannot.
+        """Send bytes of an open file without reading them and return how many; None where this stream cannot.
 
-        Returns how many were sent, which is fewer than ``length`` only where the file ended. Raises OSError of
-        either side.
+        Fewer than ``length`` may be sent, and none are where the file has ended. Raises OSError of either side: with
+        EIO, EINVAL, ENOSYS or EOPNOTSUPP the file's, and nothing was sent.
         """
         return None
 
@@ -126,16 +126,10 @@ class SocketStream(Stream):
     if sys.platform == "linux":
 
         def send_file(self, fd: int, offset: int, length: int) -> int | None:
-            done = 0
-            while done < length:
-                try:
-                    count = os.sendfile(self.socket.fileno(), fd, offset + done, length - done)
-                except BlockingIOError:
-                    raise TimeoutError("the peer took nothing in time") from None
-                if not count:
-                    break
-                done += count
-            return done
+            try:
+                return os.sendfile(self.socket.fileno(), fd, offset, length)
+            except BlockingIOError:
+                raise TimeoutError("the peer took nothing in time") from None
 
     def set_timeout(self, receive_s: float | None, send_s: float | None) -> None:
         # By the kernel: a socket that Python times asks poll() before each call.

@@ -1,0 +1,1 @@
+"""The server: exports by name, over any stream, within limits."""

@@ -1,0 +1,153 @@
+"""The exports of a server by name, and what one client gets to know of them.
+
+Knows: names, and who may use which. Refuses to know: how a client is served.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+
+from blockwright.errors import UsageError
+from blockwright.nbd.protocol.server import Offer, Refused
+from blockwright.nbd.protocol.steps import Identity
+from blockwright.nbd.server.export import Export, Served
+from blockwright.nbd.server.failure import failure
+from blockwright.nbd.server.limits import Limits
+from blockwright.nbd.server.log import Log
+from blockwright.nbd.server.peer import Peer
+from blockwright.nbd.wire import Option, ReplyType
+
+
+class Catalogue:
+    """Exports by name. Thread-safe; ``replace`` changes them while sessions go on.
+
+    ``default`` names the export that an empty name asks for; without it that is the only one there is. Raises
+    UsageError where two have one name, or where there is no export of the default's name.
+    """
+
+    def __init__(self, exports: Iterable[Export], default: str | None = None) -> None:
+        self._lock = threading.Lock()
+        self._served: dict[str, Served] = {}
+        self._default: str | None = None
+        self._leaving: list[Served] = []
+        self.replace(exports, default)
+
+    def replace(self, exports: Iterable[Export], default: str | None = None) -> None:
+        """Offer these exports from now on.
+
+        One that is equal to what is offered already goes on as it is. One that is gone, or changed, is closed when
+        its last session ends.
+        """
+        wanted: dict[str, Export] = {}
+        for export in exports:
+            if export.name in wanted:
+                raise UsageError(f"exports: {export.name!r} is there twice")
+            wanted[export.name] = export
+        if default is not None and default not in wanted:
+            raise UsageError(
+                f"exports: the default {default!r} is not among {', '.join(map(repr, wanted)) or 'them'}"
+            )
+        with self._lock:
+            old = self._served
+            self._served = {
+                name: old[name] if name in old and old[name].export == export else Served(export)
+                for name, export in wanted.items()
+            }
+            self._default = default
+            self._leaving += [each for name, each in old.items() if self._served.get(name) is not each]
+        self.close_unused()
+
+    def find(self, name: str) -> Served | None:
+        """Return the export called ``name``."""
+        with self._lock:
+            found = self._served.get(name)
+            if found is None and not name:
+                if self._default is not None:
+                    return self._served[self._default]
+                if len(self._served) == 1:
+                    return next(iter(self._served.values()))
+            return found
+
+    def all(self) -> list[Served]:
+        """Return the exports that are offered now."""
+        with self._lock:
+            return list(self._served.values())
+
+    def close_unused(self) -> None:
+        """Close the exports that are not offered any more and have no session."""
+        with self._lock:
+            done = [each for each in self._leaving if not each.connections]
+            self._leaving = [each for each in self._leaving if each.connections]
+        for each in done:
+            each.close()
+
+    def close(self) -> None:
+        """Close all exports. No session may be under way."""
+        with self._lock:
+            every = [*self._served.values(), *self._leaving]
+            self._served, self._leaving = {}, []
+        for each in every:
+            each.close()
+
+
+class ClientView:
+    """The catalogue as one client sees it: what it may not use does not exist for it. Answers the handshake."""
+
+    def __init__(self, catalogue: Catalogue, peer: Peer, limits: Limits, log: Log, stopping: threading.Event) -> None:
+        self._catalogue = catalogue
+        self._limits = limits
+        self._log = log
+        self._stopping = stopping
+        self.peer = peer
+        self.found: dict[str, Served] = {}
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the server is about to end."""
+        return self._stopping.is_set()
+
+    def authenticated(self, identity: Identity) -> None:
+        """Take note of who the client proved to be."""
+        self.peer = _identified(self.peer, identity)
+        self.found = {}
+
+    def refused(self, option: int, reply: ReplyType, message: str) -> None:
+        """Log the refusal; that an option is unknown is no news."""
+        if reply is not ReplyType.ERR_UNSUP:
+            self._log("option refused", option=Option(option).name, reply=reply.name, reason=message)
+
+    def listed(self) -> Iterable[tuple[str, str]]:
+        """Return the exports that are listed and that the client may use."""
+        for served in self._catalogue.all():
+            export = served.export
+            if export.listed and self._why_not(served) is None:
+                yield export.name, export.description
+
+    def find(self, name: str) -> Offer:
+        """Return the export, its device open. Raises Refused."""
+        served = self._catalogue.find(name)
+        if served is None:
+            raise Refused(ReplyType.ERR_UNKNOWN, f"there is no export {name[:64]!r}")
+        reason = self._why_not(served)
+        if reason is not None:
+            self._log("export denied", export=served.export.name, reason=reason)
+            raise Refused(ReplyType.ERR_UNKNOWN, f"there is no export {name[:64]!r}")
+        limit = served.export.connections
+        if limit is not None and served.connections >= limit:
+            raise Refused(ReplyType.ERR_POLICY, f"the export {name[:64]!r} has {limit} connections already")
+        try:
+            info = served.info(self._limits)
+        except Exception as error:  # noqa: BLE001 - whatever opening raises is told to the log, and is not the client's
+            self._log("export not opened", export=served.export.name, reason=failure(error)[1])
+            raise Refused(ReplyType.ERR_UNKNOWN, f"the export {name[:64]!r} cannot be opened") from None
+        self.found[info.name] = served
+        return Offer(info, served.context_names)
+
+    def _why_not(self, served: Served) -> str | None:
+        access = served.export.access
+        return None if access is None else access.refusal(self.peer)
+
+
+def _identified(peer: Peer, identity: Identity) -> Peer:
+    return Peer(peer.kind, peer.address, peer.port, peer.uid, peer.gid, peer.pid, identity)

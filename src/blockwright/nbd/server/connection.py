@@ -1,0 +1,171 @@
+"""One client, from its first byte to its last.
+
+Knows: handshake, then session, and why either ended. Refuses to know: who accepts connections.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from blockwright.errors import BlockwrightError
+from blockwright.nbd.protocol.server import Refused, Tls, handshake
+from blockwright.nbd.protocol.session import Session
+from blockwright.nbd.protocol.steps import Identity
+from blockwright.nbd.server.catalogue import Catalogue, ClientView
+from blockwright.nbd.server.commands import Commands
+from blockwright.nbd.server.export import Export, Served
+from blockwright.nbd.server.flight import InFlight
+from blockwright.nbd.server.inbox import Inbox
+from blockwright.nbd.server.limits import ByteBudget, Limits
+from blockwright.nbd.server.log import Log, log_event, with_fields
+from blockwright.nbd.server.metrics import ServerMetrics
+from blockwright.nbd.server.outbox import Outbox
+from blockwright.nbd.server.peer import Peer, peer_of
+from blockwright.nbd.server.transmission import Transmission
+from blockwright.nbd.transport import Deadline, SocketStream, Stream, run
+
+StartTls = Callable[[Stream, "str | None"], "tuple[Stream, Identity]"]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a server treats every client. ``start_tls`` (``nbd.tls``) is needed unless ``tls`` is OFF."""
+
+    limits: Limits = field(default_factory=Limits)
+    tls: Tls = Tls.OFF
+    start_tls: StartTls | None = None
+    log: Log = log_event
+    metrics: ServerMetrics = field(default_factory=ServerMetrics)
+    default: str | None = None
+
+
+class Connection:
+    """A connected client. ``serve`` is called once, and owns the stream; the rest may be called by any thread."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        peer: Peer,
+        catalogue: Catalogue,
+        options: Options,
+        budget: ByteBudget,
+        stopping: threading.Event,
+    ) -> None:
+        self._stream = stream
+        self._catalogue = catalogue
+        self._options = options
+        self._log = with_fields(options.log, peer=str(peer))
+        self._stopping = stopping
+        self._flight = InFlight(options.limits, budget)
+        self._cut_off = ""
+        self.peer = peer
+        self.export: str | None = None
+
+    def serve(self) -> str:
+        """Serve the client until its session ends, close the stream, and return why it ended. Never raises."""
+        try:
+            reason = self._handshake()
+        except TimeoutError as error:
+            reason = str(error)
+        except (Refused, BlockwrightError) as error:
+            reason = str(error)
+        except OSError as error:
+            reason = f"the connection broke: {(error.strerror or str(error)).lower()}"
+        except Exception as error:  # noqa: BLE001 - a bug of ours, or of a device: one client must not end the others
+            reason = f"internal error: {type(error).__name__}: {error}"
+        finally:
+            self._stream.close()
+        reason = self._cut_off or reason
+        self._options.metrics.count("ended", reason if self.export is None else "session")
+        self._log("disconnected", export=self.export, reason=reason)
+        return reason
+
+    def cut_off(self, reason: str) -> None:
+        """End the connection from another thread."""
+        self._cut_off = reason
+        self._stream.shut_down()
+
+    def drain(self, timeout_s: float) -> None:
+        """Let what is under way be answered, and end the connection."""
+        self._flight.wait_until_empty(timeout_s)
+        self._cut_off = "the server stopped"
+        self._stream.shut_down(reading_only=True)
+
+    @property
+    def oldest_s(self) -> float:
+        """For how long the oldest request has been under way."""
+        return self._flight.oldest_s
+
+    def _handshake(self) -> str:
+        options = self._options
+        view = ClientView(self._catalogue, self.peer, options.limits, self._log, self._stopping)
+        deadline = Deadline(options.limits.handshake_s)
+        try:
+            session, self._stream = run(
+                handshake(view, tls=options.tls, limits=options.limits.handshake),
+                self._stream,
+                deadline=deadline,
+                start_tls=options.start_tls,
+            )
+        finally:
+            self.peer = view.peer
+        if session is None:
+            return "the client ended the handshake"
+        served = view.found[session.export.name]
+        with served.held():
+            limit = served.export.connections
+            if limit is not None and served.connections > limit:
+                return f"the export has {limit} connections already"
+            self.export = session.export.name
+            self._log("session", export=self.export, tls=session.tls, **_framing_fields(session))
+            reason = self._session(session, served)
+        self._catalogue.close_unused()
+        return reason
+
+    def _session(self, session: Session, served: Served) -> str:
+        limits = self._options.limits
+        metrics = self._options.metrics.export(session.export.name)
+        inbox = Inbox(self._stream, idle_s=limits.idle_s, request_s=limits.request_s)
+        outbox = Outbox(self._stream, self._cannot_send)
+        commands = Commands(session, served, outbox, self._flight, metrics, self._log)
+        loop = Transmission(inbox, outbox, session, commands, metrics, self._stopping.is_set)
+        try:
+            return loop.serve()
+        finally:
+            # Workers may still be at it, and the device and the stream must outlast them.
+            self._flight.wait_until_empty()
+            outbox.wait_until_sent()
+
+    def _cannot_send(self, error: Exception) -> None:
+        """End a session whose replies cannot be sent, also for the thread that waits for requests."""
+        self._cut_off = self._cut_off or (str(error) or type(error).__name__).lower()
+        self._stream.shut_down()
+
+
+def _framing_fields(session: Session) -> dict[str, object]:
+    kind = "extended" if session.extended else "structured" if session.structured else "simple"
+    return {"replies": kind, "contexts": ",".join(session.contexts.values()) or "none"}
+
+
+def serve_connection(sock: socket.socket, exports: Sequence[Export], options: Options | None = None) -> str:
+    """Serve one connected socket until its session ends, close it, and return why it ended.
+
+    For callers who accept connections themselves; each call has limits of its own. Devices that exports opened
+    themselves are closed at the end.
+    """
+    options = options or Options()
+    catalogue = Catalogue(exports, options.default)
+    with contextlib.closing(catalogue):
+        connection = Connection(
+            SocketStream(sock),
+            peer_of(sock),
+            catalogue,
+            options,
+            ByteBudget(options.limits.bytes_in_flight),
+            threading.Event(),
+        )
+        return connection.serve()

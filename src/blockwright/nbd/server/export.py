@@ -1,0 +1,189 @@
+"""What a server offers: exports by name, each a device with rules of its own.
+
+``Export`` is what a caller says, ``Served`` is an export in use: its device open, its threads, its connections.
+
+Knows: devices and what is told of them. Refuses to know: connections, and how requests are carried out.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from blockwright.device.base import BlockDevice, ResizableDevice, Waits
+from blockwright.device.extent import Extent
+from blockwright.errors import UsageError
+from blockwright.nbd.protocol.session import BlockSizes, ExportInfo
+from blockwright.nbd.server.limits import Limits
+from blockwright.nbd.server.peer import Peer
+from blockwright.nbd.server.pool import Workers
+from blockwright.nbd.wire import BASE_ALLOCATION, MAX_STRING, TransmissionFlag
+from blockwright.units import KiB
+
+MAX_MINIMUM_BLOCK: Final = 64 * KiB
+"""The largest minimum block that "Block size constraints" allows."""
+MAX_WORKERS: Final = 16
+"""Threads that wait for one export's device."""
+
+
+class Access(Protocol):
+    """A rule about who may use an export."""
+
+    def refusal(self, peer: Peer) -> str | None:
+        """Return why this peer may not, None where it may."""
+
+
+class Context(Protocol):
+    """A meta context beside base:allocation."""
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Yield extents that cover the range, as ``BlockDevice.extents`` does; flags are the context's own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """A device under a name.
+
+    ``device`` is open, and stays its owner's; or it is a function that opens one, called when the first client that
+    may use it asks for it, and closed with the export. ``read_only`` refuses writes; a device that takes none does
+    so anyway. ``blocks`` are told and enforced; without them they follow from the device. ``multi_conn`` says that a
+    flush on one connection covers all, which is true of every device here unless the caller knows better.
+    ``resizable`` offers the RESIZE extension. ``listed`` says whether LIST names it. ``connections`` limits how many
+    use it at once.
+    """
+
+    name: str
+    device: BlockDevice | Callable[[], BlockDevice]
+    description: str = ""
+    read_only: bool = False
+    blocks: BlockSizes | None = None
+    multi_conn: bool = True
+    resizable: bool = False
+    listed: bool = True
+    connections: int | None = None
+    access: Access | None = None
+    contexts: Mapping[str, Context] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for what, text in (("name", self.name), ("description", self.description)):
+            if len(text.encode()) > MAX_STRING or "\0" in text:
+                raise UsageError(
+                    f"export {self.name[:64]!r}: expected a {what} of at most {MAX_STRING} bytes without NUL"
+                )
+        blocks = self.blocks
+        if blocks is not None:
+            if blocks.minimum & (blocks.minimum - 1) or not 1 <= blocks.minimum <= MAX_MINIMUM_BLOCK:
+                raise UsageError(
+                    f"export {self.name!r}: expected a minimum block that is a power of two up to "
+                    f"{MAX_MINIMUM_BLOCK}, found {blocks.minimum}"
+                )
+            if blocks.preferred & (blocks.preferred - 1) or blocks.preferred < max(512, blocks.minimum):
+                raise UsageError(
+                    f"export {self.name!r}: expected a preferred block that is a power of two of at least "
+                    f"{max(512, blocks.minimum)}, found {blocks.preferred}"
+                )
+            if blocks.maximum < blocks.preferred or blocks.maximum % blocks.minimum:
+                raise UsageError(
+                    f"export {self.name!r}: expected a maximum that is a multiple of {blocks.minimum} and at least "
+                    f"{blocks.preferred}, found {blocks.maximum}"
+                )
+
+
+class Served:
+    """An export in use. Its device is opened at the first ``device`` and closed by ``close`` where it is ours."""
+
+    def __init__(self, export: Export) -> None:
+        self.export = export
+        self.connections = 0
+        self._device: BlockDevice | None = None if callable(export.device) else export.device
+        self._owns = callable(export.device)
+        self._opening = threading.Lock()
+        self._workers: Workers | None = None
+        self._serial = threading.Lock()
+
+    @property
+    def device(self) -> BlockDevice:
+        """The device, open. Raises what opening it raises, and tries again the next time."""
+        if self._device is None:
+            with self._opening:
+                if self._device is None:
+                    assert callable(self.export.device)
+                    self._device = self.export.device()
+        return self._device
+
+    @property
+    def workers(self) -> Workers:
+        """The threads that wait for the device."""
+        if self._workers is None:
+            with self._opening:
+                if self._workers is None:
+                    count = min(MAX_WORKERS, self.device.traits.parallelism)
+                    self._workers = Workers(count, f"nbd: {self.export.name or 'export'}")
+        return self._workers
+
+    @property
+    def pooled(self) -> bool:
+        """Whether calls that may wait go to ``workers``; where not, they are made in line."""
+        traits = self.device.traits
+        return traits.parallelism > 1 and traits.waits is not Waits.NEVER
+
+    def calls(self) -> AbstractContextManager[object]:
+        """Return what to hold during calls of the device: a lock, where it takes one call at a time."""
+        return self._serial if self.device.traits.parallelism == 1 else nullcontext()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Count a connection for as long as the context lasts."""
+        with self._opening:
+            self.connections += 1
+        try:
+            yield
+        finally:
+            with self._opening:
+                self.connections -= 1
+
+    def info(self, limits: Limits) -> ExportInfo:
+        """Return what clients are told. Opens the device."""
+        device, export = self.device, self.export
+        return ExportInfo(export.name, device.size, self._flags(), self._blocks(limits), export.description)
+
+    def context(self, name: str) -> Context:
+        """Return the context called ``name``, which is one of ``context_names``."""
+        return self.device if name == BASE_ALLOCATION else self.export.contexts[name]
+
+    @property
+    def context_names(self) -> tuple[str, ...]:
+        """The meta contexts that the export has."""
+        return (BASE_ALLOCATION, *self.export.contexts)
+
+    def close(self) -> None:
+        """End the threads, and close the device where it is ours. Nothing may be in flight."""
+        if self._workers is not None:
+            self._workers.close()
+        if self._owns and self._device is not None:
+            self._device.close()
+
+    def _flags(self) -> TransmissionFlag:
+        traits, export = self.device.traits, self.export
+        flags = TransmissionFlag.HAS_FLAGS | TransmissionFlag.SEND_FLUSH | TransmissionFlag.SEND_FUA
+        flags |= TransmissionFlag.SEND_DF | TransmissionFlag.SEND_CACHE | TransmissionFlag.BLOCK_STATUS_PAYLOAD
+        if export.multi_conn:
+            flags |= TransmissionFlag.CAN_MULTI_CONN
+        if export.read_only or not traits.writable:
+            return flags | TransmissionFlag.READ_ONLY
+        flags |= TransmissionFlag.SEND_TRIM | TransmissionFlag.SEND_WRITE_ZEROES | TransmissionFlag.SEND_FAST_ZERO
+        if export.resizable and isinstance(self.device, ResizableDevice):
+            flags |= TransmissionFlag.SEND_RESIZE
+        return flags
+
+    def _blocks(self, limits: Limits) -> BlockSizes:
+        traits = self.device.traits
+        if self.export.blocks is not None:
+            given = self.export.blocks
+            minimum = max(given.minimum, traits.minimum_block)
+            return BlockSizes(minimum, max(given.preferred, minimum), min(given.maximum, limits.request_bytes))
+        minimum = min(traits.minimum_block, MAX_MINIMUM_BLOCK)
+        return BlockSizes(minimum, max(512, minimum, min(traits.preferred_block, 1 << 20)), limits.request_bytes)

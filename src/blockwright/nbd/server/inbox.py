@@ -1,0 +1,157 @@
+"""What a client sent and nobody has taken yet: one buffer, filled by as few system calls as possible.
+
+A busy connection is polled for a moment before its thread goes to sleep: to be woken costs a virtual machine more
+than to serve a small request. How long follows from whether it helped the last times, and is nothing for an idle one.
+
+Knows: bytes and time. Refuses to know: what the bytes mean.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from typing import Final
+
+from blockwright.nbd.transport import Stream
+from blockwright.units import KiB, MiB
+
+SMALLEST: Final = 16 * KiB
+"""Bytes of an idle connection's buffer."""
+LARGEST: Final = MiB + 64 * KiB
+"""Bytes of a busy one's: a write of a MiB, and what comes with it."""
+SHRINK_AFTER_S: Final = 2.0
+"""Seconds of silence after which a buffer that has grown is given back."""
+
+MAX_POLL_NS: Final = 50_000
+"""The longest poll: about what it takes to be woken on another core."""
+MIN_POLL_NS: Final = 5_000
+
+_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+_pollers = threading.Semaphore(max(0, _cores - 1))
+"""Threads that poll must leave a core to those that work."""
+
+
+class Inbox:
+    """The bytes [start, end) of ``data`` were received and not taken. Used by one thread."""
+
+    def __init__(self, stream: Stream, *, idle_s: float | None, request_s: float | None) -> None:
+        self._stream = stream
+        self._idle_s = idle_s
+        self._request_s = request_s
+        self._timeout_s: float | None = -1.0
+        self._poll_ns = 0
+        self.start = 0
+        self.end = 0
+        self.data = bytearray(SMALLEST)
+        self.view = memoryview(self.data)
+
+    @property
+    def held(self) -> int:
+        """The bytes that were not taken."""
+        return self.end - self.start
+
+    def fill(self, wanted: int = 1) -> bool:
+        """Receive more, waiting for it; False where the peer has ended.
+
+        There is room for ``wanted`` bytes from ``start`` on afterwards. Raises TimeoutError when the peer is silent
+        for too long: within a request, or between two.
+        """
+        self._make_room(wanted)
+        count = self._receive(self.view[self.end :])
+        if not count:
+            return False
+        self.end += count
+        return True
+
+    def take_into(self, buffer: memoryview) -> bool:
+        """Fill ``buffer`` with the next bytes, straight from the peer where they are not here; False at its end."""
+        held = min(self.held, len(buffer))
+        buffer[:held] = self.view[self.start : self.start + held]
+        self.start += held
+        buffer = buffer[held:]
+        while buffer:
+            self._set_timeout(self._request_s)
+            count = self._stream.receive_into(buffer)
+            if not count:
+                return False
+            buffer = buffer[count:]
+        return True
+
+    def skip(self, length: int) -> bool:
+        """Take ``length`` bytes and forget them; False where the peer ends before."""
+        while length:
+            part = min(length, self.held)
+            self.start += part
+            length -= part
+            if length and not self.fill():
+                return False
+        return True
+
+    def _allocate(self, size: int) -> None:
+        data = bytearray(size)
+        held = self.held
+        if held:
+            data[:held] = self.view[self.start : self.end]
+        self.data, self.view, self.start, self.end = data, memoryview(data), 0, held
+
+    def _make_room(self, wanted: int) -> None:
+        size = len(self.data)
+        held = self.end - self.start
+        if not held:
+            self.start = self.end = 0
+        if wanted > size or (self.end == size and self.start == 0):
+            self._allocate(max(wanted, min(LARGEST, size * 2)))
+        elif self.end == size or self.start + wanted > size:
+            self.data[:held] = self.data[self.start : self.end]
+            self.start, self.end = 0, held
+            if held > size // 2:
+                self._allocate(min(max(LARGEST, size), size * 2))
+
+    def _receive(self, room: memoryview) -> int:
+        count = self._stream.receive_now(room)
+        if count is None and self._poll_ns:
+            count = self._poll(room)
+        if count is None:
+            count = self._wait(room)
+        return count
+
+    def _poll(self, room: memoryview) -> int | None:
+        if not _pollers.acquire(blocking=False):
+            return None
+        try:
+            end = time.perf_counter_ns() + self._poll_ns
+            while time.perf_counter_ns() < end:
+                count = self._stream.receive_now(room)
+                if count is not None:
+                    return count
+        finally:
+            _pollers.release()
+        self._poll_ns = self._poll_ns // 2 if self._poll_ns > MIN_POLL_NS else 0
+        return None
+
+    def _wait(self, room: memoryview) -> int:
+        if self.held:
+            self._set_timeout(self._request_s)
+            return self._stream.receive_into(room)
+        started = time.perf_counter_ns()
+        if len(self.data) > SMALLEST:
+            try:
+                self._set_timeout(SHRINK_AFTER_S)
+                return self._adapted(self._stream.receive_into(room), started)
+            except TimeoutError:
+                self._allocate(SMALLEST)
+                room = self.view
+        self._set_timeout(self._idle_s)
+        return self._adapted(self._stream.receive_into(room), started)
+
+    def _adapted(self, count: int, started: int) -> int:
+        """Poll longer where a poll would have seen what was waited for."""
+        if time.perf_counter_ns() - started < 2 * MAX_POLL_NS:
+            self._poll_ns = min(MAX_POLL_NS, max(2 * MIN_POLL_NS, self._poll_ns * 2))
+        return count
+
+    def _set_timeout(self, seconds: float | None) -> None:
+        if seconds != self._timeout_s:
+            self._timeout_s = seconds
+            self._stream.set_timeout(seconds, self._request_s)

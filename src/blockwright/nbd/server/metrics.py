@@ -1,0 +1,86 @@
+"""What a server counts: requests, bytes, errors and latencies, by export and command.
+
+Knows: counters and histograms. Refuses to know: how they are shown.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field
+from typing import Final
+
+BUCKETS_US: Final = tuple(1 << power for power in range(3, 25))
+"""Upper bounds of the latency buckets in microseconds: 8 us to 16 s; one more bucket has no bound."""
+
+
+@dataclass(slots=True)
+class CommandMetrics:
+    """Totals of one command: requests, those answered with an error, bytes, and latencies by bucket."""
+
+    requests: int = 0
+    errors: int = 0
+    bytes: int = 0
+    nanoseconds: int = 0
+    buckets: list[int] = field(default_factory=lambda: [0] * (len(BUCKETS_US) + 1))
+
+
+class ExportMetrics:
+    """Totals of one export. Thread-safe; counts only grow."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._commands: dict[int, CommandMetrics] = {}
+
+    def record(self, command: int, nanoseconds: int, length: int, *, count: int = 1, errors: int = 0) -> None:
+        """Add ``count`` requests of ``length`` bytes in all that took ``nanoseconds`` each."""
+        # Bounds are powers of two, so the bit length is the bucket, and costs less than a search.
+        bucket = min(max(((nanoseconds - 1) // 1000).bit_length() - 3, 0), len(BUCKETS_US))
+        with self._lock:
+            found = self._commands.get(command)
+            if found is None:
+                found = self._commands[command] = CommandMetrics()
+            found.requests += count
+            found.errors += errors
+            found.bytes += length
+            found.nanoseconds += nanoseconds * count
+            found.buckets[bucket] += count
+
+    def commands(self) -> dict[int, CommandMetrics]:
+        """Return the totals as they are now, by command number."""
+        with self._lock:
+            return {
+                number: CommandMetrics(each.requests, each.errors, each.bytes, each.nanoseconds, list(each.buckets))
+                for number, each in self._commands.items()
+            }
+
+
+class ServerMetrics:
+    """Totals of a server: of each export, and of connections. Thread-safe; an export keeps its totals by its name."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._exports: dict[str, ExportMetrics] = {}
+        self._events: dict[tuple[str, str], int] = {}
+
+    def export(self, name: str) -> ExportMetrics:
+        """Return the totals of the export called ``name``."""
+        with self._lock:
+            found = self._exports.get(name)
+            if found is None:
+                found = self._exports[name] = ExportMetrics()
+            return found
+
+    def count(self, event: str, reason: str = "") -> None:
+        """Count an event of a connection: ``accepted``, ``refused``, ``ended``, each with its reason."""
+        with self._lock:
+            self._events[event, reason] = self._events.get((event, reason), 0) + 1
+
+    def exports(self) -> dict[str, ExportMetrics]:
+        """Return the totals of all exports, by name."""
+        with self._lock:
+            return dict(self._exports)
+
+    def events(self) -> dict[tuple[str, str], int]:
+        """Return how often each (event, reason) was counted."""
+        with self._lock:
+            return dict(self._events)

@@ -1,0 +1,178 @@
+"""The accept loop: a thread for each client, within limits, until told to stop.
+
+Knows: listening sockets, threads, and ending them. Refuses to know: where sockets and exports come from.
+"""
+
+from __future__ import annotations
+
+import selectors
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Final, Self
+
+from blockwright.nbd.server.catalogue import Catalogue
+from blockwright.nbd.server.connection import Connection, Options
+from blockwright.nbd.server.export import Export
+from blockwright.nbd.server.limits import ByteBudget
+from blockwright.nbd.server.peer import peer_of
+from blockwright.nbd.transport import SocketStream
+
+TICK_S: Final = 1.0
+"""Seconds between two looks at requests that take too long."""
+GRACE_S: Final = 10.0
+"""Seconds that ``stop`` gives requests under way."""
+
+
+class Server:
+    """Serves exports on listening sockets, which it owns.
+
+    ``serve`` blocks until ``stop`` is called by another thread or a signal handler; ``start`` does the same in a
+    thread of its own. As a context manager it starts, and stops at the end. ``connections`` are those under way.
+    """
+
+    def __init__(
+        self, exports: Iterable[Export], listeners: Iterable[socket.socket], options: Options | None = None
+    ) -> None:
+        self.options = options or Options()
+        self.catalogue = Catalogue(exports, self.options.default)
+        self.listeners = list(listeners)
+        self._budget = ByteBudget(self.options.limits.bytes_in_flight)
+        self._stopping = threading.Event()
+        self._connections: dict[Connection, threading.Thread] = {}
+        self._lock = threading.Lock()
+        self._wake, self._woken = socket.socketpair()
+        self._thread: threading.Thread | None = None
+        self._grace_s = GRACE_S
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stop()
+        self.wait()
+
+    @property
+    def connections(self) -> list[Connection]:
+        """The connections under way."""
+        with self._lock:
+            return list(self._connections)
+
+    def start(self) -> None:
+        """Serve in a thread of its own."""
+        self._thread = threading.Thread(target=self.serve, name="nbd: accept", daemon=True)
+        self._thread.start()
+
+    def wait(self) -> None:
+        """Return when a server that was started has stopped."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def reload(self, exports: Iterable[Export], default: str | None = None) -> None:
+        """Offer other exports from now on; sessions under way go on. Raises UsageError, and changes nothing then."""
+        self.catalogue.replace(exports, default)
+
+    def stop(self, grace_s: float = GRACE_S) -> None:
+        """Return at once; take no more connections, answer ESHUTDOWN, give what is under way ``grace_s`` seconds."""
+        self._grace_s = grace_s
+        self._stopping.set()
+        with suppress(OSError):
+            self._wake.send(b"x")
+
+    def serve(self) -> None:
+        """Serve until ``stop`` is called; then end every session, and close listeners and exports."""
+        selector = selectors.DefaultSelector()
+        for listener in self.listeners:
+            listener.setblocking(False)
+            selector.register(listener, selectors.EVENT_READ)
+        selector.register(self._woken, selectors.EVENT_READ)
+        try:
+            while not self._stopping.is_set():
+                for key, _ in selector.select(TICK_S):
+                    if key.fileobj is not self._woken:
+                        assert isinstance(key.fileobj, socket.socket)
+                        self._accept(key.fileobj)
+                self._cut_off_stuck()
+        finally:
+            self._stopping.set()
+            selector.close()
+            self._end()
+
+    # -- connections -----------------------------------------------------------------------------------------
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError as error:
+            if not isinstance(error, (BlockingIOError, ConnectionAbortedError, InterruptedError)):
+                # Out of descriptors or memory: what is open may end, and the listener stays.
+                self.options.log("not accepted", reason=(error.strerror or str(error)).lower())
+                time.sleep(0.05)
+            return
+        try:
+            peer = peer_of(sock)
+            stream = SocketStream(sock)
+        except OSError:
+            sock.close()  # gone already
+            return
+        connection = Connection(stream, peer, self.catalogue, self.options, self._budget, self._stopping)
+        reason = self._over_limit(connection)
+        if reason:
+            self.options.metrics.count("refused", reason)
+            self.options.log("refused", peer=str(peer), reason=reason)
+            stream.close()
+            return
+        self.options.metrics.count("accepted")
+        self.options.log("connected", peer=str(peer))
+        thread = threading.Thread(target=self._run, args=(connection,), name=f"nbd: {peer}", daemon=True)
+        with self._lock:
+            self._connections[connection] = thread
+        thread.start()
+
+    def _over_limit(self, connection: Connection) -> str:
+        limits = self.options.limits
+        with self._lock:
+            if len(self._connections) >= limits.connections:
+                return "too many connections"
+            by_peer = Counter(each.peer.key for each in self._connections)
+        if by_peer[connection.peer.key] >= limits.connections_by_address:
+            return "too many connections of one address"
+        return ""
+
+    def _run(self, connection: Connection) -> None:
+        try:
+            connection.serve()
+        finally:
+            with self._lock:
+                del self._connections[connection]
+
+    def _cut_off_stuck(self) -> None:
+        limit = self.options.limits.request_s
+        if limit is not None:
+            for connection in self.connections:
+                if connection.oldest_s > limit:
+                    connection.cut_off(f"a request took more than {limit:g} s")
+
+    def _end(self) -> None:
+        """End every session, and then what they used."""
+        for listener in self.listeners:
+            listener.close()
+        end = time.monotonic() + self._grace_s
+        with self._lock:
+            threads = list(self._connections.items())
+        for connection, _ in threads:
+            connection.drain(max(0.0, end - time.monotonic()))
+        for _, thread in threads:
+            thread.join(max(0.0, end - time.monotonic()))
+        for connection, thread in threads:
+            if thread.is_alive():
+                connection.cut_off("the server stopped")
+                thread.join(TICK_S)
+        if not self.connections:
+            self.catalogue.close()
+        self._wake.close()
+        self._woken.close()
