@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, NamedTuple, Self, final
+from typing import Any, NamedTuple, Protocol, Self, final
 
 from blockwright.codec.record import Buffer
 from blockwright.device.extent import DATA, Extent, clip, merge
@@ -76,6 +76,20 @@ class FileRun(NamedTuple):
     offset: int
     length: int
     writable: bool = False
+
+
+class Unchecked(NamedTuple):
+    """Two primitives of a device, for a caller that has done what its public methods do first."""
+
+    read_ready: Callable[[int, Sequence[memoryview]], bool]
+    write: WritePrimitive
+
+
+class WritePrimitive(Protocol):
+    """``BlockDevice._write``."""
+
+    def __call__(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
+        """Write the buffers at ``offset``."""
 
 
 _FINAL: set[str] = set()
@@ -168,12 +182,13 @@ class BlockDevice(ABC):
             self._leave()
 
     @final
-    def ready_reader(self) -> Callable[[int, Sequence[memoryview]], bool]:
-        """Return a function that is ``read_ready`` without its checks, for loops in which they are the larger cost.
+    def unchecked(self) -> Unchecked:
+        """Return ``read_ready`` and ``write`` without their checks, for loops in which these are the larger cost.
 
-        Its caller passes writable byte views and a range that fits, and lets nobody close the device meanwhile.
+        Their caller passes byte views and a range that fits, writes only to a writable device, and lets nobody close
+        it meanwhile.
         """
-        return self._read_ready
+        return Unchecked(self._read_ready, self._write)
 
     @final
     def write(self, offset: int, *buffers: Buffer, durable: bool = False) -> None:

@@ -79,7 +79,7 @@ def can_read_cached(fd: int) -> bool:
 
 def write_full(fd: int, offset: int, buffers: Sequence[memoryview], *, durable: bool = False) -> None:
     """Write the buffers at ``offset``, all of them; with ``durable`` they survive a power cut."""
-    wanted, done = total(buffers), 0
+    wanted, done = len(buffers[0]) if len(buffers) == 1 else total(buffers), 0
     if len(buffers) <= IOV_MAX and wanted <= MAX_TRANSFER:
         done = _write_some(fd, offset, buffers, durable=durable)
     if done < wanted:

@@ -11,27 +11,34 @@ from typing import Final, NamedTuple
 from blockwright.nbd.protocol.session import Session
 from blockwright.nbd.wire import Command, CommandFlag, Error, TransmissionFlag
 
+# Plain numbers: the arithmetic of flags costs more than all of a small request otherwise.
+_READ_ONLY: Final = int(TransmissionFlag.READ_ONLY)
+_SEND_FUA: Final = int(TransmissionFlag.SEND_FUA)
+_SEND_FAST_ZERO: Final = int(TransmissionFlag.SEND_FAST_ZERO)
+_STATUS_PAYLOAD: Final = int(TransmissionFlag.BLOCK_STATUS_PAYLOAD)
 _FUA: Final = int(CommandFlag.FUA)
+_DF: Final = int(CommandFlag.DF)
+_FAST_ZERO: Final = int(CommandFlag.FAST_ZERO)
 _PAYLOAD_LEN: Final = int(CommandFlag.PAYLOAD_LEN)
 
 _FLAGS: Final[dict[int, int]] = {
-    Command.READ: CommandFlag.DF,
+    Command.READ: _DF,
     Command.WRITE: 0,
     Command.DISC: 0,
     Command.FLUSH: 0,
     Command.TRIM: 0,
     Command.CACHE: 0,
-    Command.WRITE_ZEROES: CommandFlag.NO_HOLE | CommandFlag.FAST_ZERO,
-    Command.BLOCK_STATUS: CommandFlag.REQ_ONE,
+    Command.WRITE_ZEROES: int(CommandFlag.NO_HOLE) | _FAST_ZERO,
+    Command.BLOCK_STATUS: int(CommandFlag.REQ_ONE),
     Command.RESIZE: 0,
 }
 """The flags of each command beside FUA, which "Command flags" allows on all, and PAYLOAD_LEN."""
 
-_NEEDS: Final[dict[int, TransmissionFlag]] = {
-    Command.FLUSH: TransmissionFlag.SEND_FLUSH,
-    Command.TRIM: TransmissionFlag.SEND_TRIM,
-    Command.WRITE_ZEROES: TransmissionFlag.SEND_WRITE_ZEROES,
-    Command.RESIZE: TransmissionFlag.SEND_RESIZE,
+_NEEDS: Final[dict[int, int]] = {
+    Command.FLUSH: int(TransmissionFlag.SEND_FLUSH),
+    Command.TRIM: int(TransmissionFlag.SEND_TRIM),
+    Command.WRITE_ZEROES: int(TransmissionFlag.SEND_WRITE_ZEROES),
+    Command.RESIZE: int(TransmissionFlag.SEND_RESIZE),
 }
 _WRITES: Final = frozenset({Command.WRITE, Command.TRIM, Command.WRITE_ZEROES, Command.RESIZE})
 _BEYOND_END: Final[dict[int, Error]] = {Command.WRITE: Error.ENOSPC, Command.WRITE_ZEROES: Error.ENOSPC}
@@ -59,7 +66,7 @@ class Rules:
     """What a session allows: what was told to the client, as numbers."""
 
     size: int
-    flags: TransmissionFlag
+    flags: int
     minimum: int
     maximum: int
     structured: bool
@@ -71,7 +78,7 @@ class Rules:
         """Return the rules of a session; ``minimum`` and ``maximum`` are the export's, told or not."""
         return cls(
             session.export.size,
-            session.export.flags,
+            int(session.export.flags),
             minimum,
             maximum,
             session.structured,
@@ -97,13 +104,13 @@ def refusal(rules: Rules, request: Request) -> Refusal | None:
     if command not in _FLAGS:
         return Refusal(Error.EINVAL, f"command {command} is not known")
     allowed = _FLAGS[command]
-    if rules.flags & TransmissionFlag.SEND_FUA:
+    if rules.flags & _SEND_FUA:
         allowed |= _FUA
     if rules.extended and command in (Command.WRITE, Command.BLOCK_STATUS):
         allowed |= _PAYLOAD_LEN
     if flags & ~allowed:
         return Refusal(Error.EINVAL, f"flags {flags & ~allowed:#x} are not allowed on command {command}")
-    if command in _WRITES and rules.flags & TransmissionFlag.READ_ONLY:
+    if command in _WRITES and rules.flags & _READ_ONLY:
         return Refusal(Error.EPERM, "the export is read-only")
     if command in _NEEDS and not rules.flags & _NEEDS[command]:
         return Refusal(Error.EINVAL, f"command {command} was not offered")
@@ -119,15 +126,11 @@ def _refused_kind(rules: Rules, request: Request) -> Refusal | None:
     if request.command == Command.BLOCK_STATUS:
         if not rules.statuses:
             return Refusal(Error.EINVAL, "block status: no context was selected")
-        if request.flags & _PAYLOAD_LEN and not rules.flags & TransmissionFlag.BLOCK_STATUS_PAYLOAD:
+        if request.flags & _PAYLOAD_LEN and not rules.flags & _STATUS_PAYLOAD:
             return Refusal(Error.EINVAL, "block status: a payload was not offered")
-    if request.command == Command.READ and request.flags & CommandFlag.DF and not rules.structured:
+    if request.command == Command.READ and request.flags & _DF and not rules.structured:
         return Refusal(Error.EINVAL, "DF needs structured replies")
-    if (
-        request.command == Command.WRITE_ZEROES
-        and request.flags & CommandFlag.FAST_ZERO
-        and not rules.flags & TransmissionFlag.SEND_FAST_ZERO
-    ):
+    if request.command == Command.WRITE_ZEROES and request.flags & _FAST_ZERO and not rules.flags & _SEND_FAST_ZERO:
         return Refusal(Error.EINVAL, "FAST_ZERO was not offered")
     return None
 

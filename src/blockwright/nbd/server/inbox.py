@@ -14,18 +14,17 @@ import time
 from typing import Final
 
 from blockwright.nbd.transport import Stream
-from blockwright.units import KiB, MiB
+from blockwright.units import KiB
 
 SMALLEST: Final = 16 * KiB
 """Bytes of an idle connection's buffer."""
-LARGEST: Final = MiB + 64 * KiB
-"""Bytes of a busy one's: a write of a MiB, and what comes with it."""
+LARGEST: Final = 256 * KiB
+"""Bytes of a busy one's: some 64 writes of 4 KiB."""
 SHRINK_AFTER_S: Final = 2.0
 """Seconds of silence after which a buffer that has grown is given back."""
 
 MAX_POLL_NS: Final = 50_000
 """The longest poll: about what it takes to be woken on another core."""
-MIN_POLL_NS: Final = 5_000
 
 _cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 _pollers = threading.Semaphore(max(0, _cores - 1))
@@ -96,60 +95,60 @@ class Inbox:
         self.data, self.view, self.start, self.end = data, memoryview(data), 0, held
 
     def _make_room(self, wanted: int) -> None:
+        """Make room behind ``end``: a buffer that was filled to its end is too small for how the peer sends."""
         size = len(self.data)
         held = self.end - self.start
-        if not held:
+        full = self.end == size
+        if full and size < LARGEST:
+            self._allocate(max(wanted, min(LARGEST, size * 4)))
+        elif wanted > size:
+            self._allocate(wanted)
+        elif not held:
             self.start = self.end = 0
-        if wanted > size or (self.end == size and self.start == 0):
-            self._allocate(max(wanted, min(LARGEST, size * 2)))
-        elif self.end == size or self.start + wanted > size:
+        elif full or self.start + wanted > size:
             self.data[:held] = self.data[self.start : self.end]
             self.start, self.end = 0, held
-            if held > size // 2:
-                self._allocate(min(max(LARGEST, size), size * 2))
 
     def _receive(self, room: memoryview) -> int:
         count = self._stream.receive_now(room)
-        if count is None and self._poll_ns:
-            count = self._poll(room)
-        if count is None:
-            count = self._wait(room)
+        if count is not None:
+            return count
+        started = time.perf_counter_ns()
+        if self._poll_ns:
+            count = self._poll(room, started + self._poll_ns)
+            if count is not None:
+                return count
+        count = self._wait(room)
+        # To poll longer than this never pays, and where nothing came in that time it did not pay at all.
+        short = time.perf_counter_ns() - started < 2 * MAX_POLL_NS
+        self._poll_ns = MAX_POLL_NS if short else self._poll_ns // 4
         return count
 
-    def _poll(self, room: memoryview) -> int | None:
+    def _poll(self, room: memoryview, end: int) -> int | None:
         if not _pollers.acquire(blocking=False):
             return None
         try:
-            end = time.perf_counter_ns() + self._poll_ns
             while time.perf_counter_ns() < end:
                 count = self._stream.receive_now(room)
                 if count is not None:
                     return count
         finally:
             _pollers.release()
-        self._poll_ns = self._poll_ns // 2 if self._poll_ns > MIN_POLL_NS else 0
         return None
 
     def _wait(self, room: memoryview) -> int:
         if self.held:
             self._set_timeout(self._request_s)
             return self._stream.receive_into(room)
-        started = time.perf_counter_ns()
         if len(self.data) > SMALLEST:
             try:
                 self._set_timeout(SHRINK_AFTER_S)
-                return self._adapted(self._stream.receive_into(room), started)
+                return self._stream.receive_into(room)
             except TimeoutError:
                 self._allocate(SMALLEST)
                 room = self.view
         self._set_timeout(self._idle_s)
-        return self._adapted(self._stream.receive_into(room), started)
-
-    def _adapted(self, count: int, started: int) -> int:
-        """Poll longer where a poll would have seen what was waited for."""
-        if time.perf_counter_ns() - started < 2 * MAX_POLL_NS:
-            self._poll_ns = min(MAX_POLL_NS, max(2 * MIN_POLL_NS, self._poll_ns * 2))
-        return count
+        return self._stream.receive_into(room)
 
     def _set_timeout(self, seconds: float | None) -> None:
         if seconds != self._timeout_s:

@@ -9,7 +9,7 @@ Knows: the loop, and which requests are cheap. Refuses to know: how the others a
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Final
 
 from blockwright.device.base import Waits
@@ -24,7 +24,7 @@ from blockwright.nbd.server.limits import PIECE, SMALL
 from blockwright.nbd.server.longread import LongReads
 from blockwright.nbd.server.metrics import ExportMetrics
 from blockwright.nbd.server.outbox import Outbox
-from blockwright.nbd.wire import Command, CommandFlag, Error
+from blockwright.nbd.wire import Command, CommandFlag, Error, TransmissionFlag
 from blockwright.units import KiB
 
 ARENA: Final = 512 * KiB
@@ -33,11 +33,8 @@ ARENA: Final = 512 * KiB
 _READ: Final = int(Command.READ)
 _WRITE: Final = int(Command.WRITE)
 _DISC: Final = int(Command.DISC)
-_PLAIN_WRITE: Final = (0, int(CommandFlag.PAYLOAD_LEN))
 _MAX_PAYLOAD_SKIPPED: Final = 1 << 32
 """Bytes of a payload that a refused request may make us read: what the classic header can announce."""
-
-Requests = Iterable[tuple[int, int, int, int, int, int]]
 
 
 class Transmission:
@@ -61,17 +58,21 @@ class Transmission:
         self._device = commands.served.device
         traits = self._device.traits
         in_line = traits.parallelism > 1 and traits.waits is not Waits.ALWAYS
-        self._ready = self._device.ready_reader() if in_line and not traits.known_extents else None
-        self._write = self._device.write if in_line else None
+        unchecked = self._device.unchecked()
+        writable = not session.export.flags & TransmissionFlag.READ_ONLY
+        self._ready = unchecked.read_ready if in_line and not (traits.known_extents and session.structured) else None
+        self._write = unchecked.write if in_line and writable else None
+        self._plain_write = int(CommandFlag.PAYLOAD_LEN) if session.extended else 0
         chunked = self._framing if isinstance(self._framing, ChunkedFraming) else None
         self._long = LongReads(self._device, chunked) if in_line and chunked else None
         self._known = chunked if in_line and traits.known_extents else None
         self._arena = bytearray(SMALL)
         self._room = memoryview(self._arena)
         self._filled = 0
+        self._scratch = memoryview(b"")
         self._finished = ""
         # What the batch under way has answered, to be counted when it is sent.
-        self._counts = {_READ: [0, 0], _WRITE: [0, 0]}
+        self._reads = self._read_bytes = self._writes = self._write_bytes = 0
 
     def serve(self) -> str:
         """Answer requests until the session ends, and return why it did.
@@ -92,69 +93,70 @@ class Transmission:
     # -- the loop --------------------------------------------------------------------------------------------
 
     def _batch(self) -> int:
-        """Answer what the inbox holds, and return how many bytes the next request needs at least."""
-        inbox = self._inbox
-        head = self._framing.request
-        while not self._finished:
-            count = inbox.held // head.size
-            if not count:
-                return head.size
-            requests = head.iter_unpack(inbox.view[inbox.start : inbox.start + count * head.size])
-            wanted = self._headers(requests)
-            if wanted:
-                return wanted
-        return head.size
-
-    def _headers(self, requests: Requests) -> int:
-        """Answer requests up to the first that has a payload, which is answered too if it is here.
-
-        Return 0, or how many bytes from the inbox's start on must be here before there is more to do.
-        """
+        """Answer the requests that the inbox holds, and return how many bytes the next one needs at least."""
         inbox, framing = self._inbox, self._framing
-        rules = self._commands.rules
-        head_size, magic = framing.request.size, framing.request_magic
-        ready, put_head, data_head = self._ready, framing.put_data_head, framing.data_head_size
-        size, mask = rules.size, rules.minimum - 1
-        arena, room, filled, capacity = self._arena, self._room, self._filled, len(self._arena)
-        reads = read_bytes = 0
-        if self._stopping():
-            ready = None
-        for found, flags, command, cookie, offset, length in requests:
+        head_size, magic, unpack = framing.request.size, framing.request_magic, framing.request.unpack_from
+        stopping = self._stopping()
+        while not self._finished:
+            start = inbox.start
+            held = inbox.end - start
+            if held < head_size:
+                return head_size
+            found, flags, command, cookie, offset, length = unpack(inbox.data, start)
             if found != magic:
                 raise RemoteProtocolError(f"request: expected the magic {magic:#x}, found {found:#x}")
-            if (
-                command == _READ
-                and ready is not None
-                and not flags
-                and 0 < length <= SMALL
-                and offset + length <= size
-                and not (offset | length) & mask
-            ):
-                data = filled + data_head
-                end = data + length
-                if end > capacity:
-                    self._filled = filled
-                    arena, room, filled, capacity = self._make_room(data_head + length)
-                    data, end = filled + data_head, filled + data_head + length
-                put_head(arena, filled, cookie, offset, offset, length)
-                if ready(offset, (room[data:end],)):
-                    filled = end
-                    reads += 1
-                    read_bytes += length
-                    inbox.start += head_size
+            if 0 < length <= SMALL and not stopping:
+                if command == _READ and not flags and self._read_now(cookie, offset, length):
+                    inbox.start = start + head_size
                     continue
-            self._filled = filled
+                if command == _WRITE and flags == self._plain_write and held >= head_size + length:
+                    payload = inbox.view[start + head_size : start + head_size + length]
+                    if self._write_now(cookie, offset, payload):
+                        inbox.start = start + head_size + length
+                        continue
             wanted = self._one(Request(flags, command, cookie, offset, length))
-            arena, room, filled, capacity = self._arena, self._room, self._filled, len(self._arena)
-            if wanted or command == _WRITE or self._finished or rules is not self._commands.rules:
-                break
-        else:
-            wanted = 0
-        self._filled = filled
-        counted = self._counts[_READ]
-        counted[0] += reads
-        counted[1] += read_bytes
-        return wanted
+            if wanted:
+                return wanted
+        return head_size
+
+    def _read_now(self, cookie: int, offset: int, length: int) -> bool:
+        """Answer a short read of what is ready; False where it is not, or must be looked at more closely."""
+        rules = self._commands.rules
+        ready = self._ready
+        if ready is None or offset + length > rules.size or (offset | length) & (rules.minimum - 1):
+            return False
+        framing, filled = self._framing, self._filled
+        data = filled + framing.data_head_size
+        end = data + length
+        if end > len(self._arena):
+            self._make_room(end - filled)
+            filled = self._filled
+            data = filled + framing.data_head_size
+            end = data + length
+        framing.put_data_head(self._arena, filled, cookie, offset, offset, length)
+        if not ready(offset, (self._room[data:end],)):
+            return False
+        self._filled = end
+        self._reads += 1
+        self._read_bytes += length
+        return True
+
+    def _write_now(self, cookie: int, offset: int, payload: memoryview) -> bool:
+        """Do a plain write whose payload is here; False, with nothing done, where it needs a closer look."""
+        rules = self._commands.rules
+        write, length = self._write, len(payload)
+        if write is None or offset + length > rules.size or (offset | length) & (rules.minimum - 1):
+            return False
+        try:
+            write(offset, (payload,), durable=False)
+        except Exception as error:  # noqa: BLE001 - whatever a device raises is the client's to know
+            request = Request(self._plain_write, _WRITE, cookie, offset, length)
+            self._put(self._commands.failure(request, error))
+            return True
+        self._put(self._framing.done(cookie, offset))
+        self._writes += 1
+        self._write_bytes += length
+        return True
 
     def _one(self, request: Request) -> int:
         """Answer or begin to answer one request, whose header is at the inbox's start.
@@ -165,15 +167,16 @@ class Transmission:
         head_size = framing.request.size
         payload = payload_length(request, extended=framing.extended)
         refused = refusal(self._commands.rules, request) or self._refused_now(request)
-        if payload and not refused and payload <= PIECE and inbox.held < head_size + payload and self._write:
+        in_line = request.command == _WRITE and request.flags == self._plain_write and self._write is not None
+        if in_line and not refused and payload <= SMALL and inbox.held < head_size + payload:
             return head_size + payload
         inbox.start += head_size
         if refused:
             self._refuse(request, refused, payload)
         elif request.command == _DISC:
             self._finished = "the client disconnected"
-        elif request.command == _WRITE and self._write and request.flags in _PLAIN_WRITE and payload <= PIECE:
-            self._write_now(request)
+        elif in_line and payload <= PIECE:
+            self._write_now(request.cookie, request.offset, self._payload(payload))
         elif request.command == _READ and self._long and request.length > SMALL:
             self._flush()
             self._read_long(request)
@@ -203,21 +206,18 @@ class Transmission:
 
     # -- what is cheap ---------------------------------------------------------------------------------------
 
-    def _write_now(self, request: Request) -> None:
-        """Write a payload that the inbox holds."""
-        assert self._write is not None
+    def _payload(self, length: int) -> memoryview:
+        """Take a payload: where it lies, or straight from the client into a buffer that is kept for the next one."""
         inbox = self._inbox
-        payload = inbox.view[inbox.start : inbox.start + request.length]
-        inbox.start += request.length
-        try:
-            self._write(request.offset, payload)
-        except Exception as error:  # noqa: BLE001 - whatever a device raises is the client's to know
-            self._put(self._commands.failure(request, error))
-            return
-        self._put(self._framing.done(request.cookie, request.offset))
-        counted = self._counts[_WRITE]
-        counted[0] += 1
-        counted[1] += request.length
+        if length <= inbox.held:
+            inbox.start += length
+            return inbox.view[inbox.start - length : inbox.start]
+        if len(self._scratch) < length:
+            self._scratch = memoryview(bytearray(length))
+        payload = self._scratch[:length]
+        if not inbox.take_into(payload):
+            raise RemoteProtocolError("the client hung up within a request")
+        return payload
 
     def _read_long(self, request: Request) -> None:
         """Answer a long read in chunks, the kernel moving the bytes where it can."""
@@ -244,9 +244,8 @@ class Transmission:
         except Exception as error:  # noqa: BLE001 - whatever a device raises is the client's to know
             self._put(self._commands.failure(request, error))
             return
-        counted = self._counts[_READ]
-        counted[0] += 1
-        counted[1] += length
+        self._reads += 1
+        self._read_bytes += length
 
     def _put(self, reply: bytes) -> None:
         """Add a short reply to those that are sent together."""
@@ -276,9 +275,11 @@ class Transmission:
                 stream.send(self._room[:filled])
 
     def _count(self, started: int) -> None:
-        elapsed = 0
-        for command, counted in self._counts.items():
-            if counted[0]:
-                elapsed = elapsed or time.perf_counter_ns() - started
-                self._metrics.record(command, elapsed, counted[1], count=counted[0])
-                counted[0] = counted[1] = 0
+        """Count what the batch has answered: all of it was sent at once, and took as long."""
+        if self._reads or self._writes:
+            elapsed = time.perf_counter_ns() - started
+            if self._reads:
+                self._metrics.record(_READ, elapsed, self._read_bytes, count=self._reads)
+            if self._writes:
+                self._metrics.record(_WRITE, elapsed, self._write_bytes, count=self._writes)
+            self._reads = self._read_bytes = self._writes = self._write_bytes = 0
