@@ -13,7 +13,7 @@ import os
 import stat
 import sys
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, Self
 
 from blockwright.device import fallocate, hostfile, mounts
 from blockwright.device.base import ResizableDevice, Traits, Waits
@@ -73,10 +73,20 @@ class FileDevice(HostDevice, ResizableDevice):
                 raise UsageError(f"{name}: expected a regular file, found a {kind_of(status.st_mode)}")
             if not force_unlocked:
                 claim(fd, status, name, writable=writable or create)
-            super().__init__(fd, name, status.st_size, _traits(fd, status, writable=writable or create))
+            self._take(fd, name, status, writable=writable or create)
         except BaseException:
             os.close(fd)
             raise
+
+    @classmethod
+    def adopt(cls, fd: int, name: str, *, writable: bool) -> Self:
+        """Return a device over an open regular file, which it owns from now on; whoever opened it has claimed it."""
+        device = cls.__new__(cls)
+        device._take(fd, name, os.fstat(fd), writable=writable)  # noqa: SLF001 - a second constructor
+        return device
+
+    def _take(self, fd: int, name: str, status: os.stat_result, *, writable: bool) -> None:
+        super().__init__(fd, name, status.st_size, _traits(fd, status, writable=writable))
         self._seeks = hasattr(os, "SEEK_DATA")
 
     def _discard(self, offset: int, length: int, *, durable: bool) -> None:

@@ -16,16 +16,13 @@ from blockwright.nbd.protocol.server import Refused, Tls, handshake
 from blockwright.nbd.protocol.session import Session
 from blockwright.nbd.protocol.steps import Identity
 from blockwright.nbd.server.catalogue import Catalogue, ClientView
-from blockwright.nbd.server.commands import Commands
 from blockwright.nbd.server.export import Export, Served
-from blockwright.nbd.server.flight import InFlight
-from blockwright.nbd.server.inbox import Inbox
 from blockwright.nbd.server.limits import ByteBudget, Limits
 from blockwright.nbd.server.log import Log, log_event, with_fields
 from blockwright.nbd.server.metrics import ServerMetrics
-from blockwright.nbd.server.outbox import Outbox
 from blockwright.nbd.server.peer import Peer, peer_of
-from blockwright.nbd.server.transmission import Transmission
+from blockwright.nbd.server.processes import Leaving, Processes
+from blockwright.nbd.server.session import SessionRun
 from blockwright.nbd.transport import Deadline, SocketStream, Stream, run
 
 StartTls = Callable[[Stream, "str | None"], "tuple[Stream, Identity]"]
@@ -33,7 +30,10 @@ StartTls = Callable[[Stream, "str | None"], "tuple[Stream, Identity]"]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How a server treats every client. ``start_tls`` (``nbd.tls``) is needed unless ``tls`` is OFF."""
+    """How a server treats every client. ``start_tls`` (``nbd.tls``) is needed unless ``tls`` is OFF.
+
+    ``workers`` is how many processes beside this one may serve sessions over plain files; started when needed.
+    """
 
     limits: Limits = field(default_factory=Limits)
     tls: Tls = Tls.OFF
@@ -41,6 +41,7 @@ class Options:
     log: Log = log_event
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
     default: str | None = None
+    workers: int = 0
 
 
 class Connection:
@@ -54,13 +55,16 @@ class Connection:
         options: Options,
         budget: ByteBudget,
         stopping: threading.Event,
+        processes: Processes,
     ) -> None:
         self._stream = stream
         self._catalogue = catalogue
         self._options = options
         self._log = with_fields(options.log, peer=str(peer))
         self._stopping = stopping
-        self._flight = InFlight(options.limits, budget)
+        self._budget = budget
+        self._processes = processes
+        self._run: SessionRun | None = None
         self._cut_off = ""
         self.peer = peer
         self.export: str | None = None
@@ -91,14 +95,15 @@ class Connection:
 
     def drain(self, timeout_s: float) -> None:
         """Let what is under way be answered, and end the connection."""
-        self._flight.wait_until_empty(timeout_s)
+        if self._run is not None:
+            self._run.wait_until_idle(timeout_s)
         self._cut_off = "the server stopped"
         self._stream.shut_down(reading_only=True)
 
-    @property
-    def oldest_s(self) -> float:
-        """For how long the oldest request has been under way."""
-        return self._flight.oldest_s
+    def cut_off_if_stuck(self) -> None:
+        """End the session if one of its requests has been under way for longer than the limit."""
+        if self._run is not None:
+            self._run.cut_off_if_stuck()
 
     def _handshake(self) -> str:
         options = self._options
@@ -127,23 +132,27 @@ class Connection:
         return reason
 
     def _session(self, session: Session, served: Served) -> str:
-        limits = self._options.limits
-        metrics = self._options.metrics.export(session.export.name)
-        inbox = Inbox(self._stream, idle_s=limits.idle_s, request_s=limits.request_s)
-        outbox = Outbox(self._stream, self._cannot_send)
-        commands = Commands(session, served, outbox, self._flight, metrics, self._log)
-        loop = Transmission(inbox, outbox, session, commands, metrics, self._stopping.is_set)
-        try:
-            return loop.serve()
-        finally:
-            # Workers may still be at it, and the device and the stream must outlast them.
-            self._flight.wait_until_empty()
-            outbox.wait_until_sent()
+        options = self._options
+        metrics = options.metrics.export(session.export.name)
 
-    def _cannot_send(self, error: Exception) -> None:
-        """End a session whose replies cannot be sent, also for the thread that waits for requests."""
-        self._cut_off = self._cut_off or (str(error) or type(error).__name__).lower()
-        self._stream.shut_down()
+        def here() -> str:
+            self._run = SessionRun(
+                self._stream,
+                session,
+                served,
+                options.limits,
+                self._budget,
+                metrics,
+                self._log,
+                self._stopping,
+                self._processes.has_spare_core,
+            )
+            return self._run.serve()
+
+        leaving = Leaving(
+            self._stream, str(self.peer), session, served.export, served.device, options.limits, metrics, self._log
+        )
+        return self._processes.serve(leaving, here)
 
 
 def _framing_fields(session: Session) -> dict[str, object]:
@@ -167,5 +176,6 @@ def serve_connection(sock: socket.socket, exports: Sequence[Export], options: Op
             options,
             ByteBudget(options.limits.bytes_in_flight),
             threading.Event(),
+            Processes(0),
         )
         return connection.serve()

@@ -8,9 +8,8 @@ Knows: bytes and time. Refuses to know: what the bytes mean.
 
 from __future__ import annotations
 
-import os
-import threading
 import time
+from collections.abc import Callable
 from typing import Final
 
 from blockwright.nbd.transport import Stream
@@ -26,16 +25,18 @@ SHRINK_AFTER_S: Final = 2.0
 MAX_POLL_NS: Final = 50_000
 """The longest poll: about what it takes to be woken on another core."""
 
-_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-_pollers = threading.Semaphore(max(0, _cores - 1))
-"""Threads that poll must leave a core to those that work."""
-
 
 class Inbox:
-    """The bytes [start, end) of ``data`` were received and not taken. Used by one thread."""
+    """The bytes [start, end) of ``data`` were received and not taken. Used by one thread.
 
-    def __init__(self, stream: Stream, *, idle_s: float | None, request_s: float | None) -> None:
+    ``may_poll`` says whether there is a core to spare: a thread that polls must not keep others from working.
+    """
+
+    def __init__(
+        self, stream: Stream, may_poll: Callable[[], bool], *, idle_s: float | None, request_s: float | None
+    ) -> None:
         self._stream = stream
+        self._may_poll = may_poll
         self._idle_s = idle_s
         self._request_s = request_s
         self._timeout_s: float | None = -1.0
@@ -114,7 +115,7 @@ class Inbox:
         if count is not None:
             return count
         started = time.perf_counter_ns()
-        if self._poll_ns:
+        if self._poll_ns and self._may_poll():
             count = self._poll(room, started + self._poll_ns)
             if count is not None:
                 return count
@@ -125,15 +126,10 @@ class Inbox:
         return count
 
     def _poll(self, room: memoryview, end: int) -> int | None:
-        if not _pollers.acquire(blocking=False):
-            return None
-        try:
-            while time.perf_counter_ns() < end:
-                count = self._stream.receive_now(room)
-                if count is not None:
-                    return count
-        finally:
-            _pollers.release()
+        while time.perf_counter_ns() < end:
+            count = self._stream.receive_now(room)
+            if count is not None:
+                return count
         return None
 
     def _wait(self, room: memoryview) -> int:

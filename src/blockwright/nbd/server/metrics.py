@@ -45,6 +45,23 @@ class ExportMetrics:
             found.nanoseconds += nanoseconds * count
             found.buckets[bucket] += count
 
+    def add(self, commands: dict[int, CommandMetrics]) -> None:
+        """Add totals that another process has counted."""
+        with self._lock:
+            for number, more in commands.items():
+                found = self._commands.setdefault(number, CommandMetrics())
+                found.requests += more.requests
+                found.errors += more.errors
+                found.bytes += more.bytes
+                found.nanoseconds += more.nanoseconds
+                found.buckets = [a + b for a, b in zip(found.buckets, more.buckets, strict=True)]
+
+    def take(self) -> dict[int, CommandMetrics]:
+        """Return the totals and begin anew: for a process that tells another what it counts."""
+        with self._lock:
+            taken, self._commands = self._commands, {}
+            return taken
+
     def commands(self) -> dict[int, CommandMetrics]:
         """Return the totals as they are now, by command number."""
         with self._lock:

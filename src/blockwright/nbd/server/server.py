@@ -19,6 +19,7 @@ from blockwright.nbd.server.connection import Connection, Options
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.limits import ByteBudget
 from blockwright.nbd.server.peer import peer_of
+from blockwright.nbd.server.processes import Processes
 from blockwright.nbd.transport import SocketStream
 
 TICK_S: Final = 1.0
@@ -41,6 +42,7 @@ class Server:
         self.catalogue = Catalogue(exports, self.options.default)
         self.listeners = list(listeners)
         self._budget = ByteBudget(self.options.limits.bytes_in_flight)
+        self._processes = Processes(self.options.workers)
         self._stopping = threading.Event()
         self._connections: dict[Connection, threading.Thread] = {}
         self._lock = threading.Lock()
@@ -119,7 +121,9 @@ class Server:
         except OSError:
             sock.close()  # gone already
             return
-        connection = Connection(stream, peer, self.catalogue, self.options, self._budget, self._stopping)
+        connection = Connection(
+            stream, peer, self.catalogue, self.options, self._budget, self._stopping, self._processes
+        )
         reason = self._over_limit(connection)
         if reason:
             self.options.metrics.count("refused", reason)
@@ -151,16 +155,14 @@ class Server:
                 del self._connections[connection]
 
     def _cut_off_stuck(self) -> None:
-        limit = self.options.limits.request_s
-        if limit is not None:
-            for connection in self.connections:
-                if connection.oldest_s > limit:
-                    connection.cut_off(f"a request took more than {limit:g} s")
+        for connection in self.connections:
+            connection.cut_off_if_stuck()
 
     def _end(self) -> None:
         """End every session, and then what they used."""
         for listener in self.listeners:
             listener.close()
+        self._processes.stop()
         end = time.monotonic() + self._grace_s
         with self._lock:
             threads = list(self._connections.items())
@@ -172,6 +174,7 @@ class Server:
             if thread.is_alive():
                 connection.cut_off("the server stopped")
                 thread.join(TICK_S)
+        self._processes.close()
         if not self.connections:
             self.catalogue.close()
         self._wake.close()

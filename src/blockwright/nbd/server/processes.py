@@ -1,0 +1,217 @@
+"""Worker processes: sessions over plain files leave the interpreter that accepted them, and its lock.
+
+A worker is started when every process has a session already, so one client is served without any. It gets the
+client's socket and the file over a socket of its own, and ends with the process that started it.
+
+Knows: which sessions can leave, and where to. Refuses to know: what a session does.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+from blockwright.device.base import BlockDevice
+from blockwright.nbd.protocol.session import Session
+from blockwright.nbd.server import handoff
+from blockwright.nbd.server.export import Export
+from blockwright.nbd.server.handoff import Handoff
+from blockwright.nbd.server.limits import Limits
+from blockwright.nbd.server.log import Log
+from blockwright.nbd.server.metrics import ExportMetrics
+from blockwright.nbd.transport import SocketStream, Stream
+from blockwright.nbd.wire import BASE_ALLOCATION
+
+_MAIN = "import sys; from blockwright.nbd.server.worker import main; main(int(sys.argv[1]))"
+
+_CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+
+
+class File(NamedTuple):
+    """Where a device's bytes are: all of them, from ``offset`` on, in one open file."""
+
+    fd: int
+    offset: int
+    writable: bool
+
+
+class Processes:
+    """Up to ``count`` worker processes. Thread-safe; ``close`` ends them."""
+
+    def __init__(self, count: int) -> None:
+        self._count = count if sys.platform == "linux" else 0
+        self._lock = threading.Lock()
+        self._workers: list[_Worker] = []
+        self._here = 0
+        self._sessions = 0
+
+    def serve(self, leaving: Leaving, here: Callable[[], str]) -> str:
+        """Have the session served by the process that has the fewest, and return why it ended.
+
+        ``here`` serves it in this one. Shutting down the stream ends it in a worker too.
+        """
+        with self._lock:
+            self._sessions += 1
+        try:
+            return self._serve(leaving, here)
+        finally:
+            with self._lock:
+                self._sessions -= 1
+
+    def _serve(self, leaving: Leaving, here: Callable[[], str]) -> str:
+        file = leaving.file() if self._count else None
+        worker = self._choose(may_leave=file is not None)
+        if worker is None or file is None:
+            try:
+                return here()
+            finally:
+                with self._lock:
+                    self._here -= 1
+        try:
+            answers = worker.begin(leaving.request(file, self._count + 1), leaving.stream.fileno(), file.fd)
+            with answers:
+                return _follow(answers, leaving.metrics, leaving.log)
+        except OSError as error:
+            return f"the worker process failed: {(error.strerror or str(error)).lower()}"
+        finally:
+            with self._lock:
+                worker.sessions -= 1
+
+    def has_spare_core(self) -> bool:
+        """Whether there are more cores than sessions."""
+        return self._sessions < _CORES
+
+    def stop(self) -> None:
+        """Tell the workers to answer ESHUTDOWN."""
+        with self._lock:
+            workers = list(self._workers)
+        for worker in workers:
+            worker.stop()
+
+    def close(self) -> None:
+        """End the workers; sessions that are still under way there end too."""
+        with self._lock:
+            workers, self._workers = self._workers, []
+        for worker in workers:
+            worker.close()
+
+    def _choose(self, *, may_leave: bool) -> _Worker | None:
+        """Return the worker that is to have one more session, None for this process, which has it then."""
+        with self._lock:
+            self._workers = [each for each in self._workers if each.alive]
+            best = min(self._workers, key=lambda each: each.sessions, default=None)
+            if may_leave and self._here and (best is None or best.sessions) and len(self._workers) < self._count:
+                best = _Worker()
+                self._workers.append(best)
+            if best is None or not may_leave or self._here < best.sessions or not self._here:
+                self._here += 1
+                return None
+            best.sessions += 1
+            return best
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """A session, and all that serving it elsewhere takes."""
+
+    stream: Stream
+    peer: str
+    session: Session
+    export: Export
+    device: BlockDevice
+    limits: Limits
+    metrics: ExportMetrics
+    log: Log
+
+    def file(self) -> File | None:
+        """Return the one regular file that is all a worker needs; None where it would need more.
+
+        No other context, no size that other sessions must learn of, no encryption.
+        """
+        plain = isinstance(self.stream, SocketStream) and self.export.multi_conn and not self.export.resizable
+        if not plain or not set(self.session.contexts.values()) <= {BASE_ALLOCATION}:
+            return None
+        with self.device.backing(0, self.device.size) as runs:
+            if not runs or runs[0].length != self.device.size or runs[0].writable != self.device.traits.writable:
+                return None
+            run = runs[0]
+            return File(run.fd, run.offset, run.writable) if stat.S_ISREG(os.fstat(run.fd).st_mode) else None
+
+    def request(self, file: File, processes: int) -> Handoff:
+        """Return the message to a worker, which may use its share of the memory."""
+        return Handoff(
+            self.session,
+            replace(self.limits, bytes_in_flight=self.limits.bytes_in_flight // processes),
+            self.peer,
+            self.export.name,
+            file.offset,
+            writable=file.writable and not self.export.read_only,
+        )
+
+
+class _Worker:
+    """One process, and how many sessions it has."""
+
+    def __init__(self) -> None:
+        self._channel, theirs = handoff.pair()
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 - this program itself
+                [sys.executable, "-c", _MAIN, str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[theirs.fileno()],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
+            )
+        self.sessions = 0
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def begin(self, request: Handoff, client: int, file: int) -> socket.socket:
+        """Send a session, and return the socket on which the worker answers."""
+        ours, theirs = handoff.pair()
+        try:
+            with theirs:
+                handoff.send(self._channel, request.encode(), [client, file, theirs.fileno()])
+        except BaseException:
+            ours.close()
+            raise
+        return ours
+
+    def stop(self) -> None:
+        """Have ESHUTDOWN answered."""
+        with suppress(OSError):
+            self._channel.send(handoff.STOP)
+
+    def close(self) -> None:
+        """End the process."""
+        self._channel.close()
+        try:
+            self._process.wait(5.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+
+def _follow(answers: socket.socket, metrics: ExportMetrics, log: Log) -> str:
+    """Take what a worker tells of a session, until it has ended, and return why it did."""
+    while True:
+        found = handoff.told(answers)
+        if found is None:
+            return "the worker process ended"
+        if found["kind"] == "ended":
+            return str(found["reason"])
+        if found["kind"] == "log":
+            log(found["event"], **found["fields"])
+        else:
+            metrics.add(handoff.metrics_of(found["commands"]))
