@@ -32,7 +32,10 @@ from blockwright.nbd.wire import BASE_ALLOCATION
 
 _MAIN = "import sys; from blockwright.nbd.server.worker import main; main(int(sys.argv[1]))"
 
-_CORES = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+if sys.platform == "linux":
+    _CORES = len(os.sched_getaffinity(0))
+else:
+    _CORES = os.cpu_count() or 1
 
 
 class File(NamedTuple):
