@@ -15,7 +15,8 @@ MAX_TRAILER: Final = 64 * MiB
 """Bytes that are read behind the end of an archive; writers pad to 10 KiB, and to 1 MiB at the most."""
 
 _WINDOW: Final = 16 * KiB
-_CHUNK: Final = MiB
+_CHUNK: Final = 4 * MiB
+"""What decoders hand over at once: to ask for less would copy it once more."""
 
 
 class Reader(Protocol):
