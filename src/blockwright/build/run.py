@@ -66,7 +66,9 @@ def build(
         if output is None:
             return Built(plan, 0)
         with OutputFile(output, force=force, size=plan.size) as out, plan.device() as device:
-            result = copy(device, out.device, target_is_zero=out.target_is_zero, progress=progress)
+            result = copy(
+                device, out.device, target_is_zero=out.target_is_zero, write_back=True, progress=progress
+            )
         return Built(plan, result.copied)
     if output is None:
         with ZeroDevice(definition.size or STREAM_LIMIT, writable=True) as nowhere:
@@ -80,7 +82,7 @@ def build(
         if isinstance(out.device, ResizableDevice):
             out.device.resize(plan.size)
         with plan.device() as device:
-            result = copy(device, out.device, target_is_zero=True)
+            result = copy(device, out.device, target_is_zero=True, write_back=True)
     return Built(plan, result.copied)
 
 
