@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
@@ -43,8 +42,7 @@ Progress = Callable[[int, int], None]
 _HOLE_OF_ZEROS: Final = bytes(MIN_HOLE)
 
 
-@dataclass(frozen=True, slots=True)
-class CopyResult:
+class CopyResult(NamedTuple):
     """What was done, in bytes.
 
     ``copied``: data, ``by_kernel`` of it without passing through this process. ``zeroed``: zeros that were made.

@@ -81,9 +81,13 @@ def test_a_flush_that_fails_is_told_by_the_next_step():
 
 
 def test_what_ended_the_work_counts_before_a_flush_that_failed():
-    with pytest.raises(KeyError), WriteBack(Failing(1)) as medium:
-        medium.wrote(STEP)
-        raise KeyError
+    def stopped() -> None:
+        with WriteBack(Failing(1)) as medium:
+            medium.wrote(STEP)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        stopped()
     assert no_thread_left()
 
 
