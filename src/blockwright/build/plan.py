@@ -49,12 +49,11 @@ class DiskPlan(NamedTuple):
 def newest_time(tree: Directory) -> int:
     """Return the newest modification time in the tree, in nanoseconds; every time of the disk follows from it."""
     newest = tree.mtime_ns
-    stack: list[Node] = [tree]
+    stack = [tree]
     while stack:
-        node = stack.pop()
-        newest = max(newest, node.mtime_ns)
-        if isinstance(node, Directory):
-            stack.extend(node.entries.values())
+        nodes = stack.pop().entries.values()
+        newest = max([newest, *[node.mtime_ns for node in nodes]])
+        stack += [node for node in nodes if isinstance(node, Directory)]
     return newest
 
 
@@ -94,12 +93,12 @@ def plan_disk(tree: Directory, definition: Definition, seed: bytes, *, root_plan
     ``root_plan`` is the root file system where a stream has placed it already, as ``streamed_root`` says.
     Raises NoSpace with both numbers, NotFound for a kernel or loader, UsageError for what a file system cannot hold.
     """
-    time_ns = disk_time_ns(tree, definition)
     if definition.table is Table.GPT:
         from blockwright.build.partitioned import plan_partitioned
 
-        return plan_partitioned(tree, definition, seed, time_ns, root_plan)
+        return plan_partitioned(tree, definition, seed, disk_time_ns(tree, definition), root_plan)
     if root_plan is None:
+        time_ns = disk_time_ns(tree, definition)
         root_plan = plan_ext4(tree, ext4_options(definition.root, seed, time_ns, definition.root_size))
     return DiskPlan(root_plan.size, None, (Part("root", 0, root_plan, None),), SegmentTable())
 
