@@ -26,4 +26,11 @@ def convert(
     ``verify`` reads it back and compares. Raises UsageError where ``output`` exists without ``force``.
     """
     with OutputFile(output, force=force, size=source.size) as out:
-        return copy(source, out.device, target_is_zero=out.target_is_zero, verify=verify, progress=progress)
+        return copy(
+            source,
+            out.device,
+            target_is_zero=out.target_is_zero,
+            verify=verify,
+            write_back=True,
+            progress=progress,
+        )

@@ -6,8 +6,7 @@ sources and outputs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from blockwright.build.definition import Definition, RootOptions, Table
 from blockwright.device.planned import PlannedDevice, SegmentTable
@@ -21,8 +20,7 @@ if TYPE_CHECKING:  # a bare file system needs neither, and starts sooner without
     from blockwright.table.partition import Partition, PartitionTable
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """A file system of the disk: what it is for, where it begins in bytes, and its partition if it has one."""
 
     role: str
@@ -31,14 +29,13 @@ class Part:
     partition: Partition | None
 
 
-@dataclass(frozen=True, slots=True)
-class DiskPlan:
+class DiskPlan(NamedTuple):
     """A whole disk of ``size`` bytes: a table (None for a bare file system) with its bytes, and file systems."""
 
     size: int
     table: PartitionTable | None
     parts: tuple[Part, ...]
-    table_segments: SegmentTable = field(default_factory=SegmentTable)
+    table_segments: SegmentTable
 
     def device(self) -> PlannedDevice:
         """Return the disk as a read-only device; nothing of it is written anywhere yet."""
@@ -52,12 +49,11 @@ class DiskPlan:
 def newest_time(tree: Directory) -> int:
     """Return the newest modification time in the tree, in nanoseconds; every time of the disk follows from it."""
     newest = tree.mtime_ns
-    stack: list[Node] = [tree]
+    stack = [tree]
     while stack:
-        node = stack.pop()
-        newest = max(newest, node.mtime_ns)
-        if isinstance(node, Directory):
-            stack.extend(node.entries.values())
+        nodes = stack.pop().entries.values()
+        newest = max([newest, *[node.mtime_ns for node in nodes]])
+        stack += [node for node in nodes if isinstance(node, Directory)]
     return newest
 
 
@@ -97,14 +93,14 @@ def plan_disk(tree: Directory, definition: Definition, seed: bytes, *, root_plan
     ``root_plan`` is the root file system where a stream has placed it already, as ``streamed_root`` says.
     Raises NoSpace with both numbers, NotFound for a kernel or loader, UsageError for what a file system cannot hold.
     """
-    time_ns = disk_time_ns(tree, definition)
     if definition.table is Table.GPT:
         from blockwright.build.partitioned import plan_partitioned
 
-        return plan_partitioned(tree, definition, seed, time_ns, root_plan)
+        return plan_partitioned(tree, definition, seed, disk_time_ns(tree, definition), root_plan)
     if root_plan is None:
+        time_ns = disk_time_ns(tree, definition)
         root_plan = plan_ext4(tree, ext4_options(definition.root, seed, time_ns, definition.root_size))
-    return DiskPlan(root_plan.size, None, (Part("root", 0, root_plan, None),))
+    return DiskPlan(root_plan.size, None, (Part("root", 0, root_plan, None),), SegmentTable())
 
 
 def streamed_root(definition: Definition) -> tuple[int, int | None]:

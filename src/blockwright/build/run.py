@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from blockwright.build.definition import Boot, Definition, NamedContent
 from blockwright.build.plan import DiskPlan, clamp_times, disk_time_ns, ext4_options, plan_disk, streamed_root
@@ -33,8 +34,7 @@ STREAM_LIMIT = 8 * TiB
 """How large a streamed disk may become where no size is given; the output is sparse, and cut off in the end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Built:
+class Built(NamedTuple):
     """What a build made, or with ``dry_run`` would make: the plan, and the bytes that were copied."""
 
     plan: DiskPlan
@@ -66,7 +66,7 @@ def build(
         if output is None:
             return Built(plan, 0)
         with OutputFile(output, force=force, size=plan.size) as out, plan.device() as device:
-            result = copy(device, out.device, target_is_zero=out.target_is_zero, progress=progress)
+            result = copy(device, out.device, target_is_zero=out.target_is_zero, write_back=True, progress=progress)
         return Built(plan, result.copied)
     if output is None:
         with ZeroDevice(definition.size or STREAM_LIMIT, writable=True) as nowhere:
@@ -80,7 +80,7 @@ def build(
         if isinstance(out.device, ResizableDevice):
             out.device.resize(plan.size)
         with plan.device() as device:
-            result = copy(device, out.device, target_is_zero=True)
+            result = copy(device, out.device, target_is_zero=True, write_back=True)
     return Built(plan, result.copied)
 
 

@@ -75,7 +75,7 @@ def build(**options: Any) -> None:
     # A build makes millions of objects, none of them in cycles, and ends: collecting would only cost.
     gc.disable()
     # A decoder's thread that has its next piece ready waits that long for the interpreter.
-    sys.setswitchinterval(0.0005)
+    sys.setswitchinterval(0.0001)
     definition = _definition(options)
     definition.check()
     with open_source(options["source"]) as source, progress_bar("build", quiet=options["quiet"]) as progress:

@@ -5,7 +5,6 @@ Knows: text and JSON for plans. Refuses to know: how a plan is made.
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from blockwright.build.plan import DiskPlan, Part
@@ -62,7 +61,7 @@ def _part_document(part: Part) -> dict[str, Any]:
 
 
 def _summary(system: Ext4Plan | FatPlan) -> dict[str, Any]:
-    return {"kind": system.kind, **asdict(system.summary)}
+    return {"kind": system.kind, **system.summary._asdict()}
 
 
 def _shown(value: object) -> str:

@@ -6,11 +6,12 @@ Knows: which library computes what. Refuses to know: what is being summed.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Callable
 from typing import Final
 
 import google_crc32c
 
-_extend = google_crc32c.extend
+_extend: Final[Callable[[int, bytes], int]] = google_crc32c.extend
 _ALL: Final = 0xFFFFFFFF
 
 
@@ -21,7 +22,7 @@ def crc32(data: bytes | bytearray | memoryview, value: int = 0) -> int:
 
 def crc32c(data: bytes, value: int = 0) -> int:
     """Return the standard CRC-32C (iSCSI, RFC 3720 B.4), pre- and post-inverted, continued from ``value``."""
-    return int(_extend(value, data))
+    return _extend(value, data)
 
 
 def crc32c_raw(value: int, data: bytes) -> int:
@@ -29,7 +30,7 @@ def crc32c_raw(value: int, data: bytes) -> int:
 
     ``crc32c_raw(0xFFFFFFFF, data)`` starts a sum; the result seeds the next one.
     """
-    return int(_extend(value ^ _ALL, data)) ^ _ALL
+    return _extend(value ^ _ALL, data) ^ _ALL
 
 
 def _crc16_table() -> tuple[int, ...]:

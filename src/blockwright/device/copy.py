@@ -11,13 +11,13 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import closing
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
 from blockwright.device.base import BlockDevice, FileRun
-from blockwright.device.compare import compare
 from blockwright.device.extent import ZERO, Extent
+from blockwright.device.writeback import WriteBack
 from blockwright.errors import IntegrityError, NoSpace
 from blockwright.units import KiB, MiB
 
@@ -42,8 +42,7 @@ Progress = Callable[[int, int], None]
 _HOLE_OF_ZEROS: Final = bytes(MIN_HOLE)
 
 
-@dataclass(frozen=True, slots=True)
-class CopyResult:
+class CopyResult(NamedTuple):
     """What was done, in bytes.
 
     ``copied``: data, ``by_kernel`` of it without passing through this process. ``zeroed``: zeros that were made.
@@ -76,21 +75,23 @@ def copy(
     target_is_zero: bool = False,
     detect_zeroes: bool = False,
     verify: bool = False,
+    write_back: bool = False,
     progress: Progress | None = None,
 ) -> CopyResult:
     """Make the first ``source.size`` bytes of ``target`` read as ``source`` does; what lies behind is left alone.
 
     ``target_is_zero`` promises that the target reads as zeros, so zeros are left out. ``detect_zeroes`` looks for
-    them in data too. ``verify`` flushes, reads both again and raises IntegrityError where they differ; otherwise
-    nothing is flushed. Raises NoSpace where the target is smaller, and whatever either device raises. After an
-    exception of any kind the target's content is unspecified, and no thread is left behind.
+    them in data too. ``verify`` flushes, reads both again and raises IntegrityError where they differ.
+    ``write_back`` flushes beside the copy, for a caller that is going to flush what it made; otherwise nothing is
+    flushed. Raises NoSpace where the target is smaller, and whatever either device raises. After an exception of any
+    kind the target's content is unspecified, and no thread is left behind.
     """
     if source.size > target.size:
         raise NoSpace(f"copy: expected a target of at least {source.size} bytes, found {target.size}")
     total, copied, by_kernel, zeroed, skipped = source.size, 0, 0, 0, 0
     reader = _Reader(source, target, detect_zeroes=detect_zeroes)
     jobs = reader.ahead() if total > 2 * CHUNK else reader.inline()
-    try:
+    with closing(jobs), WriteBack(target) as medium:
         for offset, length, data, buffer, done in jobs:
             if data is not None:
                 target.write(offset, data)
@@ -105,10 +106,10 @@ def copy(
                 zeroed += length
             if buffer is not None:
                 reader.free.put(buffer)
+            if write_back:
+                medium.wrote(copied + zeroed)
             if progress is not None:
                 progress(offset + length, total)
-    finally:
-        jobs.close()
     if verify:
         target.flush()
         _verify(source, target)
@@ -276,6 +277,7 @@ def _without_zeros(offset: int, buffer: bytearray, length: int) -> Iterator[_Job
 
 
 def _verify(source: BlockDevice, target: BlockDevice) -> None:
+    from blockwright.device.compare import compare
     from blockwright.device.window import Window
 
     with Window(target, 0, source.size, owns=False) as written:

@@ -17,9 +17,11 @@ from typing import Final, Protocol, Self
 
 from blockwright.errors import Closed, Corrupt, FormatError, LimitExceeded
 from blockwright.tree.readahead import ReadAhead
-from blockwright.units import KiB, MiB
+from blockwright.units import MiB
 
-INPUT_CHUNK: Final = 256 * KiB
+INPUT_CHUNK: Final = MiB
+"""Enough that most calls of a decoder fill an output chunk: each call must get the interpreter's lock back several
+times from a thread that computes."""
 OUTPUT_CHUNK: Final = 4 * MiB
 READ_AHEAD: Final = 8
 """Chunks decoded before they are asked for."""
@@ -81,7 +83,7 @@ class DecodedStream:
     def read(self, length: int) -> bytes:
         """Return up to ``length`` bytes, none at the end.
 
-        Raises Corrupt with the byte of the compressed stream where the 256 KiB begin in which decoding failed, or
+        Raises Corrupt with the byte of the compressed stream where the 1 MiB begins in which decoding failed, or
         where a cut stream ends; LimitExceeded where the decoder needs too much memory; what reading raises.
         """
         if self._closed:

@@ -134,6 +134,19 @@ def test_source_date_epoch_bounds_every_time(source: Path, tmp_path: Path) -> No
     blockwright("build", source, "-o", image, "--force", code=2, env={"SOURCE_DATE_EPOCH": "soon"})
 
 
+def test_a_file_of_the_future_is_no_damage(source: Path, tmp_path: Path) -> None:
+    """A build takes no clock, so its superblock is as new as its newest file. e2fsck asks, and exits with 0."""
+    image, year_2040 = tmp_path / "root.ext4", 2_209_032_000
+    os.utime(source / "etc" / "os-release", (5, year_2040))
+    blockwright("build", source, "-o", image, "--table", "none")
+    header = run([tool("dumpe2fs"), "-h", image], env={"TZ": "UTC"}).stdout
+    assert "Last write time:          Sun Jan  1 12:00:00 2040" in header
+    assert "is in the future" in run([tool("e2fsck"), "-fn", image]).stdout
+    assert document("check", image)["clean"] is True
+    blockwright("build", source, "-o", image, "--table", "none", "--force", env={"SOURCE_DATE_EPOCH": "1000000000"})
+    assert "future" not in run([tool("e2fsck"), "-fn", image]).stdout
+
+
 @pytest.mark.parametrize("way", ["tar", "tar.gz", "stdin"])
 def test_archives_give_the_same_tree(source: Path, tmp_path: Path, way: str) -> None:
     archive, image = tmp_path / f"source.{way}", tmp_path / "disk.img"

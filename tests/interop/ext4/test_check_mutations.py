@@ -74,9 +74,6 @@ MANY = 60
 
 EXCEPTIONS = [
     # (field, what we find): all that e2fsck calls clean and we do not.
-    # e2fsck before 1.47.1 does not read the high bits of these times, which lie in the future.
-    ("superblock: s_wtime_hi", "ext4.superblock.write-time"),
-    ("superblock: s_mtime_hi", "ext4.superblock.mount-time"),
     # e2fsck does not look at the depth of nodes below the inode; Linux refuses the file.
     ("extent header: eh_depth", "ext4.map.extent-depth"),
     # e2fsck takes the journal's blocks from the copy in the superblock without a word; Linux does not mount.

@@ -8,7 +8,8 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from blockwright.codec.checksum import crc32c_raw
 from blockwright.device.planned import SegmentTable
@@ -44,8 +45,7 @@ _PRIVATE_FILE = 0o100600
 _NS = 1_000_000_000
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(NamedTuple):
     """What dumpe2fs tells of the finished file system. Counts in blocks and inodes, ``time_s`` in seconds."""
 
     label: str
@@ -70,8 +70,7 @@ class Summary:
     checksum: int
 
 
-@dataclass(frozen=True, slots=True)
-class Ext4Plan:
+class Ext4Plan(NamedTuple):
     """A file system of ``size`` bytes that is not written yet.
 
     ``primary`` is the superblock at byte 1024; all other bytes are in ``body``.
@@ -134,15 +133,14 @@ def plan(root: Directory, options: Ext4Options) -> Ext4Plan:
         with suppress(NoSpace):  # when a file that metadata cuts needs a block more
             return draft.placed_at_heads(sized)
     automatic = replace(options, size=None)
-    least = replace(draft, options=automatic).placed_at_heads(smallest(draft.demand, automatic))
+    least = draft._replace(options=automatic).placed_at_heads(smallest(draft.demand, automatic))
     raise NoSpace(
         f"ext4: the content does not fit the size: needs {least.size} bytes with {draft.demand.inodes} inodes, "
         f"given {options.size} bytes"
     )
 
 
-@dataclass(slots=True)
-class Draft:
+class Draft(NamedTuple):
     """A tree that was counted, and what it asks of the file system."""
 
     options: Ext4Options
@@ -198,7 +196,7 @@ class Draft:
         usage = Usage(zones, len(self.inventory.nodes) - 1, self._directories(geometry))
         groups = build_groups(geometry, placement, usage, self.seed)
         self._add_metadata(writer, geometry, placement, groups)
-        return self._plan(writer, replace(sized, geometry=geometry), placement, usage, groups, journal_map)
+        return self._plan(writer, sized._replace(geometry=geometry), placement, usage, groups, journal_map)
 
     def _trim(self, sized: Sized, allocator: Allocator) -> PlannedGeometry:
         """Return the geometry without what was kept for cuts that did not happen, within the last group."""
@@ -209,7 +207,7 @@ class Draft:
         free = allocator.free()
         bound = free[-1][0] if free and free[-1][1] == geometry.blocks else geometry.blocks
         blocks = max(least, bound, geometry.group_start(geometry.groups - 1) + 1)
-        return replace(geometry, blocks=min(blocks, geometry.blocks))
+        return geometry._replace(blocks=min(blocks, geometry.blocks))
 
     def _write_resize_inode(self, writer: Writer, geometry: PlannedGeometry, place: int) -> None:
         size = self.options.block_size

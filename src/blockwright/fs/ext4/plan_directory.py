@@ -10,7 +10,6 @@ Source: Linux 6.1, Documentation/filesystems/ext4 (directory, checksums).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from blockwright.codec.checksum import crc32c_raw
@@ -49,8 +48,7 @@ class DirectoryImage(NamedTuple):
     tail: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryFormat:
+class DirectoryFormat(NamedTuple):
     """What all directories of a file system share: block size in bytes, and the 16 bytes that seed the hash."""
 
     block_size: int

@@ -10,8 +10,7 @@ Knows: zones and arithmetic. Refuses to know: bodies, and how they are written.
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from blockwright.errors import NoSpace
 from blockwright.fs.ext4.layout import Compat
@@ -35,8 +34,7 @@ That is enough for 64 GiB, 256 GiB and 2 TiB.
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Floating:
+class Floating(NamedTuple):
     """A size that was found, with the placement of its metadata and the blocks that are still free."""
 
     sized: Sized
@@ -73,7 +71,7 @@ def _least(demand: Demand, options: Ext4Options, cursor: int, bodies: int, journ
     """Come from below: each step adds what is still missing."""
     blocks = cursor + 8
     while True:
-        geometry = _geometry(replace(demand, blocks=demand.blocks + bodies), options, blocks)
+        geometry = _geometry(demand._replace(blocks=demand.blocks + bodies), options, blocks)
         placement, end = _place(geometry, cursor)
         taken = [*placement.zones, *_bodies(geometry, cursor)]
         allocator = Allocator(merge_zones(sorted(taken)), geometry.first_block, geometry.blocks)
@@ -102,7 +100,7 @@ def _geometry(demand: Demand, options: Ext4Options, blocks: int) -> PlannedGeome
         )
     resizable = options.features.compat & Compat.resize_inode
     reserved = min(room, geometry.reserved_descriptor_blocks) if resizable else 0
-    return replace(geometry, reserved_descriptor_blocks=reserved)
+    return geometry._replace(reserved_descriptor_blocks=reserved)
 
 
 def _place(geometry: PlannedGeometry, cursor: int) -> tuple[Placement, int]:

@@ -12,8 +12,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left, bisect_right
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from blockwright.fs.ext4.options import INODE_SIZE
 from blockwright.units import align_up, ceil_div
@@ -44,8 +43,7 @@ def super_groups(groups: int) -> list[int]:
     return _SPARSE[: bisect_left(_SPARSE, groups)]
 
 
-@dataclass(frozen=True, slots=True)
-class PlannedGeometry:
+class PlannedGeometry(NamedTuple):
     """The numbers that every address follows from. Positions and counts in blocks, but for ``block_size``."""
 
     block_size: int
@@ -132,8 +130,7 @@ def reserved_descriptor_blocks(block_size: int, blocks: int) -> int:
     return max(0, min(then - now, block_size // 4))
 
 
-@dataclass(frozen=True, slots=True)
-class Placement:
+class Placement(NamedTuple):
     """Where each group's bitmaps and inode table lie, and all the zones no file can use, ascending and merged."""
 
     block_bitmaps: array[int]

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Iterator
-from dataclasses import dataclass
 from struct import Struct
 from typing import Final, NamedTuple
 
@@ -44,8 +43,7 @@ class GroupState(NamedTuple):
     flags: int
 
 
-@dataclass(frozen=True, slots=True)
-class Usage:
+class Usage(NamedTuple):
     """What is in use: merged ascending zones of blocks; inodes 1 to ``last_inode``; directories by group."""
 
     zones: list[Zone]
@@ -53,8 +51,7 @@ class Usage:
     directories: array[int]
 
 
-@dataclass(slots=True)
-class Groups:
+class Groups(NamedTuple):
     """All descriptors as bytes, the bitmaps that must be written as (block, bytes), and the totals."""
 
     descriptors: bytes

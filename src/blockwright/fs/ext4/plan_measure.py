@@ -85,11 +85,14 @@ def measure(inventory: Inventory, block_size: int) -> Measured:
             size = content.size
             if not size:
                 continue
-            runs = content.runs()
-            plain = size <= longest and len(runs) == 1 and runs[0] == (0, size)
-            if plain and type(content) is not PlacedContent:
-                blocks += -(-size // block_size)
-                continue
+            if size <= longest:  # as nearly all are
+                if type(content) is PlacedContent:
+                    placed = measured.bodies[number] = placed_runs(content, block_size)
+                    if len(placed) == 1:
+                        continue
+                elif len(runs := content.runs()) == 1 and runs[0] == (0, size):
+                    blocks += -(-size // block_size)
+                    continue
             blocks += _odd_file_blocks(inventory, measured, number, node, block_size)
         elif isinstance(node, Symlink):
             blocks += _link_blocks(inventory, node, block_size)

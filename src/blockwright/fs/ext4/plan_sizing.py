@@ -11,8 +11,7 @@ Source: mke2fs(8) for the journal's size by the file system's.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from blockwright.errors import NoSpace, UsageError
 from blockwright.fs.ext4.layout import Compat
@@ -47,8 +46,7 @@ SHORTEST_LAST_GROUP: Final = 50
 """Blocks that a last group must have for files, or it is left out of a given size."""
 
 
-@dataclass(frozen=True, slots=True)
-class Demand:
+class Demand(NamedTuple):
     """What a tree needs: inodes with the reserved ones; blocks of files and directories, without the journal's.
 
     ``sensitive``: a file's extent tree may need another block when the file is cut at a group's metadata.
@@ -59,8 +57,7 @@ class Demand:
     sensitive: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Sized:
+class Sized(NamedTuple):
     """A geometry, and the blocks of the journal, 0 for none."""
 
     geometry: PlannedGeometry

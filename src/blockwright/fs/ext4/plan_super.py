@@ -9,8 +9,7 @@ reserved descriptor blocks is described in resize2fs(8) and lib/ext2fs of e2fspr
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import UUID
 
 from blockwright.fs.ext4.layout import (
@@ -45,8 +44,7 @@ DIND: Final = 13
 """The double-indirect pointer among the fifteen of i_block."""
 
 
-@dataclass(frozen=True, slots=True)
-class SuperValues:
+class SuperValues(NamedTuple):
     """What the superblock says beside geometry and options. ``journal_map`` is inode 8's i_block."""
 
     features: tuple[int, int, int]
@@ -131,8 +129,7 @@ def journal_superblock(block_size: int, blocks: int, uuid: UUID) -> bytes:
     ).pack()
 
 
-@dataclass(frozen=True, slots=True)
-class ResizeMap:
+class ResizeMap(NamedTuple):
     """The resize inode: its size, and what it allocates, in bytes; its double-indirect block; and by their numbers
     the reserved descriptor blocks of group 0 with what is in them.
     """

@@ -11,7 +11,7 @@ from __future__ import annotations
 import struct
 from array import array
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from blockwright.device.planned import SegmentTable
 from blockwright.errors import UsageError
@@ -44,8 +44,7 @@ class Folder:
     cluster: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Summary:
+class Summary(NamedTuple):
     """What is told of the finished volume. ``data_start`` and sizes without a unit in bytes."""
 
     label: str

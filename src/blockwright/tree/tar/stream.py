@@ -15,7 +15,8 @@ MAX_TRAILER: Final = 64 * MiB
 """Bytes that are read behind the end of an archive; writers pad to 10 KiB, and to 1 MiB at the most."""
 
 _WINDOW: Final = 16 * KiB
-_CHUNK: Final = MiB
+_CHUNK: Final = 4 * MiB
+"""What decoders hand over at once: to ask for less would copy it once more."""
 
 
 class Reader(Protocol):
@@ -63,35 +64,52 @@ class StreamReader:
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self.position = 0
         self._source = read
-        self._chunk = memoryview(b"")
+        self._chunk = b""
+        self._view = memoryview(b"")  # of the chunk: a slice of it copies nothing
+        self._at = 0  # in the chunk
+
+    # Each method is called for each member, which mostly lies in one chunk: that comes first, and calls nothing.
 
     def read(self, length: int) -> bytes:
         """Return bytes from the chunk at hand, and from the next ones as far as it takes."""
-        chunk = self._chunk
-        if len(chunk) < length:
-            buffer = bytearray(length)
-            return bytes(buffer[: self.read_into(memoryview(buffer))])
-        self._chunk = chunk[length:]
-        self.position += length
-        return bytes(chunk[:length])
+        at = self._at
+        end = at + length
+        if end <= len(self._chunk):
+            self._at = end
+            self.position += length
+            return self._chunk[at:end]
+        buffer = bytearray(length)
+        return bytes(buffer[: self.read_into(memoryview(buffer))])
 
     def read_into(self, buffer: memoryview) -> int:
         """Fill the buffer, and return how many bytes there were."""
-        done, length = 0, len(buffer)
-        while done < length and self._more():
-            part = self._chunk[: length - done]
-            buffer[done : done + len(part)] = part
-            self._chunk = self._chunk[len(part) :]
-            done += len(part)
+        at, length = self._at, len(buffer)
+        end = at + length
+        if end <= len(self._chunk):
+            buffer[:] = self._view[at:end]
+            self._at = end
+            self.position += length
+            return length
+        done = 0
+        while done < length and (left := self._more()):
+            part = min(left, length - done)
+            buffer[done : done + part] = self._view[self._at : self._at + part]
+            self._at += part
+            done += part
         self.position += done
         return done
 
     def skip(self, length: int) -> int:
         """Read and forget."""
+        end = self._at + length
+        if end <= len(self._chunk):
+            self._at = end
+            self.position += length
+            return length
         done = 0
-        while done < length and self._more():
-            part = min(len(self._chunk), length - done)
-            self._chunk = self._chunk[part:]
+        while done < length and (left := self._more()):
+            part = min(left, length - done)
+            self._at += part
             done += part
         self.position += done
         return done
@@ -102,12 +120,15 @@ class StreamReader:
         Not for ever: a disk or a device of zeros goes on behind an archive, and what does is not the archive's.
         """
         left = MAX_TRAILER
-        while left > 0 and self._more():
-            self.position += len(self._chunk)
-            left -= len(self._chunk)
-            self._chunk = memoryview(b"")
+        while left > 0 and (part := self._more()):
+            self.position += part
+            self._at += part
+            left -= part
 
-    def _more(self) -> bool:
-        if not self._chunk:
-            self._chunk = memoryview(self._source(_CHUNK))
-        return bool(self._chunk)
+    def _more(self) -> int:
+        """Return how many bytes of a chunk are at hand, of the next one where this is used up; 0 at the end."""
+        if self._at == len(self._chunk):
+            self._chunk = self._source(_CHUNK)
+            self._view = memoryview(self._chunk)
+            self._at = 0
+        return len(self._chunk) - self._at

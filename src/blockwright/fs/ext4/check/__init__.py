@@ -27,7 +27,7 @@ def check(device: BlockDevice, *, source: str | None = None, now: int | None = N
     """Return what is wrong with the file system on ``device``: nothing where e2fsck would find nothing.
 
     An unclean journal is replayed in memory first. ``now`` is the present in seconds since 1970, by default the
-    clock's: a superblock's times may not lie behind it. At most MAX_FINDINGS are returned.
+    clock's: until 2242 no inode's time can be of the last epoch. At most MAX_FINDINGS are returned.
     Raises NotThisFormat where there is no such file system, and Unsupported for what cannot be judged.
     """
     found = read_superblock(device, source=source, verify=False)
