@@ -18,7 +18,18 @@ from tests.support.tools import package_file, run, tool
 _FILE_SYSTEMS = ("vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8")
 _BLOCK_DEVICES = ("loop", "nbd")
 # cbc comes first: encrypted_keys, which dm-crypt needs, starts only where it is there.
-_MAPPED = ("cbc", "xts", "dm-thin-pool", "dm-snapshot", "dm-verity", "dm-zero", "dm-crypt", "dm-flakey", "dm-dust")
+_MAPPED = (
+    "cbc",
+    "xts",
+    "ecb",
+    "dm-thin-pool",
+    "dm-snapshot",
+    "dm-verity",
+    "dm-zero",
+    "dm-crypt",
+    "dm-flakey",
+    "dm-dust",
+)
 MODULES = (*_FILE_SYSTEMS, *_BLOCK_DEVICES, *_MAPPED)
 """What is loaded before the script runs, by name, without what it depends on; built-in ones are passed over."""
 

@@ -9,8 +9,9 @@ import errno
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Final
 
 from blockwright.errors import KernelError, Unavailable
@@ -38,6 +39,16 @@ def _number(kind: int, number: int, size: int, *, read: bool, write: bool) -> in
     return direction | size << 16 | kind << 8 | number
 
 
+def join_device(major: int, minor: int) -> int:
+    """Return a device's number as Linux has it in 64 bits (os.makedev, on every platform)."""
+    return minor & 0xFF | (major & 0xFFF) << 8 | (minor & ~0xFF) << 12 | (major & ~0xFFF) << 32
+
+
+def split_device(number: int) -> tuple[int, int]:
+    """Return (major, minor) of a device's number as Linux has it in 64 bits."""
+    return number >> 8 & 0xFFF | number >> 32 & ~0xFFF, number & 0xFF | number >> 12 & 0xFFFFFF00
+
+
 def require_linux(operation: str, device: str) -> None:
     """Return on Linux. Raises Unavailable elsewhere."""
     if sys.platform != "linux":
@@ -55,12 +66,48 @@ def call(fd: int, request: int, argument: int | bytes | bytearray = 0, *, operat
 
     while True:
         try:
+            if isinstance(argument, bytearray) and len(argument) > HELD_ABOVE:
+                return _call_unheld(fd, request, argument)
             answer = fcntl.ioctl(fd, request, argument)
             return answer if isinstance(answer, int) else 0
         except InterruptedError:
             continue
         except OSError as error:
             raise kernel_error(operation, device, error.errno or errno.EIO) from None
+
+
+HELD_ABOVE: Final = 1024
+"""Bytes of a buffer up to which ``fcntl.ioctl`` lets other threads run while the kernel works.
+
+Above it holds the interpreter: a thread that waits for an event would stop all others, and one that suspends a
+device those that serve it.
+"""
+
+
+def _call_unheld(fd: int, request: int, buffer: bytearray) -> int:
+    import ctypes
+
+    argument = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    answer = _library_ioctl()(fd, request, argument)
+    if answer < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return answer
+
+
+@cache
+def _library_ioctl() -> Callable[[int, int, object], int]:
+    """Return the C library's ioctl, which ctypes calls without holding the interpreter."""
+    import ctypes
+
+    function = ctypes.CDLL(None, use_errno=True).ioctl
+    function.restype = ctypes.c_int
+    function.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
+
+    def call(fd: int, request: int, argument: object) -> int:
+        return int(function(fd, request, argument))
+
+    return call
 
 
 def kernel_error(operation: str, device: str, number: int, message: str = "", *, remedy: str = "") -> KernelError:
