@@ -200,7 +200,12 @@ peers="
     e2fsck:e2fsprogs sgdisk:gdisk fsck.fat:dosfstools mcopy:mtools qemu-img:qemu-utils
     qemu-system-x86_64:qemu-system-x86 linux.uml:user-mode-linux sfdisk:fdisk getfattr:attr getfacl:acl
     busybox:busybox-static bsdtar:libarchive-tools zstd:zstd xz:xz-utils bzip2:bzip2
+    dmsetup:dmsetup kpartx:kpartx losetup:mount
 "
+# User-Mode Linux needs help, which is compiled, on processors with more registers than it knows.
+if grep -qs amx_tile /proc/cpuinfo; then
+    peers="$peers cc:gcc"
+fi
 
 has_file() { [ -e "/$1" ] || [ -e "$cache/root/$1" ]; }
 

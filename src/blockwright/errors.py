@@ -165,14 +165,25 @@ class Throttled(StoreError):
 
 
 class KernelError(BlockwrightError, OSError):
-    """The kernel refused an operation on a device; the message says what to do where that is certain."""
+    """The kernel refused an operation on a device.
 
-    exit_code = 4
+    ``operation`` is what was asked, in the kernel's own words, ``device`` the node or name it was asked of, ``errno``
+    the kernel's answer, ``remedy`` what to do where that is certain, else empty.
+    """
 
-    def __init__(self, operation: str, device: str, number: int, message: str) -> None:
+    def __init__(self, operation: str, device: str, number: int, message: str, *, remedy: str = "") -> None:
         super().__init__(number, message)
         self.operation = operation
         self.device = device
+        self.remedy = remedy
 
     def __str__(self) -> str:
-        return f"{self.device}: {self.operation}: {self.args[1]}"
+        text = f"{self.device}: {self.operation}: {self.args[1]}"
+        return f"{text}: {self.remedy}" if self.remedy else text
+
+
+class Unavailable(KernelError):
+    """The kernel lacks what the operation needs, or the caller lacks the privilege; nothing was changed."""
+
+    exit_code = 4
+    nbd_errno = errno.EPERM

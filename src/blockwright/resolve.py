@@ -99,20 +99,51 @@ def open_device(
     if not address.is_part:
         return whole
     try:
-        if address.partition is None:
-            assert address.start is not None
-            assert address.length is not None
-            return Window(whole, address.start, address.length)
-        with naming(address.rest):
-            table = gpt.read(whole)
-        try:
-            found = table.partition(address.partition)
-        except NotFound as error:
-            raise NotFound(f"{address.rest}: {error}") from None
-        return Window(whole, found.start, found.size)
+        return Window(whole, *_part(whole, address))
     except BaseException:
         whole.close()
         raise
+
+
+@dataclass(frozen=True, slots=True)
+class Location:
+    """A file or device of the host, and the part of it that is meant: from byte ``start`` on, ``size`` bytes.
+
+    ``size`` is None where the whole is meant.
+    """
+
+    path: str
+    start: int = 0
+    size: int | None = None
+
+
+def locate(text: str, *, partition: int | None = None) -> Location:
+    """Return where the bytes lie that ``text`` names, for those who hand the file itself to the kernel.
+
+    Raises UsageError for what is no file or device of the host; else as ``open_device`` does.
+    """
+    address = parse_address(text, partition=partition)
+    if address.scheme != "file":
+        raise UsageError(f"{text}: expected a file or a device of this host")
+    if not address.is_part:
+        return Location(address.rest)
+    with _open_whole(address, writable=False, force_unlocked=True) as whole:
+        return Location(address.rest, *_part(whole, address))
+
+
+def _part(whole: BlockDevice, address: Address) -> tuple[int, int]:
+    """Return the start and size that the address selects of the device."""
+    if address.partition is None:
+        assert address.start is not None
+        assert address.length is not None
+        return address.start, address.length
+    with naming(address.rest):
+        table = gpt.read(whole)
+    try:
+        found = table.partition(address.partition)
+    except NotFound as error:
+        raise NotFound(f"{address.rest}: {error}") from None
+    return found.start, found.size
 
 
 def _open_whole(address: Address, *, writable: bool, force_unlocked: bool) -> BlockDevice:

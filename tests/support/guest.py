@@ -13,9 +13,24 @@ import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.support.tools import package_file, tool
+from tests.support.tools import package_file, run, tool
 
-MODULES = ("loop", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8")
+_FILE_SYSTEMS = ("vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8")
+_BLOCK_DEVICES = ("loop", "nbd")
+# cbc comes first: encrypted_keys, which dm-crypt needs, starts only where it is there.
+_MAPPED = (
+    "cbc",
+    "xts",
+    "ecb",
+    "dm-thin-pool",
+    "dm-snapshot",
+    "dm-verity",
+    "dm-zero",
+    "dm-crypt",
+    "dm-flakey",
+    "dm-dust",
+)
+MODULES = (*_FILE_SYSTEMS, *_BLOCK_DEVICES, *_MAPPED)
 """What is loaded before the script runs, by name, without what it depends on; built-in ones are passed over."""
 
 PANIC = b"Kernel panic - not syncing"
@@ -38,6 +53,7 @@ $bb poweroff -f
 """
 
 _STATUS = ".script-status"
+_REGISTERS = "uml_registers.c"
 
 
 class GuestError(AssertionError):
@@ -136,10 +152,19 @@ def _run(command: list[str], scratch: Path, timeout: float) -> tuple[int | None,
 def _kernel_environment(scratch: Path) -> dict[str, str]:
     """Ours, so that the kernel keeps the guest's memory in /dev/shm, or in `scratch` where that does not serve."""
     environment = {name: value for name, value in os.environ.items() if name not in {"TMPDIR", "TMP", "TEMP"}}
+    if " amx_tile" in Path("/proc/cpuinfo").read_text():
+        environment["LD_PRELOAD"] = _larger_registers(scratch)
     shm = "/dev/shm"
     if not os.access(shm, os.W_OK) or os.statvfs(shm).f_flag & os.ST_NOEXEC:
         environment["TMPDIR"] = str(scratch)
     return environment
+
+
+def _larger_registers(scratch: Path) -> str:
+    """Without it the kernel panics in its first process, on processors that have more registers than it knows."""
+    library = scratch / "registers.so"
+    run([tool("cc"), "-O1", "-shared", "-fPIC", "-o", library, Path(__file__).with_name(_REGISTERS)])
+    return str(library)
 
 
 def module_files(names: Iterable[str]) -> list[Path]:

@@ -13,6 +13,7 @@ from blockwright.errors import (
     ObjectNotFound,
     StoreError,
     Throttled,
+    Unavailable,
     UsageError,
 )
 
@@ -44,7 +45,8 @@ def test_every_error_says_what_the_command_exits_with_and_what_nbd_is_told(kind)
         ("IntegrityError", 1, errno.EIO),
         ("SourceChanged", 1, errno.EIO),
         ("ObjectNotFound", 5, errno.ENOENT),
-        ("KernelError", 4, errno.EIO),
+        ("KernelError", 1, errno.EIO),
+        ("Unavailable", 4, errno.EPERM),
     ],
 )
 def test_codes(name, exit_code, number):
@@ -94,7 +96,14 @@ def test_a_kernel_error_is_an_os_error_with_its_number():
     error = KernelError("LOOP_CONFIGURE", "/dev/loop0", errno.EPERM, "needs CAP_SYS_ADMIN")
     assert str(error) == "/dev/loop0: LOOP_CONFIGURE: needs CAP_SYS_ADMIN"
     assert error.errno == errno.EPERM
-    assert (error.operation, error.device) == ("LOOP_CONFIGURE", "/dev/loop0")
+    assert (error.operation, error.device, error.remedy) == ("LOOP_CONFIGURE", "/dev/loop0", "")
+
+
+def test_a_kernel_error_says_what_to_do_where_that_is_certain():
+    error = Unavailable("open", "/dev/loop-control", errno.ENOENT, "no such file", remedy="modprobe loop")
+    assert str(error) == "/dev/loop-control: open: no such file: modprobe loop"
+    assert error.remedy == "modprobe loop"
+    assert isinstance(error, KernelError)
 
 
 def test_store_errors_say_whether_to_try_again():

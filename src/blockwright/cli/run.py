@@ -17,7 +17,7 @@ import click
 
 from blockwright._version import __version__
 from blockwright.cli.output import show_text
-from blockwright.errors import BlockwrightError, FormatError
+from blockwright.errors import BlockwrightError, FormatError, KernelError
 
 INTERRUPTED = 130
 """Exit code after SIGINT or SIGTERM, as DESIGN and the shell have it."""
@@ -60,12 +60,19 @@ def _fs() -> click.Command:
     return fs
 
 
+def _loop() -> click.Command:
+    from blockwright.cli.loop import loop
+
+    return loop
+
+
 _COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
     "convert": ("Copy a disk, holes and all.", _convert),
     "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
+    "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
 }
 
 
@@ -169,6 +176,8 @@ def _tell(text: str, error: BaseException, code: int, as_json: bool) -> int:  # 
         document |= {"message": line, "code": code}
         if isinstance(error, FormatError):
             document |= {"source": error.source, "offset": error.offset, "spec": error.spec}
+        if isinstance(error, KernelError):
+            document |= {"operation": error.operation, "device": error.device, "remedy": error.remedy}
         line = json.dumps({"error": document})
     else:
         line = f"blockwright: {line}"

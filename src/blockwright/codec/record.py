@@ -54,7 +54,10 @@ def raw(offset: int, width: int) -> Any:
 
 @dataclass_transform(kw_only_default=True)
 class Record:
-    """The base of all records. A subclass gives ``size`` in bytes and ``byte_order`` (``<`` or ``>``)."""
+    """The base of all records. A subclass gives ``size`` in bytes and ``byte_order``.
+
+    That is ``<``, ``>``, or ``=`` for this machine's own.
+    """
 
     SIZE: ClassVar[int]
     FIELDS: ClassVar[dict[str, Field]]

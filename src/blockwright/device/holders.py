@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import struct
 import sys
 from collections.abc import Iterator
@@ -24,7 +25,10 @@ _LOOP_INFO64: Final = struct.Struct("=QQ216x")
 
 
 def processes(target: os.stat_result) -> list[str]:
-    """Return the processes that have the file open, those with a lock on it before all others."""
+    """Return the processes that have the file open, those with a lock on it before all others.
+
+    A block device is told by its number, whatever node it was opened by.
+    """
     locking: list[str] = []
     opening: list[str] = []
     for pid in _entries("/proc"):
@@ -32,7 +36,7 @@ def processes(target: os.stat_result) -> list[str]:
             continue
         locked: bool | None = None
         for number in _entries(f"/proc/{pid}/fd"):
-            if _same(f"/proc/{pid}/fd/{number}", target):
+            if _opens(f"/proc/{pid}/fd/{number}", target):
                 locked = bool(locked) or "\nlock:" in f"\n{_text(f'/proc/{pid}/fdinfo/{number}')}"
         if locked is None or (int(pid) == os.getpid() and not locked):
             continue
@@ -110,6 +114,16 @@ def _mounts() -> Iterator[tuple[str, str]]:
         fields = line.split(" ")
         if len(fields) > 4:
             yield fields[2], re.sub(r"\\([0-7]{3})", lambda match: chr(int(match[1], 8)), fields[4])
+
+
+def _opens(path: str, target: os.stat_result) -> bool:
+    if sys.platform == "win32" or not stat.S_ISBLK(target.st_mode):
+        return _same(path, target)
+    try:
+        found = os.stat(path)
+    except OSError:
+        return False
+    return stat.S_ISBLK(found.st_mode) and found.st_rdev == target.st_rdev
 
 
 def _same(path: str, target: os.stat_result) -> bool:

@@ -41,11 +41,12 @@ _NO_LOCKS: Final = {errno.EINVAL, errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}
 """A file system without locks, or a kernel without this kind (before Linux 3.15)."""
 
 
-def lock(fd: int, uses: Permission, shares: Permission) -> Permission | None:
+def lock(fd: int, uses: Permission, shares: Permission, *, unasked: bool = False) -> Permission | None:
     """Hold the locks of ``uses`` and of all that is not in ``shares``; None says that this agrees with everybody.
 
-    Otherwise nothing is held, and the answer names what another holder uses, or does not share. Where there are
-    no such locks (Darwin, Windows, some network file systems) nothing is held and the answer is None.
+    Otherwise nothing is held, and the answer names what another holder uses, or does not share. With ``unasked``
+    the locks are held whatever others do, where the caller knows who they are. Where there are no such locks
+    (Darwin, Windows, some network file systems) nothing is held and the answer is None.
     """
     if sys.platform != "linux":
         return None
@@ -65,7 +66,7 @@ def lock(fd: int, uses: Permission, shares: Permission) -> Permission | None:
                     raise
                 unlock(fd)
                 return _permission(byte)
-        for byte in against:
+        for byte in () if unasked else against:
             reply = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, byte, 1, 0))
             if _FLOCK.unpack(reply)[0] != fcntl.F_UNLCK:
                 unlock(fd)

@@ -24,6 +24,14 @@ def test_memory_file_system(tmp_path):
     assert (tmp_path / "x").stat().st_size == 1000
 
 
+def test_devices_the_kernel_side_is_tested_with():
+    nodes = ("/dev/loop-control", "/dev/mapper/control", "/dev/nbd0")
+    assert [node for node in nodes if not os.path.exists(node)] == []
+    targets = run([tool("dmsetup"), "targets"]).stdout.split()
+    missing = {"linear", "striped", "error", "zero", "crypt", "snapshot", "thin", "thin-pool", "verity", "flakey"}
+    assert missing - set(targets) == set()
+
+
 @pytest.mark.prepare(by=prepare.mke2fs_image)
 def test_loop_mount_from_the_host(prepared, mount):
     point = mount(prepared / "image.ext4", fstype="ext4")

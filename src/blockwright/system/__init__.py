@@ -1,0 +1,1 @@
+"""The operating system's own interfaces to block devices, by system calls alone."""

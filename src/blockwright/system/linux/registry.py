@@ -1,0 +1,144 @@
+"""What this package made in the kernel, on file, so that what a died process left can be told and removed.
+
+A record is a small file, written before the kernel is asked, and changed when it has answered. It names the process
+that answers for it, or nobody once it is meant to stay. Records end with the boot they were made in.
+
+Knows: records, processes, boots. Refuses to know: devices, and whether one is still what a record says.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+MAX_RECORD: Final = 64 << 10
+"""Bytes of a record that are read."""
+MAX_RECORDS: Final = 1 << 16
+"""Records of one kind that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """``fields`` is what the maker wrote. ``owner`` is the process that answers for it, None where it is to stay.
+
+    ``alive`` says whether that process still runs, ``current`` whether the record is of this boot.
+    """
+
+    name: str
+    fields: dict[str, Any]
+    owner: tuple[int, int] | None
+    alive: bool
+    current: bool
+
+
+class Registry:
+    """The records of one kind of device, in a directory of its own. ``folder`` is chosen by ``directory`` if None."""
+
+    def __init__(self, kind: str, folder: str | None = None) -> None:
+        self._folder = os.path.join(directory() if folder is None else folder, kind)
+
+    def put(self, name: str, fields: dict[str, Any], *, owned: bool) -> None:
+        """Have a record of that name, whole or as it was before; ``owned`` by this process, or to stay.
+
+        Raises OSError from the host.
+        """
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        document = {"boot": boot_identity(), "owner": process_identity(os.getpid()) if owned else None, **fields}
+        path = os.path.join(self._folder, f"{name}.json")
+        part = f"{path}.{os.getpid()}"
+        with open(part, "w", encoding="utf-8") as file:
+            json.dump(document, file)
+        os.replace(part, path)
+
+    def remove(self, name: str) -> None:
+        """Have no record of that name."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self._folder, f"{name}.json"))
+
+    def records(self) -> Iterator[Record]:
+        """Yield the records there are. One that cannot be read is passed over, and removed."""
+        try:
+            names = sorted(os.listdir(self._folder))[:MAX_RECORDS]
+        except FileNotFoundError:
+            return
+        for file in names:
+            name, dot, suffix = file.rpartition(".json")
+            if not dot or suffix:
+                self._sweep(file)
+                continue
+            found = self._read(name)
+            if found is None:
+                self.remove(name)
+            else:
+                yield found
+
+    def _sweep(self, file: str) -> None:
+        """Remove the part of a record whose writer died."""
+        _, _, pid = file.rpartition(".json.")
+        if pid.isdigit() and process_identity(int(pid)) is None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self._folder, file))
+
+    def get(self, name: str) -> Record | None:
+        """Return the record of that name, None where there is none that can be read."""
+        return self._read(name)
+
+    def _read(self, name: str) -> Record | None:
+        try:
+            with open(os.path.join(self._folder, f"{name}.json"), encoding="utf-8") as file:
+                document = json.loads(file.read(MAX_RECORD))
+        except (FileNotFoundError, ValueError, RecursionError):
+            return None
+        if not isinstance(document, dict):
+            return None
+        owner = document.pop("owner", None)
+        boot = document.pop("boot", None)
+        who = _owner(owner)
+        alive = who is not None and process_identity(who[0]) == who
+        return Record(name, document, who, alive, boot == boot_identity())
+
+
+def _owner(value: object) -> tuple[int, int] | None:
+    """Return (pid, start time); a value that is neither that nor None is a process that cannot be alive."""
+    if value is None:
+        return None
+    if isinstance(value, list) and len(value) == 2 and all(type(each) is int for each in value):
+        return value[0], value[1]
+    return 0, 0
+
+
+def directory() -> str:
+    """Return where records are kept: BLOCKWRIGHT_HOME/run, /run/blockwright as root, or the user's own directory."""
+    home = os.environ.get("BLOCKWRIGHT_HOME")
+    if home:
+        return os.path.join(home, "run")
+    if hasattr(os, "geteuid") and os.geteuid() == 0:
+        return "/run/blockwright"
+    runtime = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_STATE_HOME")
+    return os.path.join(runtime or os.path.expanduser("~/.local/state"), "blockwright")
+
+
+def boot_identity() -> str:
+    """Return what differs from boot to boot; empty where the kernel does not tell."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read(64).strip()
+    except OSError:
+        return ""
+
+
+def process_identity(pid: int) -> tuple[int, int] | None:
+    """Return (pid, start time in clock ticks), which no other process of this boot has; None where none runs."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            # The second field is the program's name in parentheses, which may hold anything.
+            fields = file.read(4096).rpartition(b")")[2].split()
+    except OSError:
+        return None
+    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
+        return None
+    return pid, int(fields[19])

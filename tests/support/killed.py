@@ -1,0 +1,45 @@
+"""Runs a function in a process of its own and kills that before its k-th step, for every k.
+
+A step is what Python's audit events tell of: a file opened, an ioctl, a rename. The process is killed as `kill -9`
+does it: nothing of it runs any more.
+"""
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+STEPS = {"open", "fcntl.ioctl", "fcntl.flock", "os.rename", "os.remove", "os.mkdir"}
+
+
+def killed_at_every_step(function: Callable[[], object], *, at_most: int = 500) -> Iterator[int]:
+    """Yield k after `function` was killed before its k-th step; ends when it came to its end."""
+    for step in range(at_most):
+        pid = os.fork()
+        if not pid:
+            _run(function, step)
+        _, status = os.waitpid(pid, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0, f"failed with {os.WEXITSTATUS(status)} before step {step}"
+            return
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        yield step
+    raise AssertionError(f"more than {at_most} steps")
+
+
+def _run(function: Callable[[], object], step: int) -> None:
+    left = step
+
+    def count(event: str, _arguments: object) -> None:
+        nonlocal left
+        if event in STEPS:
+            if left == 0:
+                os.kill(os.getpid(), signal.SIGKILL)
+            left -= 1
+
+    sys.addaudithook(count)
+    try:
+        function()
+    except BaseException:  # noqa: BLE001 - the parent sees the code
+        os._exit(99)
+    os._exit(0)

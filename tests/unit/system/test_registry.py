@@ -1,0 +1,81 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from blockwright.system.linux import registry
+from blockwright.system.linux.registry import Registry
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are told apart by /proc")
+
+
+@pytest.fixture
+def records(tmp_path):
+    return Registry("thing", str(tmp_path))
+
+
+def test_a_record_comes_back(records):
+    records.put("a", {"number": 1}, owned=True)
+    records.put("b", {"number": 2}, owned=False)
+    first, second = records.records()
+    assert (first.name, first.fields, first.alive, first.current) == ("a", {"number": 1}, True, True)
+    assert first.owner == registry.process_identity(os.getpid())
+    assert (second.name, second.owner, second.alive, second.current) == ("b", None, False, True)
+    records.remove("a")
+    records.remove("a")
+    assert [each.name for each in records.records()] == ["b"]
+    assert records.get("a") is None
+
+
+def test_an_owner_is_dead_when_its_process_is(records):
+    pid = os.fork()
+    if not pid:
+        records.put("a", {}, owned=True)
+        os._exit(0)
+    os.waitpid(pid, 0)
+    [found] = records.records()
+    assert found.owner is not None
+    assert not found.alive
+
+
+def test_a_later_process_of_the_same_number_is_another(records, monkeypatch):
+    records.put("a", {}, owned=True)
+    monkeypatch.setattr(registry, "process_identity", lambda pid: (pid, 0))
+    [found] = records.records()
+    assert not found.alive
+
+
+def test_a_zombie_is_dead():
+    process = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.read()
+    process.stdout.close()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert registry.process_identity(process.pid) is None
+    process.wait()
+
+
+def test_records_of_another_boot_are_told(records, monkeypatch):
+    records.put("a", {}, owned=False)
+    monkeypatch.setattr(registry, "boot_identity", lambda: "another")
+    [found] = records.records()
+    assert not found.current
+
+
+def test_where_records_are(monkeypatch, tmp_path):
+    monkeypatch.setenv("BLOCKWRIGHT_HOME", str(tmp_path))
+    assert registry.directory() == str(tmp_path / "run")
+    monkeypatch.delenv("BLOCKWRIGHT_HOME")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert registry.directory() == "/run/blockwright"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/1000")
+    assert registry.directory() == "/run/user/1000/blockwright"
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.setenv("XDG_STATE_HOME", "/state")
+    assert registry.directory() == "/state/blockwright"
+
+
+def test_no_directory_is_no_records(tmp_path):
+    assert list(Registry("thing", str(tmp_path / "none")).records()) == []
