@@ -11,7 +11,7 @@ from blockwright.nbd.conformance.model import Level, Need, NotApplicable, fail, 
 from blockwright.nbd.conformance.options import check_string
 from blockwright.nbd.conformance.probe import ODD_NAME, Probe, read_contexts
 from blockwright.nbd.conformance.session import Session
-from blockwright.nbd.wire import BASE_ALLOCATION, Command, Error, Option, ReplyType
+from blockwright.nbd.wire import BASE_ALLOCATION, Command, Option, ReplyType
 
 _OPTIONS = "Option types"
 _BASE = "The `base:` metadata namespace"
@@ -42,7 +42,7 @@ def _expect_none(answer: Answer) -> None:
 def _expect_no_status(session: Session) -> None:
     """Fail where BLOCK_STATUS is answered though no context is selected."""
     length = min(session.size, 4096 if session.blocks is None else max(session.blocks.minimum, 4096))
-    session.ask(Command.BLOCK_STATUS, 0, length).expect(Error.EINVAL)
+    session.ask(Command.BLOCK_STATUS, 0, length).expect_error()
     session.in_step()
 
 

@@ -12,7 +12,8 @@ from blockwright.nbd.conformance.probe import ODD_NAME, Probe
 from blockwright.nbd.conformance.session import Session
 from blockwright.nbd.wire import HandshakeFlag, Option
 
-_KNOWN = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
+# A plain number: the complement of a flag of the enumeration has no bits that the enumeration does not know.
+_KNOWN = int(HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES)
 
 
 @rule("H01", "the greeting is NBDMAGIC, IHAVEOPT and flags", Level.MUST, "Newstyle negotiation")

@@ -98,12 +98,13 @@ def _write(probe: Probe) -> None:
 
 @rule("L08", "a client that leaves in the middle of a request harms nobody", Level.ADVICE, _REQUEST, Need.EXPORT)
 def _half_a_request(probe: Probe) -> None:
-    for part in (1, 13, 27):
-        session = probe.enter()
-        _, data = session.prepare(Command.READ, 0, probe.blocks_of(512))
-        session.link.send(data[:part])
-        session.link.close()
-    probe.enter().in_step()
+    with probe.still_served():
+        for part in (1, 13, 27):
+            session = probe.enter()
+            _, data = session.prepare(Command.READ, 0, probe.blocks_of(512))
+            session.link.send(data[:part])
+            session.link.close()
+        probe.enter().in_step()
 
 
 @rule("L09", "replies that nobody reads hold up nobody else", Level.ADVICE, _REQUEST, Need.EXPORT, Need.MANY)
@@ -127,7 +128,8 @@ def _gone(probe: Probe) -> None:
     session.link.send(b"".join(session.prepare(Command.READ, 0, length)[1] for _ in range(_UNREAD)))
     session.link.receive(4)  # the replies are on their way
     session.link.close()
-    probe.enter().in_step()
+    with probe.still_served():
+        probe.enter().in_step()
 
 
 @rule("L11", f"a client that says nothing is gone after {PATIENCE_S:g} s", Level.ADVICE, _END, slow=True)

@@ -148,20 +148,22 @@ def _peek(probe: Probe) -> None:
 
 @rule("O14", "a client may go away in the middle of an option", Level.ADVICE, "Termination of the session")
 def _half_an_option(probe: Probe) -> None:
-    for part in (3, 12, 20):
-        link = probe.haggling()
-        link.send(option_bytes(Option.INFO, info_data(probe.name))[:part])
-        link.close()
-    probe.haggling().ask(Option.LIST)
+    with probe.still_served():
+        for part in (3, 12, 20):
+            link = probe.haggling()
+            link.send(option_bytes(Option.INFO, info_data(probe.name))[:part])
+            link.close()
+        probe.haggling().ask(Option.LIST)
 
 
 @rule("O15", "ABORT without waiting for the reply harms nobody", Level.SHOULD, "Option types")
 def _abort_and_close(probe: Probe) -> None:
-    for _ in range(4):
-        link = probe.haggling()
-        link.send(option_bytes(Option.ABORT))
-        link.close()
-    probe.haggling().ask(Option.LIST)
+    with probe.still_served():
+        for _ in range(4):
+            link = probe.haggling()
+            link.send(option_bytes(Option.ABORT))
+            link.close()
+        probe.haggling().ask(Option.LIST)
 
 
 @rule("O16", "nothing follows the error that refuses an option", Level.MUST, _HAGGLING)

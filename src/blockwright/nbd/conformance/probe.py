@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
-from blockwright.errors import NotSupported
+from blockwright.errors import NotFound
 from blockwright.nbd import wire
 from blockwright.nbd.conformance.facts import Facts
 from blockwright.nbd.conformance.link import Link, Moment, context_data, info_data
@@ -97,6 +97,14 @@ class Probe:
         finally:
             self._links += before
 
+    @contextmanager
+    def still_served(self) -> Iterator[None]:
+        """Fail where the server is gone altogether by now."""
+        try:
+            yield
+        except (NotFound, ConnectionError) as error:
+            raise Failed("a server that still answers", str(error)) from error
+
     def greeted(self, flags: int | None = None) -> Link:
         """Return a connection whose greeting was read and answered, with all flags that were offered by default."""
         link = self.connect()
@@ -117,8 +125,7 @@ class Probe:
 
     def begin_tls(self, link: Link) -> None:
         """Do the TLS handshake on a connection where STARTTLS was acknowledged; fail where it does not succeed."""
-        if self._start_tls is None:
-            raise NotSupported(f"{self.uri}: no way to start TLS was given")
+        assert self._start_tls is not None, "who gives an address with TLS gives a way to start it"
         left = self.moment.remaining_s()
         link.stream.set_timeout(left, left)
         link.stream, _ = self._start_tls(link.stream, self.uri.expected_host)

@@ -9,13 +9,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from blockwright.errors import BlockwrightError, RemoteProtocolError, UsageError
+from blockwright.errors import BlockwrightError, NotSupported, RemoteProtocolError, UsageError
 from blockwright.nbd.conformance.facts import Facts
 from blockwright.nbd.conformance.model import CHECKS, Check, Failed, NotApplicable, Outcome, Result
 from blockwright.nbd.conformance.probe import Dial, Lost, Probe, StartTls
 from blockwright.nbd.conformance.survey import survey
 from blockwright.nbd.uri import NbdUri
 
+SURVEY_S: Final = 5.0
+"""Seconds that each question of the first look has at least: haste must not hide what a server offers."""
 SLOW_S: Final = 45.0
 """Seconds that a slow check has: a server is asked to lose patience within 30."""
 
@@ -36,18 +38,21 @@ def check_server(
     check has in all; what takes longer has failed. ``dial`` connects to the server, as often as it is called, and
     one connection after another must be possible. ``start_tls`` is needed where ``uri.tls``.
 
-    Raises UsageError for an id that is not in the list, OSError and NotFound where nobody answers at all.
+    Raises UsageError for an id that is not in the list, NotSupported where TLS cannot be started, OSError and
+    NotFound where nobody answers at all.
     """
     known = {each.id for each in CHECKS}
     unknown = sorted(set(only) - known)
     if unknown:
         raise UsageError(f"{unknown[0]}: is no check: expected ids such as {CHECKS[0].id}")
+    if uri.tls and start_tls is None:
+        raise NotSupported(f"{uri}: the address asks for TLS, and no way to start it was given")
     facts = Facts()
 
-    def make(seconds: float = timeout_s) -> Probe:
+    def make(seconds: float) -> Probe:
         return Probe(uri, dial, start_tls, facts, seconds)
 
-    survey(make, facts)
+    survey(lambda: make(max(timeout_s, SURVEY_S)), facts)
     for check in CHECKS:
         if only and check.id not in only:
             continue

@@ -131,7 +131,7 @@ def _zeros(probe: Probe) -> None:
     offset = 0
     for chunk in status_chunks(request):
         for length, flags in extents(chunk)[:64]:
-            count = min(length, session.size - offset, probe.blocks_of(64 * 1024))
+            count = min(length, session.size - offset, probe.blocks_of(MiB))
             if flags & _ZERO and count > 0 and any(session.read(offset, count)):
                 fail(f"zeros at {offset}", "others")
             offset += length

@@ -71,7 +71,7 @@ def check_sizes(request: Request) -> None:
 def check_flags(request: Request) -> None:
     """Fail where a chunk has other flags than DONE, or NONE is without it."""
     for chunk in request.chunks:
-        if chunk.flags & ~ChunkFlag.DONE:
+        if chunk.flags & ~int(ChunkFlag.DONE):
             fail("no flag but DONE", f"{chunk.flags:#06x}")
         if chunk.kind == ChunkType.NONE and not chunk.flags & ChunkFlag.DONE:
             fail("NONE with DONE", "NONE without")

@@ -32,6 +32,8 @@ def survey(make: Callable[[], Probe], facts: Facts) -> None:
         try:
             step(probe, facts)
         except (Failed, OSError) as error:
+            if step is _greeting:
+                return  # nothing else will be answered
             if step is _enter:
                 facts.why_not_entered = str(error) or "the server did not answer in time"
         finally:
