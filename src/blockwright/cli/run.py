@@ -66,6 +66,12 @@ def _loop() -> click.Command:
     return loop
 
 
+def _nbd() -> click.Command:
+    from blockwright.cli.nbd import nbd
+
+    return nbd
+
+
 _COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
@@ -73,6 +79,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
+    "nbd": ("Verify servers of network block devices.", _nbd),
 }
 
 

@@ -1,0 +1,110 @@
+"""``blockwright nbd check``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+
+import click
+
+from blockwright.cli.options import json_option
+from blockwright.cli.output import print_json, print_lines, table
+from blockwright.errors import UsageError
+from blockwright.nbd.conformance import CHECKS, Check, Level, Outcome, Result, check_server
+from blockwright.nbd.dial import dial
+from blockwright.nbd.uri import parse_uri
+
+BROKEN = 3
+
+
+@click.command()
+@click.argument("uri", required=False)
+@click.option("--write", is_flag=True, help="Run the checks that write, too; what they change they put back.")
+@click.option("--slow", is_flag=True, help="Run the checks that wait for half a minute, too.")
+@click.option("--only", multiple=True, metavar="ID", help="Run this check only; may be given again.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Seconds a check has."
+)
+@click.option("--list", "list_all", is_flag=True, help="Print all checks, and run none.")
+@json_option
+def check(
+    uri: str | None,
+    write: bool,  # noqa: FBT001  # click
+    slow: bool,  # noqa: FBT001  # click
+    only: Sequence[str],
+    timeout: float,
+    list_all: bool,  # noqa: FBT001  # click
+    as_json: bool,  # noqa: FBT001  # click
+) -> int:
+    r"""Verify that the server at URI does what NBD's document says; exit with 3 where it breaks a MUST.
+
+    The export is not changed; with --write it is for moments. The server must take one connection after another,
+    and nobody else should write to the export meanwhile.
+
+    \b
+    Examples:
+      blockwright nbd check nbd://localhost/disk
+      blockwright nbd check 'nbd+unix:///?socket=/tmp/sock' --write --slow
+      blockwright nbd check nbd://localhost --only T03 --only H04
+    """
+    if list_all:
+        _list(as_json=as_json)
+        return 0
+    if uri is None:
+        raise UsageError("expected the address of a server, such as nbd://localhost/disk")
+    address = parse_uri(uri)
+    results = list(
+        check_server(address, partial(dial, address), write=write, slow=slow, only=only, timeout_s=timeout)
+    )
+    if as_json:
+        print_json(
+            "blockwright.nbd.check/1", {"summary": _counts(results), "checks": [_document(e) for e in results]}
+        )
+    else:
+        print_lines([_text(each) for each in results if each.outcome in (Outcome.FAILED, Outcome.ERROR)])
+        print_lines([_summary(results)])
+    broken = any(each.outcome is Outcome.FAILED and each.check.level is Level.MUST for each in results)
+    return BROKEN if broken else int(any(each.outcome is Outcome.ERROR for each in results))
+
+
+def _list(*, as_json: bool) -> None:
+    if as_json:
+        print_json("blockwright.nbd.checks/1", {"checks": [_rule(each) for each in CHECKS]})
+        return
+    print_lines(table([(each.id, each.level.value, each.title, f"[{each.section}]") for each in CHECKS], "<<<<"))
+
+
+def _rule(check: Check) -> dict[str, object]:
+    return {
+        "id": check.id,
+        "title": check.title,
+        "level": check.level.value,
+        "section": check.section,
+        "needs": [each.value for each in check.needs],
+        "writes": check.writes,
+        "slow": check.slow,
+    }
+
+
+def _document(result: Result) -> dict[str, object]:
+    return {**_rule(result.check), "outcome": result.outcome.value, "message": result.message}
+
+
+def _counts(results: Sequence[Result]) -> dict[str, int]:
+    found = Counter(each.outcome for each in results)
+    return {each.value.replace(" ", "_"): found[each] for each in Outcome}
+
+
+def _text(result: Result) -> str:
+    check = result.check
+    mark = "error" if result.outcome is Outcome.ERROR else check.level.value
+    return f"{check.id} {mark}: {check.title}: {result.message} [{check.section}]"
+
+
+def _summary(results: Sequence[Result]) -> str:
+    found = Counter(each.outcome for each in results)
+    shown = [each for each in Outcome if found[each] or each is not Outcome.ERROR]
+    text = ", ".join(f"{found[each]} {each.value}" for each in shown)
+    held_back = sum(each.check.writes and each.message.startswith("would write") for each in results)
+    return text + (f" ({held_back} would write: --write)" if held_back else "")
