@@ -45,6 +45,9 @@ def test_every_error_says_what_the_command_exits_with_and_what_nbd_is_told(kind)
         ("SourceChanged", 1, errno.EIO),
         ("ObjectNotFound", 5, errno.ENOENT),
         ("KernelError", 4, errno.EIO),
+        ("Refused", 4, errno.EPERM),
+        ("ConnectionLost", 1, errno.EIO),
+        ("Cancelled", 1, errno.ESHUTDOWN),
     ],
 )
 def test_codes(name, exit_code, number):
