@@ -60,12 +60,19 @@ def _fs() -> click.Command:
     return fs
 
 
+def _nbd() -> click.Command:
+    from blockwright.cli.nbd import nbd
+
+    return nbd
+
+
 _COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
-    "convert": ("Copy a disk, holes and all.", _convert),
+    "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
     "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
+    "nbd": ("Ask NBD servers what they offer, copy from and to them.", _nbd),
 }
 
 

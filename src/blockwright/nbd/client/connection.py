@@ -29,8 +29,8 @@ from blockwright.units import KiB
 JOINED: Final = 16 * KiB
 """Up to how many bytes the data of a write is copied behind its header, which is cheaper than sending parts."""
 
-_TICK_S: Final = (0.05, 1.0)
-"""How often the receiving thread looks at the clock, at least and at most."""
+_TICK_S: Final = 1.0
+"""How often the receiving thread looks at the clock, where no deadline is nearer."""
 
 
 class PendingCall(Call):
@@ -65,8 +65,8 @@ class Connection:
         self._waiting: dict[int, PendingCall] = {}
         self._bulk_sent = self._bulk_done = 0
         self._failing = threading.Lock()
-        tick = None if timeout_s is None else min(max(timeout_s / 8, _TICK_S[0]), _TICK_S[1])
-        stream.set_timeout(tick, timeout_s)
+        self._send_s = timeout_s
+        stream.set_timeout(_TICK_S, timeout_s)
 
     @property
     def load(self) -> int:
@@ -182,6 +182,9 @@ class Connection:
 
     def _receive(self, ends: float | None) -> None:
         """Wait for bytes, and wake those whose replies they complete."""
+        left = _TICK_S if ends is None else ends - time.monotonic()
+        if left < _TICK_S:
+            self._stream.set_timeout(max(left, 0.001), self._send_s)
         try:
             got = self._stream.receive_into(self._reader.space(bulk=self._bulk_sent != self._bulk_done))
             if not got:
@@ -196,6 +199,9 @@ class Connection:
         except RemoteProtocolError as error:
             self.fail(error)
             return
+        finally:
+            if left < _TICK_S:
+                self._stream.set_timeout(_TICK_S, self._send_s)
         for call in finished:
             if call.command == Command.READ and call.length >= BULK:
                 self._bulk_done += 1

@@ -6,6 +6,7 @@ framing, and how connections are made.
 
 from __future__ import annotations
 
+import errno
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -17,8 +18,9 @@ from blockwright.device.extent import DATA, HOLE, ZERO, Extent
 from blockwright.device.vector import Cutter, total, zeros
 from blockwright.errors import Cancelled, ConnectionLost, NotSupported, PeerError, ReadOnly, RemoteProtocolError
 from blockwright.nbd.client.connection import Connection, PendingCall
+from blockwright.nbd.client.options import ClientOptions
 from blockwright.nbd.client.pool import Dial, Pool, Promise, again
-from blockwright.nbd.client.unflushed import UNFLUSHED_BUDGET, Unflushed
+from blockwright.nbd.client.unflushed import Unflushed
 from blockwright.nbd.protocol.session import BlockSizes, Session
 from blockwright.nbd.wire import BASE_ALLOCATION, Command, CommandFlag, Error, TransmissionFlag, from_wire
 from blockwright.units import GiB, MiB, align_down
@@ -31,13 +33,6 @@ MAX_WINDOW: Final = 64
 """Requests of one call that are out at once."""
 PARALLELISM: Final = 16
 """Calls in flight that help, for each connection."""
-CONNECTIONS: Final = 4
-"""Connections to a server that allows several, by default."""
-TIMEOUT_S: Final = 60.0
-"""How long a call may take, by default."""
-RECONNECT_S: Final = 30.0
-"""How long a lost connection is tried for again, by default."""
-
 _KNOWN_STATES: Final = HOLE | ZERO
 
 
@@ -65,13 +60,10 @@ class NbdDevice(BlockDevice):
         self,
         connection: Connection,
         name: str,
+        options: ClientOptions,
         *,
         dial: Dial | None = None,
         writable: bool = False,
-        connections: int = CONNECTIONS,
-        timeout_s: float | None = TIMEOUT_S,
-        reconnect_s: float = RECONNECT_S,
-        unflushed_budget: int = UNFLUSHED_BUDGET,
     ) -> None:
         export = connection.session.export
         flags = export.flags
@@ -81,16 +73,16 @@ class NbdDevice(BlockDevice):
         self.session: Session = connection.session
         self.name = name
         self._flags = flags
-        self._timeout_s = timeout_s
+        self._timeout_s = options.timeout_s
         self._local = threading.local()
         self._block = blocks.minimum
         self._payload = align_down(min(blocks.maximum, MAX_PAYLOAD), blocks.minimum)
         self._flushes = bool(flags & TransmissionFlag.SEND_FLUSH)
-        several = connections if flags & TransmissionFlag.CAN_MULTI_CONN else 1
+        several = max(1, options.connections) if flags & TransmissionFlag.CAN_MULTI_CONN else 1
         size = align_down(export.size, blocks.minimum)
-        self._unflushed = Unflushed(unflushed_budget)
+        self._unflushed = Unflushed(options.unflushed_budget)
         promise = Promise(size, flags, blocks.minimum, self._payload, writable)
-        self._pool = Pool(connection, dial, promise, self._unflushed, limit=several, reconnect_s=reconnect_s)
+        self._pool = Pool(connection, dial, promise, self._unflushed, limit=several, reconnect_s=options.reconnect_s)
         super().__init__(
             size,
             Traits(
@@ -129,13 +121,17 @@ class NbdDevice(BlockDevice):
         """
         end = self.size if length is None else offset + length
         self._check(offset, end - offset)
-        if context not in self.session.contexts.values():
-            have = ", ".join(sorted(self.session.contexts.values())) or "none"
-            raise NotSupported(f"{self.name}: expected the meta context {context}, found {have}")
+        self.check_context(context)
         while offset < end:
             for extent in self._status(context, offset, end - offset):
                 yield extent
                 offset = extent.end
+
+    def check_context(self, context: str) -> None:
+        """Raise NotSupported unless ``context`` is selected."""
+        if context not in self.session.contexts.values():
+            have = ", ".join(sorted(self.session.contexts.values())) or "none"
+            raise NotSupported(f"{self.name}: expected the meta context {context}, found {have}")
 
     # -- primitives --------------------------------------------------------------------------------------------
 
@@ -278,7 +274,8 @@ class NbdDevice(BlockDevice):
             if self._pool.cancellations != cancellations:
                 raise Cancelled(f"{self.name}: {_what(left[0])}: the call was cancelled")
             if ends is not None and time.monotonic() > ends:
-                raise TimeoutError(f"{self.name}: {_what(left[0])}: no answer within {timeout_s:g} s")
+                text = f"{_what(left[0])}: no answer within {timeout_s:g} s"
+                raise TimeoutError(errno.ETIMEDOUT, text, self.name)
             if left[0].command == Command.RESIZE:
                 assert left[0].lost is not None, "what is left was lost"
                 raise self._named(again(left[0].lost))
@@ -320,12 +317,14 @@ class NbdDevice(BlockDevice):
 
     def _named(self, error: Exception) -> Exception:
         """Return the error of a connection with the device's name in front."""
+        if isinstance(error, TimeoutError):
+            return TimeoutError(errno.ETIMEDOUT, str(error), self.name)
         text = f"{self.name}: {error}"
         if isinstance(error, Cancelled):
             return Cancelled(text)
         if isinstance(error, RemoteProtocolError):
             return RemoteProtocolError(text)
-        return TimeoutError(text) if isinstance(error, TimeoutError) else ConnectionLost(text)
+        return ConnectionLost(text)
 
 
 class ResizableNbdDevice(NbdDevice, ResizableDevice):

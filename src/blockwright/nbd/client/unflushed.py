@@ -15,10 +15,6 @@ from typing import Final, NamedTuple
 
 from blockwright.nbd.protocol.call import Call
 from blockwright.nbd.wire import Command, CommandFlag
-from blockwright.units import MiB
-
-UNFLUSHED_BUDGET: Final = 64 * MiB
-"""Bytes of memory that acknowledged, unflushed writes may take, by default."""
 
 _OVERHEAD: Final = 256
 """What an entry costs beside its data."""

@@ -60,7 +60,7 @@ class Transmission:
         self._framing = framing(session)
         self._device = commands.served.device
         traits = self._device.traits
-        in_line = traits.parallelism > 1 and traits.waits is not Waits.ALWAYS
+        in_line = traits.parallelism > 1 and traits.waits < Waits.ALWAYS
         self._ready = self._device.ready_reader() if in_line and not traits.known_extents else None
         self._write = self._device.write if in_line else None
         chunked = self._framing if isinstance(self._framing, ChunkedFraming) else None

@@ -5,22 +5,16 @@ Knows: the order of dialling, shaking hands and taking leave. Refuses to know: w
 
 from __future__ import annotations
 
+import errno
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from blockwright.errors import BlockwrightError, NotFound, NotSupported, Refused, RemoteProtocolError
+from blockwright.errors import BlockwrightError, ConnectionLost, NotFound, NotSupported, Refused, RemoteProtocolError
 from blockwright.nbd.client.connection import Connection, PendingCall
-from blockwright.nbd.client.device import (
-    CONNECTIONS,
-    RECONNECT_S,
-    TIMEOUT_S,
-    NbdDevice,
-    ResizableNbdDevice,
-)
-from blockwright.nbd.client.unflushed import UNFLUSHED_BUDGET
+from blockwright.nbd.client.device import NbdDevice, ResizableNbdDevice
+from blockwright.nbd.client.options import CONNECT_TIMEOUT_S, DEFAULT, ClientOptions
 from blockwright.nbd.dial import dial
 from blockwright.nbd.protocol import client
 from blockwright.nbd.protocol.call import encode
@@ -30,35 +24,15 @@ from blockwright.nbd.transport import Deadline, SocketStream, Stream, run
 from blockwright.nbd.uri import NbdUri, parse_uri
 from blockwright.nbd.wire import BASE_ALLOCATION, Command, TransmissionFlag
 
-CONNECT_TIMEOUT_S: Final = 10.0
-"""How long connecting and the handshake may take, by default."""
-
 StartTls = Callable[[Stream, "str | None"], "tuple[Stream, Identity]"]
 _Result = TypeVar("_Result")
-
-
-@dataclass(frozen=True, slots=True)
-class ClientOptions:
-    """How a device treats its server. Seconds; None for no limit.
-
-    ``connections`` is the most that are made where the server allows several. ``contexts`` are meta contexts to
-    select beside base:allocation. ``unflushed_budget`` is the memory in bytes for writes that would have to be made
-    again behind a reconnect; 0 keeps none. ``reconnect_s`` of 0 makes no connection again.
-    """
-
-    connections: int = CONNECTIONS
-    timeout_s: float | None = TIMEOUT_S
-    connect_timeout_s: float = CONNECT_TIMEOUT_S
-    reconnect_s: float = RECONNECT_S
-    unflushed_budget: int = UNFLUSHED_BUDGET
-    contexts: Sequence[str] = ()
 
 
 def connect(
     uri: NbdUri | str,
     *,
     writable: bool = False,
-    options: ClientOptions = ClientOptions(),  # frozen
+    options: ClientOptions = DEFAULT,
     start_tls: StartTls | None = None,
 ) -> NbdDevice:
     """Return the export that ``uri`` names, open; a ResizableDevice where the server offers RESIZE.
@@ -83,7 +57,7 @@ def from_socket(
     export: str = "",
     *,
     writable: bool = False,
-    options: ClientOptions = ClientOptions(),  # frozen
+    options: ClientOptions = DEFAULT,
 ) -> NbdDevice:
     """Return an export of the server at the other end of ``sock``, which the device owns from now on.
 
@@ -140,14 +114,14 @@ def _shake(
         raise type(error)(f"{address}: {error}") from None
     except TimeoutError:
         stream.close()
-        raise TimeoutError(f"{address}: the handshake took more than {timeout_s:g} s") from None
+        text = f"the handshake took more than {timeout_s:g} s"
+        raise TimeoutError(errno.ETIMEDOUT, text, str(address)) from None
     except OSError as error:
         stream.close()
         if isinstance(error, BlockwrightError):
             raise
-        raise OSError(
-            error.errno, f"{address}: the handshake broke: {(error.strerror or str(error)).lower()}"
-        ) from None
+        text = (error.strerror or str(error)).lower()
+        raise ConnectionLost(f"{address}: the connection broke in the handshake: {text}") from None
     except BaseException:
         stream.close()
         raise
@@ -165,12 +139,9 @@ def _device(
         return (ResizableNbdDevice if resizable else NbdDevice)(
             connection,
             name,
+            options,
             dial=redial,
             writable=writable,
-            connections=options.connections,
-            timeout_s=options.timeout_s,
-            reconnect_s=options.reconnect_s,
-            unflushed_budget=options.unflushed_budget,
         )
     except BaseException:
         connection.close()
