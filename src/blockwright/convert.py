@@ -1,15 +1,21 @@
-"""Copy a disk to a file, holes and all.
+"""Copy a disk to a file, a device or an NBD server, holes and all.
 
-Knows: how an output comes to be. Refuses to know: formats, which are devices already.
+Knows: how an output comes to be. Refuses to know: formats and protocols, which are devices already.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from blockwright.device.base import BlockDevice
 from blockwright.device.copy import CopyResult, copy
-from blockwright.device.output import OutputFile
+from blockwright.device.copy_runs import Ranges
+from blockwright.device.extent import Extent
+from blockwright.errors import NoSpace, NotSupported
+from blockwright.nbd.client.options import ClientOptions
+from blockwright.resolve import open_device, open_output
+
+Progress = Callable[[int, int], None]
 
 
 def convert(
@@ -18,14 +24,18 @@ def convert(
     *,
     force: bool = False,
     verify: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    requests: int | None = None,
+    client: ClientOptions | None = None,
 ) -> CopyResult:
-    """Make ``output`` a raw file with the bytes of ``source``; what reads as zeros becomes a hole.
+    """Make ``output`` hold the bytes of ``source``; what reads as zeros becomes a hole where that can be.
 
-    The output appears under its name when it is whole and durable; after a failure what was there before is there.
-    ``verify`` reads it back and compares. Raises UsageError where ``output`` exists without ``force``.
+    ``output`` is an address. A file appears under its name when it is whole and durable, and after a failure what was
+    there before is there. A block device and an NBD export are written in place, and what lies behind the source's
+    size is left alone. ``verify`` reads it back and compares. ``requests`` and ``client`` are as in ``copy`` and
+    ``open_device``. Raises UsageError where ``output`` holds something, without ``force``.
     """
-    with OutputFile(output, force=force, size=source.size) as out:
+    with open_output(output, size=source.size, force=force, client=client) as out:
         return copy(
             source,
             out.device,
@@ -33,4 +43,57 @@ def convert(
             verify=verify,
             write_back=True,
             progress=progress,
+            requests=requests,
         )
+
+
+def update(
+    source: BlockDevice,
+    output: str,
+    context: str,
+    *,
+    verify: bool = False,
+    progress: Progress | None = None,
+    requests: int | None = None,
+    client: ClientOptions | None = None,
+) -> CopyResult:
+    """Bring ``output``, a copy of an earlier ``source``, up to date: what has a flag in the meta context is copied.
+
+    ``source`` is an NBD export that was opened with ``context`` (``qemu:dirty-bitmap:NAME``) selected. ``output`` is
+    written in place, and made durable; after a failure it is neither the earlier nor the later state, and the same
+    call mends it. ``verify`` compares what was copied. Raises NotSupported where the source has no such context,
+    NoSpace where the output is smaller.
+    """
+    ranges = flagged(source, context)
+    with open_device(output, writable=True, client=client) as target:
+        if target.size < source.size:
+            raise NoSpace(f"{output}: expected at least {source.size} bytes, found {target.size}")
+        result = copy(source, target, verify=verify, progress=progress, requests=requests, ranges=ranges)
+        target.flush()
+        return result
+
+
+def flagged(source: BlockDevice, context: str) -> Ranges:
+    """Return the ranges of an NBD export whose flags in the meta context are not 0. Raises NotSupported."""
+    from blockwright.nbd.client.device import NbdDevice
+
+    if not isinstance(source, NbdDevice):
+        raise NotSupported(f"meta context {context}: expected an NBD export as a whole, found another device")
+    device = source
+    device.check_context(context)
+
+    def ranges() -> Iterator[tuple[int, int]]:
+        start = end = 0
+        extent: Extent
+        for extent in device.context_extents(context):
+            if not extent.flags:
+                continue
+            if extent.offset > end:
+                if end > start:
+                    yield start, end - start
+                start = extent.offset
+            end = extent.end
+        if end > start:
+            yield start, end - start
+
+    return ranges

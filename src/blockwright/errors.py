@@ -131,6 +131,36 @@ class RemoteProtocolError(ProtocolError):
     """The peer broke the protocol."""
 
 
+class Refused(BlockwrightError):
+    """The peer keeps the protocol and will not do what was asked; the message has its reason."""
+
+    exit_code = 4
+    nbd_errno = errno.EPERM
+
+
+class PeerError(BlockwrightError, OSError):
+    """The peer tried what was asked and failed; ``errno`` is the host's number for what it said."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(number, message)
+
+    def __str__(self) -> str:
+        return str(self.args[1])
+
+
+class ConnectionLost(PeerError):
+    """The connection to the peer ended, and no other took its place in time."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(errno.ECONNRESET, message)
+
+
+class Cancelled(BlockwrightError):
+    """Another thread cancelled the call; whether it had an effect is not known."""
+
+    nbd_errno = errno.ESHUTDOWN
+
+
 class IntegrityError(BlockwrightError):
     """Two values that must agree do not; the message names both values and both sources."""
 

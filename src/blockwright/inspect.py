@@ -13,7 +13,7 @@ from blockwright.device.window import Window
 from blockwright.errors import FormatError, NotThisFormat
 from blockwright.finding import Finding
 from blockwright.fs.reader import Usage
-from blockwright.resolve import Known, identify, naming, open_file_system
+from blockwright.resolve import Known, identify, naming, open_file_system, part_name
 from blockwright.table.gpt import read as gpt
 from blockwright.table.gpt.check import check as check_gpt
 from blockwright.table.partition import Partition, PartitionTable
@@ -71,7 +71,7 @@ def inspect(device: BlockDevice, *, source: str) -> Report:
     regions = []
     for partition in sorted(table.partitions, key=lambda each: each.start):
         with Window(device, partition.start, partition.size, owns=False) as window:
-            found, problem = _file_system(window, f"{source}:{partition.number}")
+            found, problem = _file_system(window, part_name(source, partition.number))
         allocated = _allocated(device, partition.start, partition.size)
         regions.append(Region(partition.start, partition.size, allocated, partition, found, problem))
     return Report(source, device.size, _allocated(device, 0, device.size), table, tuple(regions), findings)

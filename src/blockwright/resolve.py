@@ -1,7 +1,9 @@
 """Text becomes a device: the only module that knows every provider.
 
-An address is a path, or ``file:PATH``, ``mem:SIZE``, ``null:SIZE``. On a path a last ``:N`` selects partition N and
-``:START,SIZE`` a range (bytes, or 512-byte sectors with the suffix ``s``), unless a file of the whole name exists.
+An address is a path, or ``file:PATH``, ``mem:SIZE``, ``null:SIZE``, or an export of an NBD server (``nbd://…`` and
+the other schemes of ``nbd.uri``). On a path a last ``:N`` selects partition N and ``:START,SIZE`` a range (bytes, or
+512-byte sectors with the suffix ``s``), unless a file of the whole name exists. On a URL the fragment does: ``#2``,
+``#start=1M,size=4G``.
 
 Knows: how addresses are written, and which module opens what. Refuses to know: what is done with the device.
 """
@@ -17,16 +19,20 @@ from enum import Enum
 
 from blockwright.device.base import BlockDevice
 from blockwright.device.file import open_path
+from blockwright.device.inplace import DeviceOutput
 from blockwright.device.memory import MemoryDevice, ZeroDevice
+from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
 from blockwright.errors import FormatError, NotFound, NotThisFormat, UsageError
 from blockwright.fs.reader import FileSystem
+from blockwright.nbd.client.options import DEFAULT, ClientOptions
 from blockwright.table.gpt import read as gpt
 from blockwright.units import parse_size
 
 _SELECTOR = re.compile(r"(?P<path>.+):(?:(?P<number>[0-9]{1,4})|(?P<start>[0-9]+s?),(?P<size>[0-9]+s?))", re.DOTALL)
 _SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+]{1,15}):(?P<rest>.*)", re.DOTALL)
-_URL = re.compile(r"[a-z][a-z0-9+]*://")
+_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+]*)://[^#]*(?:#(?P<fragment>.*))?", re.DOTALL)
+_FRAGMENT = re.compile(r"(?P<number>[0-9]{1,4})|start=(?P<start>[^,=]+),size=(?P<size>[^,=]+)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,10 @@ class Address:
         return self.partition is not None or self.start is not None
 
     def __str__(self) -> str:
+        if self.scheme == "nbd":
+            if self.start is not None:
+                return f"{self.rest}#start={self.start},size={self.length}"
+            return self.rest if self.partition is None else f"{self.rest}#{self.partition}"
         whole = self.rest if self.scheme == "file" else f"{self.scheme}:{self.rest}"
         if self.partition is not None:
             return f"{whole}:{self.partition}"
@@ -62,10 +72,8 @@ def parse_address(text: str, *, partition: int | None = None) -> Address:
     match = None if os.path.lexists(text) else _SCHEME.fullmatch(text)
     if match and match["scheme"] in ("mem", "null"):
         return Address(match["scheme"], match["rest"], partition)
-    if _URL.match(text):
-        raise UsageError(
-            f"{text[:200]}: expected a path, file:, mem: or null:, found the scheme {text.split(':', 1)[0]}"
-        )
+    if match is not None and (url := _URL.fullmatch(text)):
+        return _parse_url(text, url["scheme"], url["fragment"], partition)
     path = match["rest"] if match and match["scheme"] == "file" else text
     if not path:
         raise UsageError(f"{text!r}: expected a path behind the scheme")
@@ -86,16 +94,47 @@ def parse_address(text: str, *, partition: int | None = None) -> Address:
     return Address("file", selector["path"], None, parse_size(selector["start"]), parse_size(selector["size"]))
 
 
+def _parse_url(text: str, scheme: str, fragment: str | None, partition: int | None) -> Address:
+    from blockwright.nbd.uri import is_nbd_uri
+
+    if not is_nbd_uri(text):
+        raise UsageError(f"{text[:200]}: expected a path, file:, mem:, null: or nbd://, found the scheme {scheme}")
+    whole = text.partition("#")[0]
+    if not fragment:
+        return Address("nbd", whole, partition)
+    if partition is not None:
+        raise UsageError(f"{text[:200]}: expected the part once, found it in the address and as --partition")
+    selector = _FRAGMENT.fullmatch(fragment)
+    if selector is None:
+        raise UsageError(f"{text[:200]}: expected #N or #start=BYTES,size=BYTES, found #{fragment[:80]}")
+    if selector["number"] is None:
+        return Address("nbd", whole, None, parse_size(selector["start"]), parse_size(selector["size"]))
+    if int(selector["number"]) < 1:
+        raise UsageError(f"{text[:200]}: expected a partition number from 1 on, found {selector['number']}")
+    return Address("nbd", whole, int(selector["number"]))
+
+
+def part_name(source: str, number: int) -> str:
+    """Return how partition ``number`` of ``source`` is addressed."""
+    return f"{source}#{number}" if _URL.fullmatch(source) else f"{source}:{number}"
+
+
 def open_device(
-    text: str, *, writable: bool = False, partition: int | None = None, force_unlocked: bool = False
+    text: str,
+    *,
+    writable: bool = False,
+    partition: int | None = None,
+    force_unlocked: bool = False,
+    client: ClientOptions | None = None,
 ) -> BlockDevice:
     """Return the device that ``text`` names, open; closing it closes all that was opened on the way.
 
-    Raises NotFound for a path or partition that does not exist, InUse where somebody else holds the file,
-    UsageError for a range outside the device, FormatError for a partition table that does not hold.
+    ``client`` is how the server of an NBD address is treated. Raises NotFound for a path, partition or export that
+    does not exist, InUse where somebody else holds the file, UsageError for a range outside the device, FormatError
+    for a partition table that does not hold, and what ``nbd.client.connect`` raises.
     """
     address = parse_address(text, partition=partition)
-    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked)
+    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, client=client)
     if not address.is_part:
         return whole
     try:
@@ -127,7 +166,7 @@ def locate(text: str, *, partition: int | None = None) -> Location:
         raise UsageError(f"{text}: expected a file or a device of this host")
     if not address.is_part:
         return Location(address.rest)
-    with _open_whole(address, writable=False, force_unlocked=True) as whole:
+    with _open_whole(address, writable=False, force_unlocked=True, client=None) as whole:
         return Location(address.rest, *_part(whole, address))
 
 
@@ -146,11 +185,31 @@ def _part(whole: BlockDevice, address: Address) -> tuple[int, int]:
     return found.start, found.size
 
 
-def _open_whole(address: Address, *, writable: bool, force_unlocked: bool) -> BlockDevice:
+def open_output(
+    text: str, *, size: int, force: bool = False, client: ClientOptions | None = None
+) -> OutputFile | DeviceOutput:
+    """Return the output that ``text`` names, for ``size`` bytes: a file, a block device or an export.
+
+    A part of an image, and an export, are written in place. Raises as ``OutputFile`` and ``open_device`` do.
+    """
+    address = parse_address(text)
+    if address.scheme == "file" and not address.is_part:
+        return OutputFile(address.rest, force=force, size=size)
+    device = open_device(text, writable=True, client=client)
+    return DeviceOutput(device, text, size=size, force=force)
+
+
+def _open_whole(
+    address: Address, *, writable: bool, force_unlocked: bool, client: ClientOptions | None
+) -> BlockDevice:
     if address.scheme == "mem":
         return MemoryDevice(parse_size(address.rest))
     if address.scheme == "null":
         return ZeroDevice(parse_size(address.rest))
+    if address.scheme == "nbd":
+        from blockwright.nbd.client.connect import connect
+
+        return connect(address.rest, writable=writable, options=client or DEFAULT)
     try:
         return open_path(address.rest, writable=writable, force_unlocked=force_unlocked)
     except FileNotFoundError:
@@ -194,7 +253,7 @@ def open_file_system(device: BlockDevice, *, source: str) -> FileSystem:
     with naming(source):
         content = identify(device)
         if content is Known.GPT:
-            parts = ", ".join(f"{source}:{each.number}" for each in gpt.read(device).partitions) or "none"
+            parts = ", ".join(part_name(source, each.number) for each in gpt.read(device).partitions) or "none"
             raise NotThisFormat(f"expected a file system, found a partitioned disk; its partitions are {parts}")
         if content is Known.EXT4:
             from blockwright.fs.ext4 import read as ext4

@@ -47,6 +47,9 @@ def test_every_error_says_what_the_command_exits_with_and_what_nbd_is_told(kind)
         ("ObjectNotFound", 5, errno.ENOENT),
         ("KernelError", 1, errno.EIO),
         ("Unavailable", 4, errno.EPERM),
+        ("Refused", 4, errno.EPERM),
+        ("ConnectionLost", 1, errno.EIO),
+        ("Cancelled", 1, errno.ESHUTDOWN),
     ],
 )
 def test_codes(name, exit_code, number):

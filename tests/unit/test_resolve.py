@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from blockwright.errors import NotFound, NotThisFormat, OutOfRange, UsageError
-from blockwright.resolve import Address, open_device, open_file_system, parse_address
+from blockwright.resolve import Address, open_device, open_file_system, parse_address, part_name
 
 
 def test_paths_parts_and_schemes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +19,22 @@ def test_paths_parts_and_schemes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert str(parse_address("disk.img:512,1024")) == "disk.img:512,1024"
 
 
-@pytest.mark.parametrize("text", ["ftp://host/x", "nbd://host/x", "disk.img:0", "file:"])
+def test_exports_and_their_parts() -> None:
+    assert parse_address("nbd://host/x") == Address("nbd", "nbd://host/x")
+    assert parse_address("nbd+unix:///?socket=/run/x#2") == Address("nbd", "nbd+unix:///?socket=/run/x", 2)
+    assert parse_address("nbds://h/x:1#start=1M,size=34s") == Address("nbd", "nbds://h/x:1", None, 1 << 20, 34 * 512)
+    assert parse_address("nbd://host/x", partition=3) == Address("nbd", "nbd://host/x", 3)
+    assert str(parse_address("nbd://host/x#2")) == "nbd://host/x#2"
+    assert str(parse_address("nbd://host/x#start=1k,size=1k")) == "nbd://host/x#start=1024,size=1024"
+    assert (part_name("nbd://host/x", 2), part_name("disk.img", 2)) == ("nbd://host/x#2", "disk.img:2")
+    with pytest.raises(UsageError, match="the part once"):
+        parse_address("nbd://host/x#2", partition=3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["ftp://host/x", "nbd://host/x#0", "nbd://host/x#one", "nbd://host/x#start=1", "disk.img:0", "file:"],
+)
 def test_what_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         parse_address(text)

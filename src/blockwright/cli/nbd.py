@@ -1,13 +1,13 @@
-"""``blockwright nbd``: servers of network block devices, seen from outside.
+"""``blockwright nbd``: network block device servers, seen from outside.
 
 Knows: which subcommands there are. Refuses to know: what they do.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import click
+
+from blockwright.cli.lazy import LazyGroup, Subcommands
 
 
 def _check() -> click.Command:
@@ -16,29 +16,36 @@ def _check() -> click.Command:
     return check
 
 
-_COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
+def _copy() -> click.Command:
+    from blockwright.cli.convert import convert
+
+    return convert
+
+
+def _info() -> click.Command:
+    from blockwright.cli.nbd_info import info
+
+    return info
+
+
+def _list() -> click.Command:
+    from blockwright.cli.nbd_info import list_
+
+    return list_
+
+
+_COMMANDS: Subcommands = {
     "check": ("Verify that a server does what the protocol says.", _check),
+    "copy": ("Copy a disk, holes and all, between files, devices and NBD servers.", _copy),
+    "info": ("Tell what a server says of an export.", _info),
+    "list": ("List the exports of a server.", _list),
 }
 
 
-class Commands(click.Group):
-    """The subcommands, each imported when it is called."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names."""
-        return sorted(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a subcommand."""
-        found = _COMMANDS.get(cmd_name)
-        return found[1]() if found else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of subcommands."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, _COMMANDS[name][0]) for name in self.list_commands(ctx)])
-
-
-@click.group(cls=Commands)
+@click.group(cls=LazyGroup, subcommands=_COMMANDS)
 def nbd() -> None:
-    """Look at, copy and check what network block device servers export."""
+    """Ask NBD servers what they offer, verify them, and copy from and to them.
+
+    URI is nbd://host[:port]/export, nbd+unix:///export?socket=PATH or nbd+vsock://cid/export; with nbds in place of
+    nbd nothing is said without TLS.
+    """

@@ -6,10 +6,14 @@ Knows: spelling. Refuses to know: what a command does with a value.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from typing import Any, TypeVar
 
 import click
 
+from blockwright.device.copy import MAX_REQUESTS, REQUESTS
+from blockwright.nbd.client.options import CONNECTIONS, MAX_CONNECTIONS, TIMEOUT_S, ClientOptions
 from blockwright.units import parse_fraction, parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -50,3 +54,34 @@ def force_unlocked_option(command: _Command) -> _Command:
     return click.option("--force-unlocked", is_flag=True, help="Open the image though somebody else holds it.")(
         command
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Peers:
+    """How servers are treated, and how many chunks are in flight with them; None for the default."""
+
+    client: ClientOptions
+    requests: int | None
+
+
+def peer_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--connections``, ``--requests`` and ``--timeout``, and pass them as ``peers``."""
+
+    @wraps(command)
+    def with_peers(*, connections: int, requests: int | None, timeout: float, **others: Any) -> Any:
+        return command(peers=Peers(ClientOptions(connections=connections, timeout_s=timeout), requests), **others)
+
+    for name, kind, default, metavar, text in (
+        ("timeout", click.FloatRange(min=0, min_open=True), TIMEOUT_S, "SECONDS", "How long a request may take."),
+        ("requests", click.IntRange(1, MAX_REQUESTS), None, "N", f"Chunks in flight.  [default: {REQUESTS}]"),
+        ("connections", click.IntRange(1, MAX_CONNECTIONS), CONNECTIONS, "N", "Connections to use if allowed."),
+    ):
+        click.option(
+            f"--{name}",
+            type=kind,
+            default=default,
+            show_default=default is not None,
+            metavar=metavar,
+            help=f"With an NBD server: {text}",
+        )(with_peers)
+    return with_peers

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from blockwright._version import __version__
+from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.output import show_text
 from blockwright.errors import BlockwrightError, FormatError, KernelError
 
@@ -72,36 +73,22 @@ def _nbd() -> click.Command:
     return nbd
 
 
-_COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
+_COMMANDS: Subcommands = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
-    "convert": ("Copy a disk, holes and all.", _convert),
+    "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
     "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
-    "nbd": ("Verify servers of network block devices.", _nbd),
+    "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them.", _nbd),
 }
 
 
-class Commands(click.Group):
-    """The subcommands, each imported when it is called; the list of them needs none."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names."""
-        return sorted(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a subcommand."""
-        found = _COMMANDS.get(cmd_name)
-        return found[1]() if found else None
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of subcommands."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, _COMMANDS[name][0]) for name in self.list_commands(ctx)])
-
-
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=LazyGroup,
+    subcommands=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(__version__, message="blockwright %(version)s")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
 def root(debug: bool) -> None:  # noqa: FBT001  # click passes a flag by name

@@ -39,6 +39,8 @@ class Waits(IntEnum):
     SOMETIMES = 1
     """A file that the host caches: ``read_ready`` tells of reads, and writes that need not be durable do not wait."""
     ALWAYS = 2
+    PEER = 3
+    """Another machine or process does the work: many calls in flight at once pay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +272,14 @@ class BlockDevice(ABC):
             self._leave()
 
     @final
+    def cancel(self) -> None:
+        """Make the calls in flight that wait for somebody else fail soon; from any thread, and it may do nothing.
+
+        Later calls are not affected. What stands on the device, or beside it on the same one, is cancelled too.
+        """
+        self._cancel()
+
+    @final
     def backing(self, offset: int, length: int) -> Backing:
         """Return a context manager over the file runs that hold the range, in order, or over None.
 
@@ -339,6 +349,9 @@ class BlockDevice(ABC):
 
     def _prefetch(self, offset: int, length: int) -> None:
         """Do nothing."""
+
+    def _cancel(self) -> None:
+        """Do nothing: for devices that wait for nobody."""
 
     def _backing(self, offset: int, length: int) -> Backing:
         """Answer that no file holds the bytes. The device is not closed inside the context."""

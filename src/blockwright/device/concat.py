@@ -125,6 +125,10 @@ class Concat(BlockDevice):
             if part is not None:
                 part.prefetch(within, count)
 
+    def _cancel(self) -> None:
+        for part in self._parts:
+            part.cancel()
+
     def _backing(self, offset: int, length: int) -> Backing:
         """Answer for the part that holds the first byte."""
         for part, within, count in self._pieces(offset, length):

@@ -10,25 +10,20 @@ from __future__ import annotations
 import os
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
-from blockwright.device.base import BlockDevice, FileRun
-from blockwright.device.extent import ZERO, Extent
+from blockwright.device.base import BlockDevice, FileRun, Waits
+from blockwright.device.copy_crew import Crew
+from blockwright.device.copy_runs import CHUNK, Ranges, Run, runs_of, whole, without_zeros
 from blockwright.device.writeback import WriteBack
-from blockwright.errors import IntegrityError, NoSpace
-from blockwright.units import KiB, MiB
-
-CHUNK: Final = MiB
-"""Bytes read and written at once: past the point where a system call's own cost matters, well within the cache."""
+from blockwright.errors import IntegrityError, NoSpace, UsageError
+from blockwright.units import MiB, align_down
 
 READ_AHEAD: Final = 4
 """Chunks that are read before the first of them is written."""
-
-MIN_HOLE: Final = 32 * KiB
-"""Zeros between data that are worth a hole: shorter ones are copied, for fewer and longer writes."""
 
 MIN_KERNEL_RUN: Final = MiB
 """Bytes in one file that are worth asking the kernel to copy."""
@@ -36,10 +31,14 @@ MIN_KERNEL_RUN: Final = MiB
 KERNEL_STEP: Final = 32 * MiB
 """Bytes the kernel is asked to copy at once, between which a cancelled copy ends."""
 
+REQUESTS: Final = 16
+"""Chunks in flight where a peer does the work, by default."""
+
+MAX_REQUESTS: Final = 256
+"""Chunks in flight at most: each takes a thread and its memory."""
+
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` in bytes, called by the thread that called ``copy``. An exception from it cancels."""
-
-_HOLE_OF_ZEROS: Final = bytes(MIN_HOLE)
 
 
 class CopyResult(NamedTuple):
@@ -77,19 +76,67 @@ def copy(
     verify: bool = False,
     write_back: bool = False,
     progress: Progress | None = None,
+    requests: int | None = None,
+    ranges: Ranges | None = None,
 ) -> CopyResult:
     """Make the first ``source.size`` bytes of ``target`` read as ``source`` does; what lies behind is left alone.
 
     ``target_is_zero`` promises that the target reads as zeros, so zeros are left out. ``detect_zeroes`` looks for
     them in data too. ``verify`` flushes, reads both again and raises IntegrityError where they differ.
     ``write_back`` flushes beside the copy, for a caller that is going to flush what it made; otherwise nothing is
-    flushed. Raises NoSpace where the target is smaller, and whatever either device raises. After an exception of any
-    kind the target's content is unspecified, and no thread is left behind.
+    flushed. ``requests`` is how many chunks are in flight where a peer does the work of either device
+    (``Waits.PEER``). With ``ranges``, which gives ascending ones, only those are copied. Raises NoSpace where the
+    target is smaller, and whatever either device raises. After an exception of any kind the target's content is
+    unspecified, and no thread is left behind.
     """
     if source.size > target.size:
         raise NoSpace(f"copy: expected a target of at least {source.size} bytes, found {target.size}")
-    total, copied, by_kernel, zeroed, skipped = source.size, 0, 0, 0, 0
-    reader = _Reader(source, target, detect_zeroes=detect_zeroes)
+    runs = runs_of(source, ranges, block=target.traits.minimum_block)
+    if Waits.PEER in (source.traits.waits, target.traits.waits):
+        workers = _workers(source, target, requests)
+        crew = Crew(source, target, runs, workers, target_is_zero=target_is_zero, detect_zeroes=detect_zeroes)
+        result = _by_crew(crew, source.size, progress)
+    else:
+        reader = _Reader(source, target, runs, detect_zeroes=detect_zeroes)
+        result = _in_order(
+            reader, target, source.size, progress, target_is_zero=target_is_zero, write_back=write_back
+        )
+    if verify:
+        target.flush()
+        _verify(source, target, ranges)
+    return result
+
+
+def _workers(source: BlockDevice, target: BlockDevice, requests: int | None) -> int:
+    if requests is not None and not 1 <= requests <= MAX_REQUESTS:
+        raise UsageError(f"copy: expected 1 to {MAX_REQUESTS} requests in flight, found {requests}")
+    useful = max(source.traits.parallelism, target.traits.parallelism, 2)
+    chunks = -(-source.size // CHUNK)
+    return max(1, min(REQUESTS if requests is None else requests, useful, chunks))
+
+
+def _by_crew(crew: Crew, total: int, progress: Progress | None) -> CopyResult:
+    """Have the crew copy, and tell how far it is: the furthest end, which the first ones are a little behind."""
+    furthest = copied = zeroed = skipped = 0
+    for done in crew:
+        copied, zeroed, skipped = copied + done.copied, zeroed + done.zeroed, skipped + done.skipped
+        furthest = max(furthest, done.end)
+        if progress is not None:
+            progress(furthest, total)
+    return CopyResult(copied, 0, zeroed, skipped)
+
+
+def _in_order(
+    reader: _Reader,
+    target: BlockDevice,
+    total: int,
+    progress: Progress | None,
+    *,
+    target_is_zero: bool,
+    write_back: bool,
+) -> CopyResult:
+    """Write what one thread reads ahead."""
+    copied = by_kernel = zeroed = skipped = 0
     jobs = reader.ahead() if total > 2 * CHUNK else reader.inline()
     with closing(jobs), WriteBack(target) as medium:
         for offset, length, data, buffer, done in jobs:
@@ -110,20 +157,18 @@ def copy(
                 medium.wrote(copied + zeroed)
             if progress is not None:
                 progress(offset + length, total)
-    if verify:
-        target.flush()
-        _verify(source, target)
     return CopyResult(copied, by_kernel, zeroed, skipped)
 
 
 class _Reader:
     """Turns the source into jobs, in ascending order, in buffers that come back through ``free``."""
 
-    def __init__(self, source: BlockDevice, target: BlockDevice, *, detect_zeroes: bool) -> None:
+    def __init__(self, source: BlockDevice, target: BlockDevice, runs: Iterator[Run], *, detect_zeroes: bool) -> None:
         self.free: SimpleQueue[bytearray] = SimpleQueue()
         self._ready: SimpleQueue[_Job | BaseException | None] = SimpleQueue()
         self._source = source
         self._target = target
+        self._runs = runs
         self._detect_zeroes = detect_zeroes
         self._stopped = False
         # Only a device that takes several calls at once may be written to from the reading thread.
@@ -161,7 +206,7 @@ class _Reader:
             self._ready.put(error)
 
     def _jobs(self) -> Iterator[_Job]:
-        for offset, length, zero in _runs(self._source.extents()):
+        for offset, length, zero in self._runs:
             if zero:
                 yield _Job(offset, length)
             else:
@@ -183,7 +228,7 @@ class _Reader:
             view = memoryview(buffer)[:part]
             self._source.read_into(position, view)
             if self._detect_zeroes:
-                yield from _without_zeros(position, buffer, part)
+                yield from _jobs_of(position, buffer, part, block=self._target.traits.minimum_block)
             else:
                 yield _Job(position, part, view, buffer)
             position += part
@@ -241,49 +286,36 @@ def _aligned(runs: Sequence[FileRun], places: Sequence[FileRun]) -> Iterator[tup
                 place = next(rest, None)
 
 
-def _runs(extents: Iterable[Extent]) -> Iterator[tuple[int, int, bool]]:
-    """Yield (offset, length, whether zeros): the extents, with short zeros between data counted as data."""
-    start = end = gap = 0  # data in [start, end), then ``gap`` zeros that are not told yet
-    for offset, length, flags in extents:
-        if not flags & ZERO:
-            if gap >= MIN_HOLE or start == end:
-                if end > start:
-                    yield start, end - start, False
-                if gap:
-                    yield end, gap, True
-                start = offset
-            gap, end = 0, offset + length
-        else:
-            gap += length
-    if end > start:
-        yield start, end - start, False
-    if gap:
-        yield end, gap, True
-
-
-def _without_zeros(offset: int, buffer: bytearray, length: int) -> Iterator[_Job]:
-    """Yield jobs for the first ``length`` bytes of the buffer, with zeros of MIN_HOLE and more told as such."""
+def _jobs_of(offset: int, buffer: bytearray, length: int, *, block: int) -> Iterator[_Job]:
+    """Yield jobs for the first ``length`` bytes of the buffer, which the last one gives back."""
     view = memoryview(buffer)
-    cuts: list[tuple[int, bool]] = []
-    for position in range(0, length, MIN_HOLE):
-        zero = length - position >= MIN_HOLE and buffer.startswith(_HOLE_OF_ZEROS, position)
-        if not cuts or cuts[-1][1] != zero:
-            cuts.append((position, zero))
-    for index, (position, zero) in enumerate(cuts):
-        last = index == len(cuts) - 1
-        end = length if last else cuts[index + 1][0]
-        data = None if zero else view[position:end]
-        yield _Job(offset + position, end - position, data, buffer if last else None)
+    found = without_zeros(offset, buffer, length, block=block)
+    for run in found:
+        start = run.offset - offset
+        data = None if run.zero else view[start : start + run.length]
+        yield _Job(run.offset, run.length, data, buffer if run is found[-1] else None)
 
 
-def _verify(source: BlockDevice, target: BlockDevice) -> None:
+def _verify(source: BlockDevice, target: BlockDevice, ranges: Ranges | None) -> None:
+    """Raise IntegrityError for the first byte that was copied and differs."""
     from blockwright.device.compare import compare
     from blockwright.device.window import Window
 
-    with Window(target, 0, source.size, owns=False) as written:
-        found = compare(source, written)
-    if found is not None:
-        expected, actual = source.read(found, 1), target.read(found, 1)
+    for start, length in (ranges or whole(source))():
+        with (
+            Window(source, start, length, owns=False) as wanted,
+            Window(target, start, length, owns=False) as written,
+        ):
+            within = compare(wanted, written)
+        if within is None:
+            continue
+        found = start + within
+        expected, actual = _byte(source, found), _byte(target, found)
         raise IntegrityError(
             f"copy: source and target differ: expected {expected.hex()}, found {actual.hex()} (byte {found})"
         )
+
+
+def _byte(device: BlockDevice, offset: int) -> bytes:
+    block = device.traits.minimum_block
+    return device.read(align_down(offset, block), block)[offset % block :][:1]

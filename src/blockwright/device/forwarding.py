@@ -48,6 +48,9 @@ class ForwardingDevice(BlockDevice):
     def _prefetch(self, offset: int, length: int) -> None:
         self._inner.prefetch(offset, length)
 
+    def _cancel(self) -> None:
+        self._inner.cancel()
+
     def _backing(self, offset: int, length: int) -> Backing:
         return self._inner.backing(offset, length)
 

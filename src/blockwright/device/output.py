@@ -17,12 +17,10 @@ from typing import Final, Self
 
 from blockwright.device.descriptor import Path, claim, kind_of, named_error
 from blockwright.device.file import FileDevice, HostBlockDevice
+from blockwright.device.inplace import check_blank
 from blockwright.errors import NoSpace, UsageError
-from blockwright.units import MiB
 
 _MODE_BITS: Final = 0o777
-_LOOKED_AT: Final = MiB
-"""Bytes at either end of a block device that must be zeros, or it is not written over unasked."""
 
 
 class OutputFile:
@@ -58,7 +56,7 @@ class OutputFile:
         self.device = self._open_in_place(force_unlocked) if in_place else self._create()
         try:
             if isinstance(self.device, HostBlockDevice) and not force:
-                self._check_blank()
+                check_blank(self.device, self.path)
             if size is not None:
                 self._set_size(size)
         except BaseException:
@@ -123,13 +121,6 @@ class OutputFile:
         if not force:
             raise UsageError(f"{self.path}: exists already; --force replaces it")
         return False
-
-    def _check_blank(self) -> None:
-        """Raise UsageError where the block device holds something at its beginning or its end."""
-        size = self.device.size
-        part = min(size, _LOOKED_AT)
-        if any(self.device.read(0, part)) or any(self.device.read(size - part, part)):
-            raise UsageError(f"{self.path}: holds data already; --force overwrites it")
 
     def _check_unused(self, status: os.stat_result) -> None:
         """Raise InUse where somebody uses the file that would be replaced: he would go on with the old one."""

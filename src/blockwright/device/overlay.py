@@ -122,6 +122,10 @@ class Overlay(BlockDevice):
             if state != _ZERO:
                 (self._top if state == _TOP else self._base).prefetch(low, high - low)
 
+    def _cancel(self) -> None:
+        self._base.cancel()
+        self._top.cancel()
+
     # -- writing ---------------------------------------------------------------------------------------------
 
     def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:

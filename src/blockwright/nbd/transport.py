@@ -14,7 +14,7 @@ import struct
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Final, TypeVar
 
@@ -26,6 +26,7 @@ _Result = TypeVar("_Result")
 _SKIPPED_AT_ONCE: Final = 64 * KiB
 _NOW: Final = getattr(socket, "MSG_DONTWAIT", 0)
 _MORE: Final = getattr(socket, "MSG_MORE", 0)
+_MAX_PARTS: Final = 1024  # IOV_MAX of every system we run on
 
 
 class Stream(ABC):
@@ -51,6 +52,11 @@ class Stream(ABC):
 
         Raises TimeoutError when the peer takes nothing for the time set by ``set_timeout``.
         """
+
+    def send_parts(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+        """Send all of ``parts``, one behind the other, as ``send`` does; with one system call where that can be."""
+        for index, part in enumerate(parts):
+            self.send(part, more=index + 1 < len(parts))
 
     @abstractmethod
     def send_now(self, data: memoryview) -> int:
@@ -116,6 +122,21 @@ class SocketStream(Stream):
             return self.socket.send(data, flags)
         except BlockingIOError:
             raise TimeoutError("the peer took nothing in time") from None
+
+    if sys.platform != "win32":
+
+        def send_parts(self, parts: Sequence[bytes | bytearray | memoryview]) -> None:
+            for first in range(0, len(parts), _MAX_PARTS):
+                some = parts[first : first + _MAX_PARTS]
+                more = _MORE if first + _MAX_PARTS < len(parts) else 0
+                try:
+                    sent = self.socket.sendmsg(some, (), more)
+                except BlockingIOError:
+                    raise TimeoutError("the peer took nothing in time") from None
+                for part in some:
+                    if sent < len(part):
+                        self.send(memoryview(part)[sent:])
+                    sent = max(0, sent - len(part))
 
     def send_now(self, data: memoryview) -> int:
         try:

@@ -33,7 +33,7 @@ class ObservingDevice(ForwardingDevice):
 
     def __init__(self, inner: BlockDevice, *, owns: bool = True, traits: Traits | None = None) -> None:
         traits = inner.traits if traits is None else traits
-        super().__init__(inner, owns=owns, traits=replace(traits, waits=Waits.ALWAYS))
+        super().__init__(inner, owns=owns, traits=replace(traits, waits=max(traits.waits, Waits.ALWAYS)))
 
     def _observe(self, call: Call) -> None:
         """See the call; an exception from here is the call's."""
@@ -69,6 +69,10 @@ class ObservingDevice(ForwardingDevice):
     def _prefetch(self, offset: int, length: int) -> None:
         self._observe(Call("prefetch", offset, length))
         super()._prefetch(offset, length)
+
+    def _cancel(self) -> None:
+        self._observe(Call("cancel"))
+        super()._cancel()
 
     def _backing(self, offset: int, length: int) -> Backing:
         return nullcontext(None)

@@ -62,7 +62,7 @@ def test_what_cannot_be_read_back_is_told_when_that_was_asked_for(monkeypatch) -
             super().__init__(*arguments, **options)
             self.device = Forgetful(self.device)
 
-    monkeypatch.setattr(convert_module, "OutputFile", Bad)
+    monkeypatch.setattr(convert_module, "open_output", lambda text, *, size, force, client: Bad(text, size=size))
     source = MemoryDevice(content=b"data" * 1000)
     convert_module.convert(source, "disk")
     with pytest.raises(IntegrityError, match="differ"):

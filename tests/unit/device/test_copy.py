@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from blockwright.device import DATA, HOLE, ZERO, Extent, Traits
 from blockwright.device import copy as copying
 from blockwright.device.base import BlockDevice
-from blockwright.device.copy import CHUNK, MIN_HOLE, CopyResult, copy
+from blockwright.device.copy import CopyResult, copy
+from blockwright.device.copy_runs import CHUNK, MIN_HOLE
 from blockwright.device.file import FileDevice
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.memory import MemoryDevice, ZeroDevice

@@ -51,6 +51,7 @@ def test_primitives_are_those_of_the_design():
         "_flush",
         "_extents",
         "_prefetch",
+        "_cancel",
         "_backing",
         "_close",
     } == PRIMITIVES
@@ -91,6 +92,7 @@ def test_forwarding_device_forwards_every_primitive(primitive):
     device.flush()
     list(device.extents())
     device.prefetch(0, 1)
+    device.cancel()
     with device.backing(0, 1):
         pass
     device.close()

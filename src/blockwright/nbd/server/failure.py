@@ -5,12 +5,14 @@ Knows: errors of both worlds. Refuses to know: replies.
 
 from __future__ import annotations
 
-from blockwright.errors import BlockwrightError
+from blockwright.errors import BlockwrightError, PeerError
 from blockwright.nbd.wire import Error, to_wire
 
 
 def failure(error: Exception) -> tuple[Error, str]:
     """Return the wire's number and a text; ENOTSUP is kept for FAST_ZERO, "NBD_CMD_WRITE_ZEROES"."""
+    if isinstance(error, PeerError):  # an export of another server: what it said
+        return to_wire(error.errno or Error.EIO), str(error)
     if isinstance(error, BlockwrightError):
         return to_wire(error.nbd_errno), str(error)
     if isinstance(error, MemoryError):

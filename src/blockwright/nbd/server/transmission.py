@@ -57,7 +57,7 @@ class Transmission:
         self._framing = framing(session)
         self._device = commands.served.device
         traits = self._device.traits
-        in_line = traits.parallelism > 1 and traits.waits is not Waits.ALWAYS
+        in_line = traits.parallelism > 1 and traits.waits < Waits.ALWAYS
         unchecked = self._device.unchecked()
         writable = not session.export.flags & TransmissionFlag.READ_ONLY
         self._ready = unchecked.read_ready if in_line and not (traits.known_extents and session.structured) else None
