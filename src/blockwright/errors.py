@@ -161,6 +161,10 @@ class Cancelled(BlockwrightError):
     nbd_errno = errno.ESHUTDOWN
 
 
+class NotTrusted(RemoteProtocolError):
+    """The peer did not prove that it is who it must be: its certificate, or the key it should know."""
+
+
 class IntegrityError(BlockwrightError):
     """Two values that must agree do not; the message names both values and both sources."""
 

@@ -34,6 +34,8 @@ class Stream(ABC):
 
     tls: bool = False
     """Whether what is sent is encrypted."""
+    timeout_s: float | None = None
+    """How long a receive may wait, as ``set_timeout`` said."""
 
     @abstractmethod
     def receive_into(self, buffer: memoryview) -> int:
@@ -95,7 +97,6 @@ class SocketStream(Stream):
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = sock
-        self._send_s: float | None = None
 
     def receive_into(self, buffer: memoryview) -> int:
         try:
@@ -153,6 +154,7 @@ class SocketStream(Stream):
                 raise TimeoutError("the peer took nothing in time") from None
 
     def set_timeout(self, receive_s: float | None, send_s: float | None) -> None:
+        self.timeout_s = receive_s
         # By the kernel: a socket that Python times asks poll() before each call.
         for option, seconds in ((socket.SO_RCVTIMEO, receive_s), (socket.SO_SNDTIMEO, send_s)):
             self.socket.setsockopt(socket.SOL_SOCKET, option, _timeval(seconds))
@@ -221,7 +223,8 @@ def run(
 ) -> tuple[_Result, Stream]:
     """Drive a handshake over ``stream``; return its result and the stream to go on with, which TLS may have replaced.
 
-    ``start_tls`` takes the stream and the expected host and gives the encrypted one with the peer's identity.
+    ``start_tls`` takes the stream and the expected host and gives the encrypted one with the peer's identity, within
+    the stream's ``timeout_s``, which is what is left until the deadline.
     Raises what the handshake raises, RemoteProtocolError where the peer ends early, TimeoutError, OSError.
     """
     deadline = deadline or Deadline(None)
@@ -240,6 +243,7 @@ def run(
             else:
                 assert isinstance(step, StartTls)
                 assert start_tls is not None, "a handshake that may start TLS is run with a way to do it"
+                stream.set_timeout(deadline.remaining_s, deadline.remaining_s)
                 stream, answer = start_tls(stream, step.host)
     except StopIteration as finished:
         return finished.value, stream
