@@ -18,8 +18,8 @@ from blockwright.nbd.server.catalogue import Catalogue
 from blockwright.nbd.server.connection import Connection, Options
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.limits import ByteBudget
-from blockwright.nbd.server.peer import peer_of
-from blockwright.nbd.transport import SocketStream
+from blockwright.nbd.server.peer import Peer, peer_of
+from blockwright.nbd.transport import SocketStream, Stream
 
 TICK_S: Final = 1.0
 """Seconds between two looks at requests that take too long."""
@@ -32,11 +32,18 @@ class Server:
 
     ``serve`` blocks until ``stop`` is called by another thread or a signal handler; ``start`` does the same in a
     thread of its own. As a context manager it starts, and stops at the end. ``connections`` are those under way.
+    ``once`` stops it when the last client has gone, which may be one that came by ``adopt``.
     """
 
     def __init__(
-        self, exports: Iterable[Export], listeners: Iterable[socket.socket], options: Options | None = None
+        self,
+        exports: Iterable[Export],
+        listeners: Iterable[socket.socket],
+        options: Options | None = None,
+        *,
+        once: bool = False,
     ) -> None:
+        self._once = once
         self.options = options or Options()
         self.catalogue = Catalogue(exports, self.options.default)
         self.listeners = list(listeners)
@@ -61,6 +68,11 @@ class Server:
         """The connections under way."""
         with self._lock:
             return list(self._connections)
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """The bytes that requests under way hold."""
+        return self._budget.used
 
     def start(self) -> None:
         """Serve in a thread of its own."""
@@ -104,6 +116,22 @@ class Server:
 
     # -- connections -----------------------------------------------------------------------------------------
 
+    def adopt(self, stream: Stream, peer: Peer) -> None:
+        """Serve a client that is connected already, within the limits; the stream is the server's from now on."""
+        connection = Connection(stream, peer, self.catalogue, self.options, self._budget, self._stopping)
+        reason = self._over_limit(connection)
+        if reason:
+            self.options.metrics.count("refused", reason)
+            self.options.log("refused", peer=str(peer), reason=reason)
+            stream.close()
+            return
+        self.options.metrics.count("accepted")
+        self.options.log("connected", peer=str(peer))
+        thread = threading.Thread(target=self._run, args=(connection,), name=f"nbd: {peer}", daemon=True)
+        with self._lock:
+            self._connections[connection] = thread
+        thread.start()
+
     def _accept(self, listener: socket.socket) -> None:
         try:
             sock, _ = listener.accept()
@@ -119,19 +147,7 @@ class Server:
         except OSError:
             sock.close()  # gone already
             return
-        connection = Connection(stream, peer, self.catalogue, self.options, self._budget, self._stopping)
-        reason = self._over_limit(connection)
-        if reason:
-            self.options.metrics.count("refused", reason)
-            self.options.log("refused", peer=str(peer), reason=reason)
-            stream.close()
-            return
-        self.options.metrics.count("accepted")
-        self.options.log("connected", peer=str(peer))
-        thread = threading.Thread(target=self._run, args=(connection,), name=f"nbd: {peer}", daemon=True)
-        with self._lock:
-            self._connections[connection] = thread
-        thread.start()
+        self.adopt(stream, peer)
 
     def _over_limit(self, connection: Connection) -> str:
         limits = self.options.limits
@@ -149,6 +165,9 @@ class Server:
         finally:
             with self._lock:
                 del self._connections[connection]
+                last = not self._connections
+            if last and self._once:
+                self.stop()
 
     def _cut_off_stuck(self) -> None:
         limit = self.options.limits.request_s
