@@ -5,11 +5,13 @@ Knows: spelling. Refuses to know: what a command does with a value.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from blockwright.errors import UsageError
 from blockwright.units import parse_fraction, parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -50,3 +52,13 @@ def force_unlocked_option(command: _Command) -> _Command:
     return click.option("--force-unlocked", is_flag=True, help="Open the image though somebody else holds it.")(
         command
     )
+
+
+def source_date_epoch() -> int | None:
+    """Return SOURCE_DATE_EPOCH in seconds, as reproducible-builds.org has it; None where it is not set."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not text.isdecimal() or not text.isascii() or len(text) > 11:
+        raise UsageError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, found {text[:64]!r}")
+    return int(text)

@@ -60,12 +60,19 @@ def _fs() -> click.Command:
     return fs
 
 
+def _serve() -> click.Command:
+    from blockwright.cli.serve import serve
+
+    return serve
+
+
 _COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
     "convert": ("Copy a disk, holes and all.", _convert),
     "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
+    "serve": ("Serve disks as network block devices.", _serve),
 }
 
 
