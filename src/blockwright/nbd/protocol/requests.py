@@ -15,17 +15,20 @@ _FUA: Final = int(CommandFlag.FUA)
 _PAYLOAD_LEN: Final = int(CommandFlag.PAYLOAD_LEN)
 
 _FLAGS: Final[dict[int, int]] = {
-    Command.READ: CommandFlag.DF,
+    Command.READ: int(CommandFlag.DF),
     Command.WRITE: 0,
     Command.DISC: 0,
     Command.FLUSH: 0,
     Command.TRIM: 0,
     Command.CACHE: 0,
-    Command.WRITE_ZEROES: CommandFlag.NO_HOLE | CommandFlag.FAST_ZERO,
-    Command.BLOCK_STATUS: CommandFlag.REQ_ONE,
+    Command.WRITE_ZEROES: int(CommandFlag.NO_HOLE | CommandFlag.FAST_ZERO),
+    Command.BLOCK_STATUS: int(CommandFlag.REQ_ONE),
     Command.RESIZE: 0,
 }
-"""The flags of each command beside FUA, which "Command flags" allows on all, and PAYLOAD_LEN."""
+"""The flags of each command beside FUA, which "Command flags" allows on all, and PAYLOAD_LEN.
+
+Plain numbers: the complement of a ``CommandFlag`` has no bits but those that the class names.
+"""
 
 _NEEDS: Final[dict[int, TransmissionFlag]] = {
     Command.FLUSH: TransmissionFlag.SEND_FLUSH,
