@@ -11,10 +11,11 @@ from collections.abc import Iterable
 from blockwright.errors import UsageError
 from blockwright.nbd.protocol.server import Offer, Refused
 from blockwright.nbd.protocol.steps import Identity
-from blockwright.nbd.server.export import Export, Served
+from blockwright.nbd.server.export import Export, Opened, Served, only_readable
 from blockwright.nbd.server.failure import failure
 from blockwright.nbd.server.limits import Limits
 from blockwright.nbd.server.log import Log
+from blockwright.nbd.server.metrics import ServerMetrics
 from blockwright.nbd.server.peer import Peer
 from blockwright.nbd.wire import Option, ReplyType
 
@@ -37,7 +38,7 @@ class Catalogue:
         """Offer these exports from now on.
 
         One that is equal to what is offered already goes on as it is. One that is gone, or changed, is closed when
-        its last session ends.
+        its last session ends; where the new one has the same device, it is opened once and they share it.
         """
         wanted: dict[str, Export] = {}
         for export in exports:
@@ -50,10 +51,14 @@ class Catalogue:
             )
         with self._lock:
             old = self._served
-            self._served = {
-                name: old[name] if name in old and old[name].export == export else Served(export)
-                for name, export in wanted.items()
-            }
+            made = [*old.values(), *self._leaving]
+            self._served = {}
+            for name, export in wanted.items():
+                same = old.get(name)
+                if same is None or same.export != export:
+                    same = Served(export, _opened(export, made))
+                    made.append(same)
+                self._served[name] = same
             self._default = default
             self._leaving += [each for name, each in old.items() if self._served.get(name) is not each]
         self.close_unused()
@@ -91,10 +96,25 @@ class Catalogue:
             each.close()
 
 
+def _opened(export: Export, served: Iterable[Served]) -> Opened | None:
+    """Return the export's device where another export has it: its calls may have to be made one at a time."""
+    return next((each.opened.share() for each in served if each.export.device == export.device), None)
+
+
 class ClientView:
     """The catalogue as one client sees it: what it may not use does not exist for it. Answers the handshake."""
 
-    def __init__(self, catalogue: Catalogue, peer: Peer, limits: Limits, log: Log, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        peer: Peer,
+        limits: Limits,
+        log: Log,
+        stopping: threading.Event,
+        *,
+        metrics: ServerMetrics | None = None,
+    ) -> None:
+        self._metrics = metrics
         self._catalogue = catalogue
         self._limits = limits
         self._log = log
@@ -113,7 +133,9 @@ class ClientView:
         self.found = {}
 
     def refused(self, option: int, reply: ReplyType, message: str) -> None:
-        """Log the refusal; that an option is unknown is no news."""
+        """Count the refusal and log it; that an option is unknown is no news."""
+        if self._metrics is not None:
+            self._metrics.count("option refused", reply.name)
         if reply is not ReplyType.ERR_UNSUP:
             self._log("option refused", option=Option(option).name, reply=reply.name, reason=message)
 
@@ -141,6 +163,9 @@ class ClientView:
         except Exception as error:  # noqa: BLE001 - whatever opening raises is told to the log, and is not the client's
             self._log("export not opened", export=served.export.name, reason=failure(error)[1])
             raise Refused(ReplyType.ERR_UNKNOWN, f"the export {name[:64]!r} cannot be opened") from None
+        access = served.export.access
+        if access is not None and access.read_only(self.peer):
+            info = only_readable(info)
         self.found[info.name] = served
         return Offer(info, served.context_names)
 
