@@ -44,7 +44,7 @@ class HandshakeLimits:
     bytes: int = 256 * KiB
 
 
-class Refused(ProtocolError):
+class OptionRefused(ProtocolError):
     """An option is answered with an error: ``reply`` and a text for the client."""
 
     def __init__(self, reply: ReplyType, message: str) -> None:
@@ -67,7 +67,7 @@ class Offers(Protocol):
         """Return (name, description) of each export that the client may see."""
 
     def find(self, name: str) -> Offer:
-        """Return the export; opens what it stands on. Raises Refused."""
+        """Return the export; opens what it stands on. Raises OptionRefused."""
 
     def authenticated(self, identity: Identity) -> None:
         """Take note of who the client proved to be, inside TLS."""
@@ -96,7 +96,7 @@ def handshake(
 ) -> Handshake[Session | None]:
     """Negotiate with a client; the result is the session, or None where the client ended it by ABORT.
 
-    Raises RemoteProtocolError for a client that breaks the rules or goes over the limits, and Refused where the
+    Raises RemoteProtocolError for a client that breaks the rules or goes over the limits, and OptionRefused where the
     only way to refuse is to hang up.
     """
     yield Send(wire.GREETING.pack(wire.INIT_MAGIC, wire.OPTION_MAGIC, _OFFERED))
@@ -159,16 +159,16 @@ class _Server:
         try:
             if option not in self._answers and option != Option.GO:
                 yield Skip(length)
-                raise Refused(ReplyType.ERR_UNSUP, f"option {option} is not known")
+                raise OptionRefused(ReplyType.ERR_UNSUP, f"option {option} is not known")
             data = yield from receive(length)
             if self._offers.stopping:
-                raise Refused(ReplyType.ERR_SHUTDOWN, "the server is shutting down")
+                raise OptionRefused(ReplyType.ERR_SHUTDOWN, "the server is shutting down")
             if self._tls is Tls.REQUIRE and not self._encrypted and option != Option.STARTTLS:
-                raise Refused(ReplyType.ERR_TLS_REQD, "TLS comes first: use STARTTLS")
+                raise OptionRefused(ReplyType.ERR_TLS_REQD, "TLS comes first: use STARTTLS")
             if option == Option.GO:
                 return (yield from self._go(data))
             yield from self._answers[option](data)
-        except Refused as refused:
+        except OptionRefused as refused:
             self._offers.refused(option, refused.reply, str(refused))
             yield _reply(option, refused.reply, str(refused).encode()[: wire.MAX_STRING])
         return None
@@ -177,11 +177,11 @@ class _Server:
 
     def _export_name(self, data: bytes) -> Handshake[Session | None]:
         if self._tls is Tls.REQUIRE and not self._encrypted:
-            raise Refused(ReplyType.ERR_TLS_REQD, "EXPORT_NAME: TLS comes first")
+            raise OptionRefused(ReplyType.ERR_TLS_REQD, "EXPORT_NAME: TLS comes first")
         if self._state.extended:
-            raise Refused(ReplyType.ERR_INVALID, "EXPORT_NAME: cannot be used with extended headers")
+            raise OptionRefused(ReplyType.ERR_INVALID, "EXPORT_NAME: cannot be used with extended headers")
         if self._offers.stopping:
-            raise Refused(ReplyType.ERR_SHUTDOWN, "EXPORT_NAME: the server is shutting down")
+            raise OptionRefused(ReplyType.ERR_SHUTDOWN, "EXPORT_NAME: the server is shutting down")
         name = _name(data)
         session = self._session(name, self._offer(name))
         padding = b"" if self._client & HandshakeFlag.NO_ZEROES else bytes(wire.EXPORT_NAME_PADDING)
@@ -199,9 +199,9 @@ class _Server:
     def _start_tls(self, data: bytes) -> _Steps:
         _expect_no_data(data)
         if self._encrypted:
-            raise Refused(ReplyType.ERR_INVALID, "STARTTLS: TLS is in use already")
+            raise OptionRefused(ReplyType.ERR_INVALID, "STARTTLS: TLS is in use already")
         if self._tls is Tls.OFF:
-            raise Refused(ReplyType.ERR_UNSUP, "STARTTLS: this server has no TLS")
+            raise OptionRefused(ReplyType.ERR_UNSUP, "STARTTLS: this server has no TLS")
         yield _reply(Option.STARTTLS, ReplyType.ACK)
         identity = yield StartTls()
         assert isinstance(identity, Identity), "the driver answers StartTls with an Identity"
@@ -236,7 +236,9 @@ class _Server:
     def _structured_reply(self, data: bytes) -> _Steps:
         _expect_no_data(data)
         if self._state.extended:
-            raise Refused(ReplyType.ERR_EXT_HEADER_REQD, "STRUCTURED_REPLY: extended headers are in use already")
+            raise OptionRefused(
+                ReplyType.ERR_EXT_HEADER_REQD, "STRUCTURED_REPLY: extended headers are in use already"
+            )
         self._state.structured = True
         yield _reply(Option.STRUCTURED_REPLY, ReplyType.ACK)
 
@@ -292,13 +294,15 @@ class _Server:
 
     def _parse_queries(self, data: bytes) -> tuple[str, list[str]]:
         if not self._state.structured:
-            raise Refused(ReplyType.ERR_INVALID, "meta context: needs structured replies or extended headers first")
+            raise OptionRefused(
+                ReplyType.ERR_INVALID, "meta context: needs structured replies or extended headers first"
+            )
         name, rest = _parse_name(data)
         if len(rest) < wire.U32.size:
-            raise Refused(ReplyType.ERR_INVALID, "meta context: the data ends before the count of queries")
+            raise OptionRefused(ReplyType.ERR_INVALID, "meta context: the data ends before the count of queries")
         (count,) = wire.U32.unpack_from(rest)
         if count > MAX_QUERIES:
-            raise Refused(
+            raise OptionRefused(
                 ReplyType.ERR_TOO_BIG, f"meta context: expected at most {MAX_QUERIES} queries, found {count}"
             )
         rest = rest[wire.U32.size :]
@@ -307,7 +311,7 @@ class _Server:
             query, rest = _parse_name(rest)
             queries.append(query)
         if rest:
-            raise Refused(ReplyType.ERR_INVALID, f"meta context: {len(rest)} bytes behind the last query")
+            raise OptionRefused(ReplyType.ERR_INVALID, f"meta context: {len(rest)} bytes behind the last query")
         return name, queries
 
 
@@ -317,30 +321,36 @@ def _reply(option: int, reply: ReplyType, data: bytes = b"") -> Send:
 
 def _expect_no_data(data: bytes) -> None:
     if data:
-        raise Refused(ReplyType.ERR_INVALID, f"the option takes no data, found {len(data)} bytes")
+        raise OptionRefused(ReplyType.ERR_INVALID, f"the option takes no data, found {len(data)} bytes")
 
 
 def _name(data: bytes) -> str:
-    """Return a string of the wire. Raises Refused for one that is too long, is not UTF-8 or holds a NUL."""
+    """Return a string of the wire. Raises OptionRefused for one that is too long, is not UTF-8 or holds a NUL."""
     if len(data) > wire.MAX_STRING:
-        raise Refused(ReplyType.ERR_TOO_BIG, f"name: expected at most {wire.MAX_STRING} bytes, found {len(data)}")
+        raise OptionRefused(
+            ReplyType.ERR_TOO_BIG, f"name: expected at most {wire.MAX_STRING} bytes, found {len(data)}"
+        )
     try:
         name = data.decode()
     except UnicodeDecodeError:
-        raise Refused(ReplyType.ERR_INVALID, "name: expected UTF-8") from None
+        raise OptionRefused(ReplyType.ERR_INVALID, "name: expected UTF-8") from None
     if "\0" in name:
-        raise Refused(ReplyType.ERR_INVALID, "name: holds a NUL")
+        raise OptionRefused(ReplyType.ERR_INVALID, "name: holds a NUL")
     return name
 
 
 def _parse_name(data: bytes) -> tuple[str, bytes]:
     """Return a string with its length in front, and what follows it."""
     if len(data) < wire.U32.size:
-        raise Refused(ReplyType.ERR_INVALID, f"name: expected a length of {wire.U32.size} bytes, found {len(data)}")
+        raise OptionRefused(
+            ReplyType.ERR_INVALID, f"name: expected a length of {wire.U32.size} bytes, found {len(data)}"
+        )
     (length,) = wire.U32.unpack_from(data)
     rest = data[wire.U32.size :]
     if length > len(rest):
-        raise Refused(ReplyType.ERR_INVALID, f"name: expected at most {len(rest)} bytes, found a length of {length}")
+        raise OptionRefused(
+            ReplyType.ERR_INVALID, f"name: expected at most {len(rest)} bytes, found a length of {length}"
+        )
     return _name(rest[:length]), rest[length:]
 
 
@@ -348,11 +358,11 @@ def _parse_info(data: bytes) -> tuple[str, tuple[int, ...]]:
     """Return the name and the kinds of information that INFO or GO asks for."""
     name, rest = _parse_name(data)
     if len(rest) < wire.U16.size:
-        raise Refused(ReplyType.ERR_INVALID, "info: the data ends before the count of requests")
+        raise OptionRefused(ReplyType.ERR_INVALID, "info: the data ends before the count of requests")
     (count,) = wire.U16.unpack_from(rest)
     rest = rest[wire.U16.size :]
     if len(rest) != count * wire.U16.size:
-        raise Refused(
+        raise OptionRefused(
             ReplyType.ERR_INVALID, f"info: expected {count * wire.U16.size} bytes of requests, found {len(rest)}"
         )
     return name, tuple(each for (each,) in wire.U16.iter_unpack(rest))

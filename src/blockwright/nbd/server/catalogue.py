@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterable
 
 from blockwright.errors import UsageError
-from blockwright.nbd.protocol.server import Offer, Refused
+from blockwright.nbd.protocol.server import Offer, OptionRefused
 from blockwright.nbd.protocol.steps import Identity
 from blockwright.nbd.server.export import Export, Opened, Served, only_readable
 from blockwright.nbd.server.failure import failure
@@ -147,22 +147,22 @@ class ClientView:
                 yield export.name, export.description
 
     def find(self, name: str) -> Offer:
-        """Return the export, its device open. Raises Refused."""
+        """Return the export, its device open. Raises OptionRefused."""
         served = self._catalogue.find(name)
         if served is None:
-            raise Refused(ReplyType.ERR_UNKNOWN, f"there is no export {name[:64]!r}")
+            raise OptionRefused(ReplyType.ERR_UNKNOWN, f"there is no export {name[:64]!r}")
         reason = self._why_not(served)
         if reason is not None:
             self._log("export denied", export=served.export.name, reason=reason)
-            raise Refused(ReplyType.ERR_UNKNOWN, f"there is no export {name[:64]!r}")
+            raise OptionRefused(ReplyType.ERR_UNKNOWN, f"there is no export {name[:64]!r}")
         limit = served.export.connections
         if limit is not None and served.connections >= limit:
-            raise Refused(ReplyType.ERR_POLICY, f"the export {name[:64]!r} has {limit} connections already")
+            raise OptionRefused(ReplyType.ERR_POLICY, f"the export {name[:64]!r} has {limit} connections already")
         try:
             info = served.info(self._limits)
         except Exception as error:  # noqa: BLE001 - whatever opening raises is told to the log, and is not the client's
             self._log("export not opened", export=served.export.name, reason=failure(error)[1])
-            raise Refused(ReplyType.ERR_UNKNOWN, f"the export {name[:64]!r} cannot be opened") from None
+            raise OptionRefused(ReplyType.ERR_UNKNOWN, f"the export {name[:64]!r} cannot be opened") from None
         access = served.export.access
         if access is not None and access.read_only(self.peer):
             info = only_readable(info)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from blockwright.errors import BlockwrightError
-from blockwright.nbd.protocol.server import Refused, Tls, handshake
+from blockwright.nbd.protocol.server import OptionRefused, Tls, handshake
 from blockwright.nbd.protocol.session import Session
 from blockwright.nbd.protocol.steps import Identity
 from blockwright.nbd.server.catalogue import Catalogue, ClientView
@@ -76,7 +76,7 @@ class Connection:
             reason = self._handshake()
         except TimeoutError as error:
             kind, reason = "timeout", str(error)
-        except Refused as error:
+        except OptionRefused as error:
             kind, reason = "refused", str(error)
         except BlockwrightError as error:
             kind, reason = "protocol", str(error)

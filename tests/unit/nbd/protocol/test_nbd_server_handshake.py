@@ -5,7 +5,7 @@ import struct
 import pytest
 
 from blockwright.errors import RemoteProtocolError
-from blockwright.nbd.protocol.server import MAX_OPTION, HandshakeLimits, Offer, Refused, Tls
+from blockwright.nbd.protocol.server import MAX_OPTION, HandshakeLimits, Offer, OptionRefused, Tls
 from blockwright.nbd.protocol.session import BlockSizes, ExportInfo
 from blockwright.nbd.protocol.steps import Identity
 from blockwright.nbd.wire import ReplyType, TransmissionFlag
@@ -35,7 +35,7 @@ class Exports:
     def find(self, name):
         self.asked.append(name)
         if name not in ("", "disk"):
-            raise Refused(ReplyType.ERR_UNKNOWN, f"there is no export {name!r}")
+            raise OptionRefused(ReplyType.ERR_UNKNOWN, f"there is no export {name!r}")
         return Offer(self.info, ("base:allocation", "blockwright:dirty"))
 
     def authenticated(self, identity):
@@ -142,7 +142,7 @@ def test_an_unknown_export_is_refused_and_asking_goes_on():
 
 
 def test_an_unknown_export_by_export_name_can_only_hang_up():
-    assert isinstance(feed(option(EXPORT_NAME, b"missing")).error, Refused)
+    assert isinstance(feed(option(EXPORT_NAME, b"missing")).error, OptionRefused)
 
 
 def test_export_name_saves_zeros_where_both_want():
@@ -206,7 +206,7 @@ def test_structured_replies_may_be_asked_for_twice_and_not_behind_extended_heade
 
 
 def test_export_name_is_forbidden_behind_extended_headers():
-    assert isinstance(feed(option(EXTENDED), option(EXPORT_NAME, b"disk")).error, Refused)
+    assert isinstance(feed(option(EXTENDED), option(EXPORT_NAME, b"disk")).error, OptionRefused)
 
 
 def test_contexts_need_structured_replies():
@@ -299,7 +299,7 @@ def test_tls_is_required_of_all_but_starttls_and_abort():
     fed = feed(*(option(number, b"") for number in options), option(ABORT), tls=Tls.REQUIRE, exports=exports)
     assert kinds(fed) == [(number, ERR + 5) for number in options] + [(ABORT, ACK)]
     assert exports.asked == []
-    assert isinstance(feed(option(EXPORT_NAME, b"disk"), tls=Tls.REQUIRE).error, Refused)
+    assert isinstance(feed(option(EXPORT_NAME, b"disk"), tls=Tls.REQUIRE).error, OptionRefused)
     inside = feed(option(STARTTLS), option(GO, named("disk")), tls=Tls.REQUIRE)
     assert inside.result.tls
 
@@ -330,7 +330,7 @@ def test_a_server_that_ends_says_so():
     exports = Exports()
     exports.stopping = True
     assert kinds(feed(option(GO, named("disk")), option(ABORT), exports=exports)) == [(GO, ERR + 7), (ABORT, ACK)]
-    assert isinstance(feed(option(EXPORT_NAME, b"disk"), exports=exports).error, Refused)
+    assert isinstance(feed(option(EXPORT_NAME, b"disk"), exports=exports).error, OptionRefused)
 
 
 def test_every_refusal_is_noted_with_its_reason():
