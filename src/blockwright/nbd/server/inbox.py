@@ -1,17 +1,14 @@
 """What a client sent and nobody has taken yet: one buffer, filled by as few system calls as possible.
 
-A busy connection is polled for a moment before its thread goes to sleep: to be woken costs a virtual machine more
-than to serve a small request. How long follows from whether it helped the last times, and is nothing for an idle one.
-
 Knows: bytes and time. Refuses to know: what the bytes mean.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import Final
 
+from blockwright.nbd.server.polling import Polling
 from blockwright.nbd.transport import Stream
 from blockwright.units import KiB
 
@@ -22,25 +19,16 @@ LARGEST: Final = 256 * KiB
 SHRINK_AFTER_S: Final = 2.0
 """Seconds of silence after which a buffer that has grown is given back."""
 
-MAX_POLL_NS: Final = 50_000
-"""The longest poll: about what it takes to be woken on another core."""
-
 
 class Inbox:
-    """The bytes [start, end) of ``data`` were received and not taken. Used by one thread.
+    """The bytes [start, end) of ``data`` were received and not taken. Used by one thread."""
 
-    ``may_poll`` says whether there is a core to spare: a thread that polls must not keep others from working.
-    """
-
-    def __init__(
-        self, stream: Stream, may_poll: Callable[[], bool], *, idle_s: float | None, request_s: float | None
-    ) -> None:
+    def __init__(self, stream: Stream, polling: Polling, *, idle_s: float | None, request_s: float | None) -> None:
         self._stream = stream
-        self._may_poll = may_poll
+        self._polling = polling
         self._idle_s = idle_s
         self._request_s = request_s
         self._timeout_s: float | None = -1.0
-        self._poll_ns = 0
         self.start = 0
         self.end = 0
         self.data = bytearray(SMALLEST)
@@ -111,26 +99,15 @@ class Inbox:
             self.start, self.end = 0, held
 
     def _receive(self, room: memoryview) -> int:
-        count = self._stream.receive_now(room)
-        if count is not None:
-            return count
         started = time.perf_counter_ns()
-        if self._poll_ns and self._may_poll():
-            count = self._poll(room, started + self._poll_ns)
-            if count is not None:
-                return count
-        count = self._wait(room)
-        # To poll longer than this never pays, and where nothing came in that time it did not pay at all.
-        short = time.perf_counter_ns() - started < 2 * MAX_POLL_NS
-        self._poll_ns = MAX_POLL_NS if short else self._poll_ns // 4
-        return count
-
-    def _poll(self, room: memoryview, end: int) -> int | None:
+        end = started + self._polling.length_ns()
         while time.perf_counter_ns() < end:
             count = self._stream.receive_now(room)
             if count is not None:
                 return count
-        return None
+        count = self._wait(room)
+        self._polling.waited(time.perf_counter_ns() - started)
+        return count
 
     def _wait(self, room: memoryview) -> int:
         if self.held:

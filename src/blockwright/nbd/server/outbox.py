@@ -30,13 +30,16 @@ class Outbox:
         self._lock = threading.Lock()
         self._free = threading.Condition(self._lock)
         self._busy = False
+        self._waiting = 0
         self._broken = False
 
     def __enter__(self) -> Stream:
         """Wait for a turn and return the stream, to be sent on by this thread alone until the context ends."""
         with self._lock:
             while self._busy:
+                self._waiting += 1
                 self._free.wait()
+                self._waiting -= 1
             self._busy = True
         return self._stream
 
@@ -46,8 +49,7 @@ class Outbox:
             return
         with self._lock:
             if not self._queue:
-                self._busy = False
-                self._free.notify()
+                self._end_turn()
                 return
         self._drain()
 
@@ -69,8 +71,7 @@ class Outbox:
         while True:
             with self._lock:
                 if not self._queue:
-                    self._busy = False
-                    self._free.notify()
+                    self._end_turn()
                     return True
                 data, sent = self._queue[0]
             if not self._broken:
@@ -86,6 +87,11 @@ class Outbox:
                     self.broke(error)
             self._queue.popleft()
             sent()
+
+    def _end_turn(self) -> None:
+        self._busy = False
+        if self._waiting:
+            self._free.notify()
 
     def broke(self, error: Exception) -> None:
         """Take note that the stream cannot be sent on any more."""

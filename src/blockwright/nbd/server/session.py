@@ -18,6 +18,7 @@ from blockwright.nbd.server.limits import ByteBudget, Limits
 from blockwright.nbd.server.log import Log
 from blockwright.nbd.server.metrics import ExportMetrics
 from blockwright.nbd.server.outbox import Outbox
+from blockwright.nbd.server.polling import Polling
 from blockwright.nbd.server.transmission import Transmission
 from blockwright.nbd.transport import Stream
 
@@ -35,12 +36,12 @@ class SessionRun:
         metrics: ExportMetrics,
         log: Log,
         stopping: threading.Event,
-        may_poll: Callable[[], bool],
+        has_spare_core: Callable[[], bool],
     ) -> None:
         self._stream = stream
         self._limits = limits
         self._flight = InFlight(limits, budget)
-        self._inbox = Inbox(stream, may_poll, idle_s=limits.idle_s, request_s=limits.request_s)
+        self._inbox = Inbox(stream, Polling(has_spare_core), idle_s=limits.idle_s, request_s=limits.request_s)
         self._outbox = Outbox(stream, self._cannot_send)
         commands = Commands(session, served, self._outbox, self._flight, metrics, log)
         self._loop = Transmission(self._inbox, self._outbox, session, commands, metrics, stopping.is_set)

@@ -95,7 +95,8 @@ class Transmission:
     def _batch(self) -> int:
         """Answer the requests that the inbox holds, and return how many bytes the next one needs at least."""
         inbox, framing = self._inbox, self._framing
-        head_size, magic, unpack = framing.request.size, framing.request_magic, framing.request.unpack_from
+        head_size: int = framing.request.size
+        magic, unpack = framing.request_magic, framing.request.unpack_from
         stopping = self._stopping()
         while not self._finished:
             start = inbox.start
@@ -109,14 +110,14 @@ class Transmission:
                 if command == _READ and not flags and self._read_now(cookie, offset, length):
                     inbox.start = start + head_size
                     continue
-                if command == _WRITE and flags == self._plain_write and held >= head_size + length:
+                if command == _WRITE and flags == self._plain_write and self._write is not None:
+                    if held < head_size + length:
+                        return head_size + int(length)
                     payload = inbox.view[start + head_size : start + head_size + length]
                     if self._write_now(cookie, offset, payload):
                         inbox.start = start + head_size + length
                         continue
-            wanted = self._one(Request(flags, command, cookie, offset, length))
-            if wanted:
-                return wanted
+            self._one(Request(flags, command, cookie, offset, length))
         return head_size
 
     def _read_now(self, cookie: int, offset: int, length: int) -> bool:
@@ -158,18 +159,13 @@ class Transmission:
         self._write_bytes += length
         return True
 
-    def _one(self, request: Request) -> int:
-        """Answer or begin to answer one request, whose header is at the inbox's start.
-
-        Return 0, or how many bytes must be here first; then nothing was taken.
-        """
+    def _one(self, request: Request) -> None:
+        """Answer or begin to answer one request, whose header is at the inbox's start."""
         inbox, framing = self._inbox, self._framing
         head_size = framing.request.size
         payload = payload_length(request, extended=framing.extended)
         refused = refusal(self._commands.rules, request) or self._refused_now(request)
         in_line = request.command == _WRITE and request.flags == self._plain_write and self._write is not None
-        if in_line and not refused and payload <= SMALL and inbox.held < head_size + payload:
-            return head_size + payload
         inbox.start += head_size
         if refused:
             self._refuse(request, refused, payload)
@@ -185,7 +181,6 @@ class Transmission:
         else:
             self._flush()
             self._commands.begin(request, inbox)
-        return 0
 
     def _refused_now(self, request: Request) -> Refusal | None:
         if self._stopping() and request.command != _DISC:

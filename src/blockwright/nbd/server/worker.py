@@ -118,7 +118,7 @@ class _Worked:
             self._metrics,
             self._log,
             stopping,
-            may_poll=lambda: False,  # there are other sessions, or this one would not be here
+            has_spare_core=lambda: False,  # there are other sessions, or this one would not be here
         )
 
     def serve(self) -> None:

@@ -9,6 +9,7 @@ from blockwright.nbd.server.flight import InFlight
 from blockwright.nbd.server.inbox import LARGEST, SMALLEST, Inbox
 from blockwright.nbd.server.limits import PIECE, ByteBudget, Limits
 from blockwright.nbd.server.outbox import Outbox
+from blockwright.nbd.server.polling import Polling
 from blockwright.nbd.server.pool import Workers
 from blockwright.nbd.transport import SocketStream
 
@@ -120,7 +121,7 @@ def test_one_worker_does_one_after_the_other():
 
 
 def inbox_of(stream, **more):
-    return Inbox(stream, lambda: True, **({"idle_s": None, "request_s": 30} | more))
+    return Inbox(stream, Polling(lambda: True), **({"idle_s": None, "request_s": 30} | more))
 
 
 def test_what_arrives_is_held_until_it_is_taken(pair):
