@@ -126,6 +126,8 @@ def run(arguments: Sequence[str]) -> int:
         if debug:
             raise
         return _tell(*_text_and_code(error), as_json)
+    finally:
+        _obey_signals(signal.SIG_IGN)  # done or undone, there is nothing left to end
 
 
 def _dispatch(arguments: list[str]) -> int:

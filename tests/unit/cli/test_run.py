@@ -129,7 +129,7 @@ def test_a_bug_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         raise RuntimeError("two\nlines")
 
     monkeypatch.setitem(run_module._COMMANDS, "inspect", ("", lambda: click.command(broken)))
-    monkeypatch.setattr(run_module, "_obey_signals", lambda: None)
+    monkeypatch.setattr(run_module, "_obey_signals", lambda *_: None)
     assert run_module.run(["inspect"]) == 1
     told = capsys.readouterr().err
     assert told.startswith("blockwright: internal error: RuntimeError: two\\nlines")
@@ -160,6 +160,18 @@ def test_interrupted_it_says_so_in_one_line_and_exits_with_130(tmp_path: Path, n
     assert json.loads(told)["error"]["code"] == 130
     assert told.count(b"\n") == 1
     assert os.listdir(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(("arguments", "code"), [(["inspect", "null:1M"], 0), (["inspect", "/nonexistent"], 5)])
+def test_a_signal_behind_the_work_comes_too_late(arguments: list[str], code: int) -> None:
+    """What was made is there by then, so the exit code must not say that it was interrupted."""
+    script = (
+        "import os, signal, sys; from blockwright.cli.run import run\n"
+        f"code = run({arguments!r}); os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.exit(code)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
+    assert (done.returncode, b"Traceback" in done.stderr) == (code, False)
 
 
 def test_an_interrupt_before_the_command_is_there_is_told_the_same() -> None:

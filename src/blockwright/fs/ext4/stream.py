@@ -39,6 +39,7 @@ class StreamPlacer:
 
     def __init__(self, device: BlockDevice, options: Ext4Options) -> None:
         self._options = options
+        self._block_size = options.block_size
         self._output = _Gathered(device)
         self._given: tuple[Sized, Placement] | None = None
         size = options.block_size
@@ -62,7 +63,7 @@ class StreamPlacer:
         ``runs`` are its data in bytes, and ``fill`` gives that data, run behind run. Raises NoSpace when it does not
         fit; what ``fill`` and the device raise.
         """
-        block_size = self._options.block_size
+        block_size = self._block_size
         if len(runs) == 1 and runs[0] == (0, size):
             pieces = self._take(-(-size // block_size))
             if len(pieces) == 1:

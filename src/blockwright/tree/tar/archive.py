@@ -164,8 +164,10 @@ class Archive:
     # -- members -----------------------------------------------------------------------------------------------
 
     def _member(self, block: bytes, header: Header) -> None:
+        # Most members of most archives have one header, and no question asked about others costs anything then.
         extended = self._extended or self._global or _NO_EXTENSION
-        path = self._name(header, extended)
+        plain = extended is _NO_EXTENSION and self._long_name is None
+        path = header.name if plain else self._name(header, extended)
         kind = header.type
         mtime_ns = extended.mtime_ns
         if mtime_ns is None:
@@ -241,11 +243,12 @@ class Archive:
         if header.type == layout.GNU_SPARSE:
             found = sparse.read_gnu_map(block, stored, self._exactly)
             size, runs, stored, end = self._sparse(found, stored, end + found.consumed)
-        elif sparse.is_sparse(extended):
+        elif extended is not _NO_EXTENSION and sparse.is_sparse(extended):
             found = sparse.read_pax_map(extended, stored, self._exactly)
             size, runs, stored, end = self._sparse(found, stored - found.consumed, end)
         content = self._body(size, runs, stored) if size else EMPTY
-        self._skip(end - reader.position)
+        if reader.position != end:
+            self._skip(end - reader.position)
         return content
 
     def _sparse(self, found: sparse.SparseMap, stored: int, end: int) -> tuple[int, Runs, int, int]:

@@ -74,10 +74,10 @@ def parse_header(block: bytes) -> Header:
     # The low half of Adler-32 is one more than the sum of the bytes modulo 65521, which 256 bytes cannot reach.
     # The checksum counts its own eight bytes as blanks.
     total = (_adler32(block[:256]) & 0xFFFF) + (_adler32(block[256:]) & 0xFFFF) - 2 - sum(checksum) + 256
-    if total != number(checksum, "checksum"):
+    if checksum != b"%06o\0 " % total and total != number(checksum, "checksum"):
         _check_signed(block, checksum, total)
     name = name.partition(b"\0")[0]
-    if magic == b"ustar\x0000" or magic[:6] == b"ustar\0":
+    if magic[:6] == b"ustar\0":
         if tail[8:] == b"tar\0":  # star keeps times in the last 24 bytes of the prefix
             prefix = prefix[:131]
         prefix = prefix.partition(b"\0")[0]
@@ -91,7 +91,7 @@ def parse_header(block: bytes) -> Header:
         number(size, "size"),
         number(mtime, "mtime"),
         kind,
-        link.partition(b"\0")[0],
+        link.partition(b"\0")[0] if link[0] else b"",
         major,
         minor,
     )
