@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from blockwright.errors import ProtocolError
 from blockwright.nbd import wire
 from blockwright.nbd.conformance.link import Link, context_data, info_data, option_bytes
 from blockwright.nbd.conformance.model import Ended, Level, Need, NotApplicable, fail, rule
@@ -167,7 +168,7 @@ def _injected(probe: Probe) -> None:
     link.answer(Option.STARTTLS).expect(ReplyType.ACK)
     try:
         probe.begin_tls(link)
-    except OSError:
+    except (OSError, ProtocolError):
         return  # it was taken for a part of the TLS handshake, which is as good
     link.ask(Option.LIST)
     probe.go(link).in_step()
