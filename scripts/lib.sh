@@ -202,6 +202,7 @@ peers="
     nbdkit:nbdkit nbdinfo:libnbd-bin certtool:gnutls-bin openssl:openssl
     busybox:busybox-static bsdtar:libarchive-tools zstd:zstd xz:xz-utils bzip2:bzip2
     dmsetup:dmsetup kpartx:kpartx losetup:mount
+    qemu-nbd:qemu-utils nbd-server:nbd-server
 "
 # User-Mode Linux needs help, which is compiled, on processors with more registers than it knows.
 if grep -qs amx_tile /proc/cpuinfo; then

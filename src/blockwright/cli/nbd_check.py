@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 import click
@@ -13,7 +13,7 @@ from blockwright.cli.output import print_json, print_lines, table
 from blockwright.errors import UsageError
 from blockwright.nbd.conformance import CHECKS, Check, Level, Outcome, Result, check_server
 from blockwright.nbd.dial import dial
-from blockwright.nbd.uri import parse_uri
+from blockwright.nbd.uri import NbdUri, parse_uri
 
 BROKEN = 3
 
@@ -53,10 +53,7 @@ def check(
         return 0
     if uri is None:
         raise UsageError("expected the address of a server, such as nbd://localhost/disk")
-    address = parse_uri(uri)
-    results = list(
-        check_server(address, partial(dial, address), write=write, slow=slow, only=only, timeout_s=timeout)
-    )
+    results = list(_results(parse_uri(uri), write=write, slow=slow, only=only, timeout_s=timeout))
     if as_json:
         print_json(
             "blockwright.nbd.check/1", {"summary": _counts(results), "checks": [_document(e) for e in results]}
@@ -66,6 +63,17 @@ def check(
         print_lines([_summary(results)])
     broken = any(each.outcome is Outcome.FAILED and each.check.level is Level.MUST for each in results)
     return BROKEN if broken else int(any(each.outcome is Outcome.ERROR for each in results))
+
+
+def _results(uri: NbdUri, *, write: bool, slow: bool, only: Sequence[str], timeout_s: float) -> Iterator[Result]:
+    start_tls = None
+    if uri.tls:
+        from blockwright.nbd.tls import client_start_tls
+
+        start_tls = client_start_tls(uri)
+    return check_server(
+        uri, partial(dial, uri), start_tls=start_tls, write=write, slow=slow, only=only, timeout_s=timeout_s
+    )
 
 
 def _list(*, as_json: bool) -> None:

@@ -157,14 +157,15 @@ class _Server:
     def _answer(self, option: int, length: int) -> Handshake[Session | None]:
         """Answer an option that can be refused."""
         try:
+            if self._tls is Tls.REQUIRE and not self._encrypted and option != Option.STARTTLS:
+                yield Skip(length)  # of an option that nobody knows, too: "FORCEDTLS mode"
+                raise OptionRefused(ReplyType.ERR_TLS_REQD, "TLS comes first: use STARTTLS")
             if option not in self._answers and option != Option.GO:
                 yield Skip(length)
                 raise OptionRefused(ReplyType.ERR_UNSUP, f"option {option} is not known")
             data = yield from receive(length)
             if self._offers.stopping:
                 raise OptionRefused(ReplyType.ERR_SHUTDOWN, "the server is shutting down")
-            if self._tls is Tls.REQUIRE and not self._encrypted and option != Option.STARTTLS:
-                raise OptionRefused(ReplyType.ERR_TLS_REQD, "TLS comes first: use STARTTLS")
             if option == Option.GO:
                 return (yield from self._go(data))
             yield from self._answers[option](data)

@@ -137,7 +137,8 @@ class ClientView:
         if self._metrics is not None:
             self._metrics.count("option refused", reply.name)
         if reply is not ReplyType.ERR_UNSUP:
-            self._log("option refused", option=Option(option).name, reply=reply.name, reason=message)
+            name = Option(option).name if option in set(Option) else str(option)
+            self._log("option refused", option=name, reply=reply.name, reason=message)
 
     def listed(self) -> Iterable[tuple[str, str]]:
         """Return the exports that are listed and that the client may use."""

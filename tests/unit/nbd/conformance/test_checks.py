@@ -7,8 +7,8 @@ import pytest
 from blockwright.errors import NotFound, NotSupported, UsageError
 from blockwright.nbd.conformance import CHECKS, Level, Outcome, check_server, limits, run
 from blockwright.nbd.uri import NbdUri
-from tests.support.nbd_faults import PROFILES, TABLE
-from tests.support.nbd_server import Config, Fault, Server, start_toy_tls
+from tests.support.nbdfaults import PROFILES, TABLE
+from tests.support.nbdscripted import Config, Fault, Server, start_toy_tls
 
 LONG_S = 60.0
 """For a server that answers: no check comes near it."""

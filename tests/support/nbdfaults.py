@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from blockwright.nbd import wire
 from blockwright.nbd.wire import ChunkType, Command, CommandFlag, Error, InfoType, Option, ReplyType, TransmissionFlag
 from blockwright.units import KiB, MiB
-from tests.support.nbd_server import (
+from tests.support.nbdscripted import (
     ALL_FLAGS,
     Close,
     Config,
