@@ -200,6 +200,7 @@ peers="
     e2fsck:e2fsprogs sgdisk:gdisk fsck.fat:dosfstools mcopy:mtools qemu-img:qemu-utils
     qemu-system-x86_64:qemu-system-x86 linux.uml:user-mode-linux sfdisk:fdisk getfattr:attr getfacl:acl
     busybox:busybox-static bsdtar:libarchive-tools zstd:zstd xz:xz-utils bzip2:bzip2
+    nbdkit:nbdkit nbdcopy:libnbd-bin nbd-server:nbd-server
 "
 
 has_file() { [ -e "/$1" ] || [ -e "$cache/root/$1" ]; }

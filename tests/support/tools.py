@@ -35,6 +35,8 @@ PACKAGES = {
     "mkfs.fat": "dosfstools",
     "mmd": "mtools",
     "mtype": "mtools",
+    "nbdcopy": "libnbd-bin",
+    "nbdinfo": "libnbd-bin",
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",
     "qemu-nbd": "qemu-utils",
