@@ -16,6 +16,7 @@ from queue import SimpleQueue
 from typing import Final, NamedTuple
 
 from blockwright.device.base import BlockDevice, FileRun, Waits
+from blockwright.device.copy_crew import CHUNK as PEER_CHUNK
 from blockwright.device.copy_crew import Crew
 from blockwright.device.copy_runs import CHUNK, Ranges, Run, runs_of, whole, without_zeros
 from blockwright.device.writeback import WriteBack
@@ -95,7 +96,9 @@ def copy(
     if Waits.PEER in (source.traits.waits, target.traits.waits):
         workers = _workers(source, target, requests)
         crew = Crew(source, target, runs, workers, target_is_zero=target_is_zero, detect_zeroes=detect_zeroes)
-        result = _by_crew(crew, source.size, progress)
+        # A flush costs a peer more than it can save: it is another's medium, and another's queue.
+        write_back = write_back and target.traits.waits is not Waits.PEER
+        result = _by_crew(crew, target, source.size, progress, write_back=write_back)
     else:
         reader = _Reader(source, target, runs, detect_zeroes=detect_zeroes)
         result = _in_order(
@@ -111,18 +114,23 @@ def _workers(source: BlockDevice, target: BlockDevice, requests: int | None) -> 
     if requests is not None and not 1 <= requests <= MAX_REQUESTS:
         raise UsageError(f"copy: expected 1 to {MAX_REQUESTS} requests in flight, found {requests}")
     useful = max(source.traits.parallelism, target.traits.parallelism, 2)
-    chunks = -(-source.size // CHUNK)
+    chunks = -(-source.size // PEER_CHUNK)
     return max(1, min(REQUESTS if requests is None else requests, useful, chunks))
 
 
-def _by_crew(crew: Crew, total: int, progress: Progress | None) -> CopyResult:
+def _by_crew(
+    crew: Crew, target: BlockDevice, total: int, progress: Progress | None, *, write_back: bool
+) -> CopyResult:
     """Have the crew copy, and tell how far it is: the furthest end, which the first ones are a little behind."""
     furthest = copied = zeroed = skipped = 0
-    for done in crew:
-        copied, zeroed, skipped = copied + done.copied, zeroed + done.zeroed, skipped + done.skipped
-        furthest = max(furthest, done.end)
-        if progress is not None:
-            progress(furthest, total)
+    with WriteBack(target) as medium:
+        for done in crew:
+            copied, zeroed, skipped = copied + done.copied, zeroed + done.zeroed, skipped + done.skipped
+            furthest = max(furthest, done.end)
+            if write_back:
+                medium.wrote(copied + zeroed)
+            if progress is not None:
+                progress(furthest, total)
     return CopyResult(copied, 0, zeroed, skipped)
 
 

@@ -15,8 +15,11 @@ from queue import SimpleQueue
 from typing import Final, NamedTuple
 
 from blockwright.device.base import BlockDevice, Waits
-from blockwright.device.copy_runs import CHUNK, Run, without_zeros
-from blockwright.units import GiB
+from blockwright.device.copy_runs import Run, without_zeros
+from blockwright.units import GiB, KiB
+
+CHUNK: Final = 512 * KiB
+"""Bytes that a thread reads and writes at once: what stays in a processor's cache on its way through both ends."""
 
 MAX_ZERO: Final = GiB
 """Zeros that a thread makes at once."""

@@ -9,7 +9,8 @@ import pytest
 from blockwright.device import HOLE, ZERO, Traits
 from blockwright.device.base import BlockDevice, Waits
 from blockwright.device.copy import CopyResult, copy
-from blockwright.device.copy_runs import CHUNK, MIN_HOLE, Run, join, runs_of, without_zeros
+from blockwright.device.copy_crew import CHUNK
+from blockwright.device.copy_runs import MIN_HOLE, Run, join, runs_of, without_zeros
 from blockwright.device.extent import Extent
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.memory import MemoryDevice
