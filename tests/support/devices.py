@@ -9,6 +9,7 @@ from blockwright.device.adapter import BinaryFileDevice, ObjectDevice
 from blockwright.device.base import BlockDevice, Traits
 from blockwright.device.cache import CachedDevice
 from blockwright.device.concat import Concat
+from blockwright.device.dirty import DirtyDevice, track
 from blockwright.device.file import FileDevice
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.guarded import guarded
@@ -111,6 +112,14 @@ def window(inner: BlockDevice, start: int, length: int) -> Window:
     return Window(inner, start, length)
 
 
+def dirty(inner: BlockDevice) -> DirtyDevice:
+    """Return the device, its changes tracked since two checkpoints of different blocks."""
+    device = track(inner)
+    device.checkpoint("bytes", block=1)
+    device.checkpoint("blocks", block=4096)
+    return device
+
+
 def padded(content: bytes) -> bytes:
     return b"\xee" * 1536 + content + b"\xee" * 999
 
@@ -136,6 +145,8 @@ WRITABLE: dict[str, Maker] = {
     "adapter of a file object": lambda content, folder: BinaryFileDevice(io.BytesIO(content)),
     "forwarding": lambda content, folder: ForwardingDevice(file(content, folder)),
     "guarded": lambda content, folder: guarded(file(content, folder), lambda head: None, 512),
+    "tracked memory": lambda content, folder: dirty(MemoryDevice(content=content)),
+    "tracked file": lambda content, folder: dirty(file(content, folder)),
     "recording": lambda content, folder: RecordingDevice(file(content, folder)),
     "fault": lambda content, folder: FaultDevice(MemoryDevice(content=content)),
     "crash": lambda content, folder: CrashDevice(MemoryDevice(content=content)),
@@ -150,6 +161,7 @@ BLOCKED: dict[str, Maker] = {
         MemoryDevice(content=content), blocked(bytes(len(content)))
     ),
     "cache over blocks": lambda content, folder: CachedDevice(blocked(content), capacity=65536, block=4096),
+    "tracked blocks": lambda content, folder: dirty(blocked(content)),
     "concatenation of blocks": lambda content, folder: Concat.of(blocked(content[:2048]), blocked(content[2048:])),
 }
 """Devices whose size must be a multiple of 512."""
@@ -160,6 +172,7 @@ READ_ONLY: dict[str, Maker] = {
     "concatenation with gaps": lambda content, folder: gapped(content),
     "read-only window": lambda content, folder: Window(MemoryDevice(content=content), 0, read_only=True),
     "cache over plan": lambda content, folder: CachedDevice(planned(content), capacity=1 << 16, block=4096),
+    "tracked plan": lambda content, folder: dirty(planned(content)),
     "adapter of a reading object": lambda content, folder: ObjectDevice(Store(content), writable=False),
 }
 """Devices that take no writes."""

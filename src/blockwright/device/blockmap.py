@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from operator import itemgetter
 from typing import Final
 
-_PAGE: Final = 1 << 14
+PAGE: Final = 1 << 14
 """Blocks whose states are allocated at once."""
 
 _RUN: Final = re.compile(rb"(.)\1*", re.DOTALL)
@@ -26,15 +27,15 @@ class BlockMap:
         self._pages: dict[int, bytearray | int] = {}
 
     def __getitem__(self, block: int) -> int:
-        page = self._pages.get(block // _PAGE, 0)
-        return page if isinstance(page, int) else page[block % _PAGE]
+        page = self._pages.get(block // PAGE, 0)
+        return page if isinstance(page, int) else page[block % PAGE]
 
     def set(self, start: int, end: int, state: int) -> None:
         """Give every block of [start, end) the state. Whole pages of state 0 are dropped."""
         while start < end:
-            index, within = divmod(start, _PAGE)
-            part = min(_PAGE - within, end - start)
-            if part == _PAGE:
+            index, within = divmod(start, PAGE)
+            part = min(PAGE - within, end - start)
+            if part == PAGE:
                 if state:
                     self._pages[index] = state
                 else:
@@ -42,9 +43,20 @@ class BlockMap:
             else:
                 page = self._pages.get(index, 0)
                 if isinstance(page, int):
-                    page = self._pages[index] = bytearray([page]) * _PAGE
+                    page = self._pages[index] = bytearray([page]) * PAGE
                 page[within : within + part] = bytes([state]) * part
             start += part
+
+    def pages(self) -> list[tuple[int, bytes | int]]:
+        """Return (index, states) of pages that are not all 0, ascending: a byte a block, or the one state of all."""
+        return [
+            (index, page if isinstance(page, int) else bytes(page))
+            for index, page in sorted(self._pages.items(), key=itemgetter(0))
+        ]
+
+    def put_page(self, index: int, states: bytes | int) -> None:
+        """Give the blocks of a page these states, as ``pages`` tells them."""
+        self._pages[index] = states if isinstance(states, int) else bytearray(states)
 
     def runs(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         """Yield (start, end, state) that cover [start, end), ascending, with equal neighbours joined."""
@@ -58,8 +70,8 @@ class BlockMap:
 
     def _page_runs(self, start: int, end: int) -> Iterator[tuple[int, int, int]]:
         while start < end:
-            index, within = divmod(start, _PAGE)
-            part = min(_PAGE - within, end - start)
+            index, within = divmod(start, PAGE)
+            part = min(PAGE - within, end - start)
             page = self._pages.get(index, 0)
             if isinstance(page, int):
                 yield start, start + part, page

@@ -310,3 +310,11 @@ def test_what_is_cached_is_ready_and_what_is_not_is_not(path):
         os.fsync(device._fd)
         os.posix_fadvise(device._fd, 0, 0, os.POSIX_FADV_DONTNEED)
         assert not device.read_ready(512 * 1024, buffer)
+
+
+def test_opening_for_writing_does_not_modify(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"content")
+    os.utime(path, ns=(5_000_000_000, 7_000_000_001))
+    FileDevice(path, writable=True).close()
+    assert path.stat().st_mtime_ns == 7_000_000_001
