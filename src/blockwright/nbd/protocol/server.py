@@ -182,7 +182,8 @@ class _Server:
             raise Refused(ReplyType.ERR_INVALID, "EXPORT_NAME: cannot be used with extended headers")
         if self._offers.stopping:
             raise Refused(ReplyType.ERR_SHUTDOWN, "EXPORT_NAME: the server is shutting down")
-        session = self._session(self._offer(_name(data)))
+        name = _name(data)
+        session = self._session(name, self._offer(name))
         padding = b"" if self._client & HandshakeFlag.NO_ZEROES else bytes(wire.EXPORT_NAME_PADDING)
         yield Send(wire.EXPORT_NAME_REPLY.pack(session.export.size, session.export.flags) + padding)
         return session
@@ -218,7 +219,7 @@ class _Server:
         offer = self._offer(name)
         yield from self._tell(Option.GO, offer, wanted)
         yield _reply(Option.GO, ReplyType.ACK)
-        return self._session(offer)
+        return self._session(name, offer)
 
     def _tell(self, option: Option, offer: Offer, wanted: Sequence[int]) -> _Steps:
         info = self._told(offer)
@@ -283,9 +284,10 @@ class _Server:
             flags &= ~TransmissionFlag.BLOCK_STATUS_PAYLOAD
         return replace(offer.info, flags=flags)
 
-    def _session(self, offer: Offer) -> Session:
+    def _session(self, name: str, offer: Offer) -> Session:
+        """Return the session; contexts count where they were selected under the same name, which may be an alias."""
         state = self._state
-        contexts = state.contexts if state.contexts_of == offer.info.name else {}
+        contexts = state.contexts if state.contexts_of == name else {}
         return Session(self._told(offer), state.structured, state.extended, contexts, self._encrypted)
 
     def _parse_queries(self, data: bytes) -> tuple[str, list[str]]:

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from blockwright.errors import UsageError
 from blockwright.nbd.protocol.server import Offer, Refused
 from blockwright.nbd.protocol.steps import Identity
-from blockwright.nbd.server.export import Export, Served
+from blockwright.nbd.server.export import Export, Opened, Served, only_readable
 from blockwright.nbd.server.failure import failure
 from blockwright.nbd.server.limits import Limits
 from blockwright.nbd.server.log import Log
@@ -37,7 +37,7 @@ class Catalogue:
         """Offer these exports from now on.
 
         One that is equal to what is offered already goes on as it is. One that is gone, or changed, is closed when
-        its last session ends.
+        its last session ends; where the new one has the same device, it is opened once and they share it.
         """
         wanted: dict[str, Export] = {}
         for export in exports:
@@ -50,10 +50,14 @@ class Catalogue:
             )
         with self._lock:
             old = self._served
-            self._served = {
-                name: old[name] if name in old and old[name].export == export else Served(export)
-                for name, export in wanted.items()
-            }
+            made = [*old.values(), *self._leaving]
+            self._served = {}
+            for name, export in wanted.items():
+                same = old.get(name)
+                if same is None or same.export != export:
+                    same = Served(export, _opened(export, made))
+                    made.append(same)
+                self._served[name] = same
             self._default = default
             self._leaving += [each for name, each in old.items() if self._served.get(name) is not each]
         self.close_unused()
@@ -89,6 +93,11 @@ class Catalogue:
             self._served, self._leaving = {}, []
         for each in every:
             each.close()
+
+
+def _opened(export: Export, served: Iterable[Served]) -> Opened | None:
+    """Return the export's device where another export has it: its calls may have to be made one at a time."""
+    return next((each.opened.share() for each in served if each.export.device == export.device), None)
 
 
 class ClientView:
@@ -141,6 +150,9 @@ class ClientView:
         except Exception as error:  # noqa: BLE001 - whatever opening raises is told to the log, and is not the client's
             self._log("export not opened", export=served.export.name, reason=failure(error)[1])
             raise Refused(ReplyType.ERR_UNKNOWN, f"the export {name[:64]!r} cannot be opened") from None
+        access = served.export.access
+        if access is not None and access.read_only(self.peer):
+            info = only_readable(info)
         self.found[info.name] = served
         return Offer(info, served.context_names)
 

@@ -71,20 +71,23 @@ class Connection:
 
     def serve(self) -> str:
         """Serve the client until its session ends, close the stream, and return why it ended. Never raises."""
+        kind = "done"
         try:
             reason = self._handshake()
         except TimeoutError as error:
-            reason = str(error)
-        except (Refused, BlockwrightError) as error:
-            reason = str(error)
+            kind, reason = "timeout", str(error)
+        except Refused as error:
+            kind, reason = "refused", str(error)
+        except BlockwrightError as error:
+            kind, reason = "protocol", str(error)
         except OSError as error:
-            reason = f"the connection broke: {(error.strerror or str(error)).lower()}"
+            kind, reason = "broken", f"the connection broke: {(error.strerror or str(error)).lower()}"
         except Exception as error:  # noqa: BLE001 - a bug of ours, or of a device: one client must not end the others
-            reason = f"internal error: {type(error).__name__}: {error}"
+            kind, reason = "internal", f"internal error: {type(error).__name__}: {error}"
         finally:
             self._stream.close()
         reason = self._cut_off or reason
-        self._options.metrics.count("ended", reason if self.export is None else "session")
+        self._options.metrics.count("ended", "cut off" if self._cut_off else kind)
         self._log("disconnected", export=self.export, reason=reason)
         return reason
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from blockwright.device.base import BlockDevice, ResizableDevice, Waits
@@ -34,6 +34,9 @@ class Access(Protocol):
 
     def refusal(self, peer: Peer) -> str | None:
         """Return why this peer may not, None where it may."""
+
+    def read_only(self, peer: Peer) -> bool:
+        """Whether a peer that may use the export may only read it."""
 
 
 class Context(Protocol):
@@ -92,27 +95,66 @@ class Export:
                 )
 
 
-class Served:
-    """An export in use. Its device is opened at the first ``device`` and closed by ``close`` where it is ours."""
+class Opened:
+    """A device that exports share, opened when it is first asked for; one that is ours is closed with the last."""
 
-    def __init__(self, export: Export) -> None:
-        self.export = export
-        self.connections = 0
-        self._device: BlockDevice | None = None if callable(export.device) else export.device
-        self._owns = callable(export.device)
-        self._opening = threading.Lock()
-        self._workers: Workers | None = None
-        self._serial = threading.Lock()
+    def __init__(self, source: BlockDevice | Callable[[], BlockDevice]) -> None:
+        self._source = source
+        self._device: BlockDevice | None = None if callable(source) else source
+        self._owns = callable(source)
+        self._users = 1
+        self._lock = threading.Lock()
+        self.serial = threading.Lock()
 
     @property
     def device(self) -> BlockDevice:
         """The device, open. Raises what opening it raises, and tries again the next time."""
         if self._device is None:
-            with self._opening:
+            with self._lock:
                 if self._device is None:
-                    assert callable(self.export.device)
-                    self._device = self.export.device()
+                    assert callable(self._source), "a device that was given is open"
+                    self._device = self._source()
         return self._device
+
+    def share(self) -> Opened:
+        """Return the same for one more export."""
+        with self._lock:
+            self._users += 1
+        return self
+
+    def close(self) -> None:
+        """Take leave; the last one closes the device where it is ours."""
+        with self._lock:
+            self._users -= 1
+            last = not self._users
+        if last and self._owns and self._device is not None:
+            self._device.close()
+
+
+def only_readable(info: ExportInfo) -> ExportInfo:
+    """Return the export as a client is told of it that may not write."""
+    writing = TransmissionFlag.SEND_TRIM | TransmissionFlag.SEND_WRITE_ZEROES
+    writing |= TransmissionFlag.SEND_FAST_ZERO | TransmissionFlag.SEND_RESIZE
+    return replace(info, flags=info.flags & ~writing | TransmissionFlag.READ_ONLY)
+
+
+class Served:
+    """An export in use. Its device is opened at the first ``device``; ``close`` closes it where it is ours.
+
+    ``opened`` is the device where another export has it already.
+    """
+
+    def __init__(self, export: Export, opened: Opened | None = None) -> None:
+        self.export = export
+        self.opened = opened or Opened(export.device)
+        self.connections = 0
+        self._opening = threading.Lock()
+        self._workers: Workers | None = None
+
+    @property
+    def device(self) -> BlockDevice:
+        """The device, open. Raises what opening it raises, and tries again the next time."""
+        return self.opened.device
 
     @property
     def workers(self) -> Workers:
@@ -120,7 +162,7 @@ class Served:
         if self._workers is None:
             with self._opening:
                 if self._workers is None:
-                    count = min(MAX_WORKERS, self.device.traits.parallelism)
+                    count = min(MAX_WORKERS, self.opened.device.traits.parallelism)
                     self._workers = Workers(count, f"nbd: {self.export.name or 'export'}")
         return self._workers
 
@@ -132,7 +174,7 @@ class Served:
 
     def calls(self) -> AbstractContextManager[object]:
         """Return what to hold during calls of the device: a lock, where it takes one call at a time."""
-        return self._serial if self.device.traits.parallelism == 1 else nullcontext()
+        return self.opened.serial if self.device.traits.parallelism == 1 else nullcontext()
 
     @contextmanager
     def held(self) -> Iterator[None]:
@@ -163,8 +205,7 @@ class Served:
         """End the threads, and close the device where it is ours. Nothing may be in flight."""
         if self._workers is not None:
             self._workers.close()
-        if self._owns and self._device is not None:
-            self._device.close()
+        self.opened.close()
 
     def _flags(self) -> TransmissionFlag:
         traits, export = self.device.traits, self.export

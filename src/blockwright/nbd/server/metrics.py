@@ -9,6 +9,13 @@ import threading
 from dataclasses import dataclass, field
 from typing import Final
 
+from blockwright.nbd.wire import Command
+
+OTHER: Final = -1
+"""Counts for every command number that the protocol does not know: clients may send any."""
+
+_KNOWN: Final = frozenset(map(int, Command))
+
 BUCKETS_US: Final = tuple(1 << power for power in range(3, 25))
 """Upper bounds of the latency buckets in microseconds: 8 us to 16 s; one more bucket has no bound."""
 
@@ -38,7 +45,8 @@ class ExportMetrics:
         with self._lock:
             found = self._commands.get(command)
             if found is None:
-                found = self._commands[command] = CommandMetrics()
+                command = command if command in _KNOWN else OTHER
+                found = self._commands.setdefault(command, CommandMetrics())
             found.requests += count
             found.errors += errors
             found.bytes += length
@@ -63,7 +71,7 @@ class ExportMetrics:
             return taken
 
     def commands(self) -> dict[int, CommandMetrics]:
-        """Return the totals as they are now, by command number."""
+        """Return the totals as they are now, by command number or OTHER."""
         with self._lock:
             return {
                 number: CommandMetrics(each.requests, each.errors, each.bytes, each.nanoseconds, list(each.buckets))
@@ -88,7 +96,10 @@ class ServerMetrics:
             return found
 
     def count(self, event: str, reason: str = "") -> None:
-        """Count an event of a connection: ``accepted``, ``refused``, ``ended``, each with its reason."""
+        """Count an event of a connection: ``accepted``, ``refused``, ``ended``.
+
+        ``reason`` is one of a few words of ours: what a client sends never stands in it.
+        """
         with self._lock:
             self._events[event, reason] = self._events.get((event, reason), 0) + 1
 

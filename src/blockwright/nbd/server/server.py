@@ -18,9 +18,9 @@ from blockwright.nbd.server.catalogue import Catalogue
 from blockwright.nbd.server.connection import Connection, Options
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.limits import ByteBudget
-from blockwright.nbd.server.peer import peer_of
+from blockwright.nbd.server.peer import Peer, peer_of
 from blockwright.nbd.server.processes import Processes
-from blockwright.nbd.transport import SocketStream
+from blockwright.nbd.transport import SocketStream, Stream
 
 TICK_S: Final = 1.0
 """Seconds between two looks at requests that take too long."""
@@ -33,11 +33,18 @@ class Server:
 
     ``serve`` blocks until ``stop`` is called by another thread or a signal handler; ``start`` does the same in a
     thread of its own. As a context manager it starts, and stops at the end. ``connections`` are those under way.
+    ``once`` stops it when the last client has gone, which may be one that came by ``adopt``.
     """
 
     def __init__(
-        self, exports: Iterable[Export], listeners: Iterable[socket.socket], options: Options | None = None
+        self,
+        exports: Iterable[Export],
+        listeners: Iterable[socket.socket],
+        options: Options | None = None,
+        *,
+        once: bool = False,
     ) -> None:
+        self._once = once
         self.options = options or Options()
         self.catalogue = Catalogue(exports, self.options.default)
         self.listeners = list(listeners)
@@ -63,6 +70,11 @@ class Server:
         """The connections under way."""
         with self._lock:
             return list(self._connections)
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """The bytes that requests under way hold."""
+        return self._budget.used
 
     def start(self) -> None:
         """Serve in a thread of its own."""
@@ -106,21 +118,8 @@ class Server:
 
     # -- connections -----------------------------------------------------------------------------------------
 
-    def _accept(self, listener: socket.socket) -> None:
-        try:
-            sock, _ = listener.accept()
-        except OSError as error:
-            if not isinstance(error, (BlockingIOError, ConnectionAbortedError, InterruptedError)):
-                # Out of descriptors or memory: what is open may end, and the listener stays.
-                self.options.log("not accepted", reason=(error.strerror or str(error)).lower())
-                time.sleep(0.05)
-            return
-        try:
-            peer = peer_of(sock)
-            stream = SocketStream(sock)
-        except OSError:
-            sock.close()  # gone already
-            return
+    def adopt(self, stream: Stream, peer: Peer) -> None:
+        """Serve a client that is connected already, within the limits; the stream is the server's from now on."""
         connection = Connection(
             stream, peer, self.catalogue, self.options, self._budget, self._stopping, self._processes
         )
@@ -136,6 +135,23 @@ class Server:
         with self._lock:
             self._connections[connection] = thread
         thread.start()
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            sock, _ = listener.accept()
+        except OSError as error:
+            if not isinstance(error, (BlockingIOError, ConnectionAbortedError, InterruptedError)):
+                # Out of descriptors or memory: what is open may end, and the listener stays.
+                self.options.log("not accepted", reason=(error.strerror or str(error)).lower())
+                time.sleep(0.05)
+            return
+        try:
+            peer = peer_of(sock)
+            stream = SocketStream(sock)
+        except OSError:
+            sock.close()  # gone already
+            return
+        self.adopt(stream, peer)
 
     def _over_limit(self, connection: Connection) -> str:
         limits = self.options.limits
@@ -153,6 +169,9 @@ class Server:
         finally:
             with self._lock:
                 del self._connections[connection]
+                last = not self._connections
+            if last and self._once:
+                self.stop()
 
     def _cut_off_stuck(self) -> None:
         for connection in self.connections:
