@@ -61,8 +61,7 @@ def build(
         _refuse_output_within(source, output)
         definition = replace(definition, medium_size=_medium_size(output))
     if source.addressable:
-        tree = _dated(source.read(), definition)
-        plan = plan_disk(tree, definition, definition.identity_seed(tree_digest(tree)))
+        plan = plan_source(source, definition)
         if output is None:
             return Built(plan, 0)
         with OutputFile(output, force=force, size=plan.size) as out, plan.device() as device:
@@ -82,6 +81,15 @@ def build(
         with plan.device() as device:
             result = copy(device, out.device, target_is_zero=True, write_back=True)
     return Built(plan, result.copied)
+
+
+def plan_source(source: Source, definition: Definition) -> DiskPlan:
+    """Return the disk that holds the tree of an addressable source; what it holds is read while the source is open.
+
+    Raises UsageError for a source that passes once, what reading and planning raise.
+    """
+    tree = _dated(source.read(), definition)
+    return plan_disk(tree, definition, definition.identity_seed(tree_digest(tree)))
 
 
 def _medium_size(output: str) -> int | None:

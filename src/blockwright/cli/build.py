@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import sys
 from typing import Any
 
@@ -19,6 +18,7 @@ from blockwright.cli.options import (
     quiet_option,
     share_value,
     size_value,
+    source_date_epoch,
 )
 from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar
 from blockwright.errors import UsageError
@@ -115,19 +115,9 @@ def _definition(options: dict[str, Any]) -> Definition:
             esp_size=options["esp_size"],
         ),
         seed=options["seed"],
-        time_s=_source_date_epoch(),
+        time_s=source_date_epoch(),
     )
 
 
 def _file(path: str | None) -> NamedContent | None:
     return None if path is None else named_file(path)
-
-
-def _source_date_epoch() -> int | None:
-    """Return SOURCE_DATE_EPOCH in seconds, as reproducible-builds.org has it; None where it is not set."""
-    text = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not text:
-        return None
-    if not text.isdecimal() or not text.isascii() or len(text) > 11:
-        raise UsageError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, found {text[:64]!r}")
-    return int(text)

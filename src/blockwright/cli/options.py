@@ -5,6 +5,7 @@ Knows: spelling. Refuses to know: what a command does with a value.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import click
 
 from blockwright.device.copy import MAX_REQUESTS, REQUESTS
+from blockwright.errors import UsageError
 from blockwright.nbd.client.options import CONNECTIONS, MAX_CONNECTIONS, TIMEOUT_S, ClientOptions
 from blockwright.units import parse_fraction, parse_size
 
@@ -85,3 +87,13 @@ def peer_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help=f"With an NBD server: {text}",
         )(with_peers)
     return with_peers
+
+
+def source_date_epoch() -> int | None:
+    """Return SOURCE_DATE_EPOCH in seconds, as reproducible-builds.org has it; None where it is not set."""
+    text = os.environ.get("SOURCE_DATE_EPOCH", "")
+    if not text:
+        return None
+    if not text.isdecimal() or not text.isascii() or len(text) > 11:
+        raise UsageError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, found {text[:64]!r}")
+    return int(text)

@@ -73,6 +73,12 @@ def _nbd() -> click.Command:
     return nbd
 
 
+def _serve() -> click.Command:
+    from blockwright.cli.serve import serve
+
+    return serve
+
+
 _COMMANDS: Subcommands = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
@@ -81,6 +87,7 @@ _COMMANDS: Subcommands = {
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
     "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them.", _nbd),
+    "serve": ("Serve disks as network block devices.", _serve),
 }
 
 

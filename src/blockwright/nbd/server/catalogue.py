@@ -15,6 +15,7 @@ from blockwright.nbd.server.export import Export, Opened, Served, only_readable
 from blockwright.nbd.server.failure import failure
 from blockwright.nbd.server.limits import Limits
 from blockwright.nbd.server.log import Log
+from blockwright.nbd.server.metrics import ServerMetrics
 from blockwright.nbd.server.peer import Peer
 from blockwright.nbd.wire import Option, ReplyType
 
@@ -103,7 +104,17 @@ def _opened(export: Export, served: Iterable[Served]) -> Opened | None:
 class ClientView:
     """The catalogue as one client sees it: what it may not use does not exist for it. Answers the handshake."""
 
-    def __init__(self, catalogue: Catalogue, peer: Peer, limits: Limits, log: Log, stopping: threading.Event) -> None:
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        peer: Peer,
+        limits: Limits,
+        log: Log,
+        stopping: threading.Event,
+        *,
+        metrics: ServerMetrics | None = None,
+    ) -> None:
+        self._metrics = metrics
         self._catalogue = catalogue
         self._limits = limits
         self._log = log
@@ -122,7 +133,9 @@ class ClientView:
         self.found = {}
 
     def refused(self, option: int, reply: ReplyType, message: str) -> None:
-        """Log the refusal; that an option is unknown is no news."""
+        """Count the refusal and log it; that an option is unknown is no news."""
+        if self._metrics is not None:
+            self._metrics.count("option refused", reply.name)
         if reply is not ReplyType.ERR_UNSUP:
             self._log("option refused", option=Option(option).name, reply=reply.name, reason=message)
 

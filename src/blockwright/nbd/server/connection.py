@@ -87,8 +87,9 @@ class Connection:
         finally:
             self._stream.close()
         reason = self._cut_off or reason
-        self._options.metrics.count("ended", "cut off" if self._cut_off else kind)
-        self._log("disconnected", export=self.export, reason=reason)
+        kind = "cut off" if self._cut_off else kind
+        self._options.metrics.count("ended", kind)
+        self._log("disconnected", export=self.export, how=kind, reason=reason)
         return reason
 
     def cut_off(self, reason: str) -> None:
@@ -110,7 +111,9 @@ class Connection:
 
     def _handshake(self) -> str:
         options = self._options
-        view = ClientView(self._catalogue, self.peer, options.limits, self._log, self._stopping)
+        view = ClientView(
+            self._catalogue, self.peer, options.limits, self._log, self._stopping, metrics=options.metrics
+        )
         deadline = Deadline(options.limits.handshake_s)
         try:
             session, self._stream = run(

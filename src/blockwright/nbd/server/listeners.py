@@ -37,12 +37,14 @@ _MAX_VSOCK: Final = (1 << 32) - 1
 class Listener:
     """A listening socket and the address that clients use, without an export.
 
-    ``file`` is the device and inode of the socket file that ``close`` removes, where it was made here.
+    ``file`` is the device and inode of the socket file that ``close`` removes, where it was made here. ``inherited``
+    says that whoever started us has made the socket, and perhaps given it a ``name``.
     """
 
     socket: socket.socket
     uri: NbdUri
     name: str = ""
+    inherited: bool = False
     file: tuple[int, int] | None = field(default=None, compare=False)
 
     def close(self) -> None:
@@ -303,7 +305,9 @@ def inherited(environment: MutableMapping[str, str] | None = None) -> Inherited 
     for number in range(count):
         sock = _adopted(FIRST_INHERITED + number)
         if sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
-            listeners.append(Listener(sock, uri_of(sock), names[number] if number < len(names) else ""))
+            listeners.append(
+                Listener(sock, uri_of(sock), names[number] if number < len(names) else "", inherited=True)
+            )
         else:
             connected.append(sock)
     return Inherited(tuple(listeners), tuple(connected))

@@ -25,7 +25,7 @@ class PipeStream(Stream):
     def __init__(self, incoming: int, outgoing: int) -> None:
         self._in = incoming
         self._out = outgoing
-        self._receive_s: float | None = None
+        self.timeout_s: float | None = None
         self._send_s: float | None = None
         self._woken, self._wake = os.pipe()  # readable for good once the stream was shut down
         self._ended = self._broken = False
@@ -36,7 +36,7 @@ class PipeStream(Stream):
                 os.set_blocking(fd, False)
 
     def receive_into(self, buffer: memoryview) -> int:
-        end = _after(self._receive_s)
+        end = _after(self.timeout_s)
         while True:
             count = self.receive_now(buffer)
             if count is not None:
@@ -72,7 +72,7 @@ class PipeStream(Stream):
             return 0
 
     def set_timeout(self, receive_s: float | None, send_s: float | None) -> None:
-        self._receive_s, self._send_s = receive_s, send_s
+        self.timeout_s, self._send_s = receive_s, send_s
 
     def shut_down(self, *, reading_only: bool = False) -> None:
         with self._lock:

@@ -1,0 +1,159 @@
+"""What a user names becomes a disk to serve: an image, a device, a directory or archive as a disk, an overlay.
+
+Knows: how to tell them apart, and which wrappers each needs. Refuses to know: exports and clients.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import stat
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Final
+
+from blockwright.build.definition import Definition
+from blockwright.device.base import BlockDevice
+from blockwright.device.file import FileDevice
+from blockwright.device.forwarding import ForwardingDevice
+from blockwright.device.guarded import guarded
+from blockwright.device.overlay import Overlay
+from blockwright.errors import Unsupported, UsageError
+from blockwright.resolve import Address, open_device, parse_address
+from blockwright.serve.probe import HEAD, look
+from blockwright.source.base import Source
+
+_COMPRESSED: Final = (".gz", ".tgz", ".zst", ".xz", ".txz", ".bz2", ".tbz2", ".tzst")
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """What to serve, as a value: equal ones are the same disk. Calling it opens the device.
+
+    ``text`` is an address as ``resolve`` has it, a directory, or a tar archive; ``partition`` settles which part.
+    ``raw`` takes a file as it is, whatever its first bytes say. ``overlay`` takes writes in memory, or in the file
+    ``overlay_file``, and leaves what was named alone. ``disk`` says how a directory becomes a disk.
+    """
+
+    text: str
+    partition: int | None = None
+    writable: bool = True
+    raw: bool = False
+    overlay: bool = False
+    overlay_file: str | None = None
+    force_unlocked: bool = False
+    disk: Definition = field(default_factory=Definition)
+
+    def __call__(self) -> BlockDevice:
+        """Return the device, open; closing it closes all that was opened on the way.
+
+        Raises what ``open_device`` and ``open_source`` raise, Unsupported for a format that is not raw.
+        """
+        base = self._base()
+        if not self.overlay:
+            return base
+        try:
+            return Overlay(base, None if self.overlay_file is None else scratch_file(self.overlay_file))
+        except BaseException:
+            base.close()
+            raise
+
+    def _base(self) -> BlockDevice:
+        address = parse_address(self.text, partition=self.partition)
+        kind = None if self.raw else _kind(address)
+        if kind == "directory" or (kind == "tar" and not address.is_part):
+            return _planned(address.rest, self.disk)
+        if kind is not None and kind != "tar":
+            raise Unsupported(
+                f"{address.rest}: expected a raw image, found {kind}; --from raw serves the file's bytes as they are"
+            )
+        writable = self.writable and not self.overlay
+        device = open_device(
+            self.text, writable=writable, partition=self.partition, force_unlocked=self.force_unlocked
+        )
+        if writable and not self.raw and address.scheme == "file" and not address.is_part:
+            return guarded(device, look, HEAD)
+        return device
+
+
+def _kind(address: Address) -> str | None:
+    """Return ``directory``, the format that a file's first bytes name, ``compressed …``, or None for a raw image."""
+    if address.scheme != "file":
+        return None
+    try:
+        mode = os.stat(address.rest).st_mode
+        if stat.S_ISDIR(mode):
+            return None if address.is_part else "directory"
+        if not stat.S_ISREG(mode):
+            return None
+        with open(address.rest, "rb", buffering=0) as file:
+            head = file.read(HEAD)
+    except (OSError, ValueError):
+        return None  # opening it as a device tells what is wrong
+    if address.rest.endswith(_COMPRESSED):
+        from blockwright.tree.decompress import compression_of
+
+        compression = compression_of(head)
+        if compression is not None:
+            return f"a file compressed with {compression}"
+    return look(head)
+
+
+class _PlannedDisk(ForwardingDevice):
+    """A planned disk that owns the source of its contents."""
+
+    def __init__(self, inner: BlockDevice, source: Source) -> None:
+        super().__init__(inner)
+        self._source = source
+
+    def _close(self) -> None:
+        super()._close()
+        self._source.close()
+
+
+def _planned(path: str, definition: Definition) -> BlockDevice:
+    """Return a directory, or a plain archive, as a disk; nothing is written anywhere."""
+    from blockwright.build.run import plan_source
+    from blockwright.source import open_source
+
+    definition.check()
+    source = open_source(path)
+    try:
+        with _without_collecting():
+            return _PlannedDisk(plan_source(source, definition).device(), source)
+    except BaseException:
+        source.close()
+        raise
+
+
+@contextmanager
+def _without_collecting() -> Iterator[None]:
+    """Keep the collector from looking at a tree's objects, none of them in cycles, while they are made and after."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.freeze()
+            gc.enable()
+
+
+def scratch_file(path: str) -> FileDevice:
+    """Return a new file at ``path`` to keep an overlay's writes in while it is open.
+
+    It is an overlay's memory and nothing more: without the overlay's map, which nobody stores, its bytes mean
+    nothing. So a file that is there is never taken, and where the system allows it the name is removed at once:
+    however the server ends, nothing is left that could be taken for a disk, and its space is given back.
+    Raises UsageError where the path exists, OSError.
+    """
+    try:
+        device = FileDevice(path, create=True, mode=0o600)
+    except FileExistsError:
+        raise UsageError(f"{path}: exists: expected a name of no file for the overlay, which begins anew") from None
+    if sys.platform != "win32":
+        with suppress(OSError):
+            os.unlink(path)
+    return device
