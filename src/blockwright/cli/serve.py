@@ -39,6 +39,9 @@ from blockwright.serve.run import run as run_service
 IN_MEMORY: Final = ""
 """The value of ``--overlay`` without a file."""
 
+_FOREVER_S: Final = 1e9
+"""What no stop waits for, and every clock can count."""
+
 _DEFAULTS: Final = Limits()
 _TIME: Final = re.compile(r"(?P<number>[0-9]{1,7}(?:\.[0-9]{1,3})?)\s*(?P<unit>ms|s|m|h|)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
@@ -185,7 +188,7 @@ def serve(**options: Any) -> int:
             Options(limits=_limits(options), log=log),
             reloadable=options["exports"] is not None,
             once=options["exit_with_last"] or not listeners,
-            grace_s=options["grace"] or float("inf"),
+            grace_s=options["grace"] or _FOREVER_S,
             metrics=None if options["metrics"] is None else parse_host_port(options["metrics"], default=None),
             pid_file=options["pid_file"],
             user=options["user"],

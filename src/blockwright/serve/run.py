@@ -68,7 +68,10 @@ def run(service: Service) -> int:
         if service.with_parent:
             end_with_parent()
         server = _server(service)
-        stack.callback(_close_unserved, server)
+        unstarted = stack.enter_context(ExitStack())
+        unstarted.callback(_end_unstarted, server)
+        for served in server.catalogue.all():
+            served.info(service.options.limits)  # opens it: what cannot be served is told before anybody comes
         if service.metrics is not None:
             listening = listen_tcp(*service.metrics)
             stack.enter_context(
@@ -77,50 +80,46 @@ def run(service: Service) -> int:
         stack.enter_context(pid_file(service.pid_file))
         if service.user is not None:
             become(service.user)
+        unstarted.pop_all()
         return _serve(service, server, signals)
 
 
 def _server(service: Service) -> Server:
-    """Return the server with every export open, so that what cannot be served is told before anybody comes."""
     wanted = service.load()
     options = replace(service.options, default=wanted.default)
-    server = Server(_exports(wanted), [each.socket for each in service.listeners], options, once=service.once)
-    try:
-        for served in server.catalogue.all():
-            served.info(options.limits)
-    except BaseException:
-        server.catalogue.close()
-        raise
-    return server
+    return Server(_exports(wanted), [each.socket for each in service.listeners], options, once=service.once)
+
+
+def _end_unstarted(server: Server) -> None:
+    """Close what a server has that was never started: told to stop before, it ends at once."""
+    server.stop(0.0)
+    server.serve()
 
 
 def _exports(wanted: ExportsFile) -> list[Export]:
     return [each.export() for each in wanted.exports]
 
 
-def _close_unserved(server: Server) -> None:
-    """Close exports that a session may still use only where none does: the process ends anyway."""
-    if not server.connections:
-        server.catalogue.close()
-
-
 def _serve(service: Service, server: Server, signals: Signals) -> int:
+    failed: list[BaseException] = []
+
     def serve() -> None:
         try:
             server.serve()
+        except BaseException as error:  # noqa: BLE001 - told by the main thread
+            failed.append(error)
         finally:
             signals.end()
 
-    thread = threading.Thread(target=serve, name="nbd: accept", daemon=True)
-    thread.start()
+    threading.Thread(target=serve, name="nbd: accept", daemon=True).start()
     for stream, peer in service.clients:
         server.adopt(stream, peer)
     names = [each.export.name for each in server.catalogue.all()]
     service.tell(addresses(service.listeners, names))
     notify_ready(_status(names))
     code = _obey(service, server, signals)
-    if code == 0:
-        thread.join()
+    if failed:
+        raise failed[0]
     return code
 
 
