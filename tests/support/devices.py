@@ -11,6 +11,7 @@ from blockwright.device.cache import CachedDevice
 from blockwright.device.concat import Concat
 from blockwright.device.file import FileDevice
 from blockwright.device.forwarding import ForwardingDevice
+from blockwright.device.guarded import guarded
 from blockwright.device.memory import MemoryDevice
 from blockwright.device.overlay import Overlay
 from blockwright.device.planned import PlannedDevice, SegmentTable
@@ -134,6 +135,7 @@ WRITABLE: dict[str, Maker] = {
     "adapter of an object": lambda content, folder: ObjectDevice(Store(content)),
     "adapter of a file object": lambda content, folder: BinaryFileDevice(io.BytesIO(content)),
     "forwarding": lambda content, folder: ForwardingDevice(file(content, folder)),
+    "guarded": lambda content, folder: guarded(file(content, folder), lambda head: None, 512),
     "recording": lambda content, folder: RecordingDevice(file(content, folder)),
     "fault": lambda content, folder: FaultDevice(MemoryDevice(content=content)),
     "crash": lambda content, folder: CrashDevice(MemoryDevice(content=content)),

@@ -154,7 +154,7 @@ class _Reader:
 
     def _image(self, table: Mapping[str, Any], at: tuple[str, ...]) -> Image:
         text = self._value(table, "image", str, None, at)
-        if text is None:
+        if not text:
             raise self._error(at, "image", "expected what to serve, found nothing")
         overlay = table.get("overlay", False)
         if not isinstance(overlay, (bool, str)):

@@ -1,0 +1,83 @@
+import os
+
+import pytest
+
+from blockwright.build.definition import Definition, Table
+from blockwright.device.guarded import GuardedDevice
+from blockwright.errors import NotFound, ReadOnly, Unsupported, UsageError
+from blockwright.fs.ext4 import read as ext4
+from blockwright.serve.image import Image, scratch_file
+
+BARE = Definition(table=Table.NONE)
+
+
+@pytest.fixture
+def tree(tmp_path):
+    folder = tmp_path / "tree"
+    folder.mkdir()
+    (folder / "hello").write_bytes(b"hello")
+    return folder
+
+
+@pytest.fixture
+def raw(tmp_path):
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(1 << 20))
+    return path
+
+
+def test_a_directory_is_a_read_only_disk(tree):
+    with Image(str(tree), disk=BARE)() as device:
+        assert not device.traits.writable
+        assert ext4.probe(device)
+
+
+def test_an_overlay_makes_it_writable_and_is_forgotten(tree, tmp_path):
+    for where in (None, str(tmp_path / "scratch")):
+        with Image(str(tree), disk=BARE, overlay=True, overlay_file=where)() as device:
+            device.write(8192, b"written")
+            assert device.read(8192, 7) == b"written"
+            assert not os.path.exists(tmp_path / "scratch")
+
+
+def test_a_scratch_file_is_never_one_that_is_there(raw):
+    with pytest.raises(UsageError, match="exists"):
+        scratch_file(str(raw))
+    with pytest.raises(FileNotFoundError):
+        scratch_file(str(raw.parent / "missing" / "scratch"))
+
+
+def test_a_file_is_guarded_unless_its_format_was_given(raw):
+    with Image(str(raw))() as device:
+        assert isinstance(device, GuardedDevice)
+        with pytest.raises(ReadOnly):
+            device.write(0, b"KDMV")
+    with Image(str(raw), raw=True)() as device:
+        device.write(0, b"KDMV")
+        device.flush()
+    with pytest.raises(Unsupported, match="found vmdk"):
+        Image(str(raw))()
+    with pytest.raises(Unsupported, match="found vmdk"):
+        Image(str(raw), overlay=True)()
+    with Image(str(raw), raw=True, writable=False)() as device:
+        assert device.read(0, 4) == b"KDMV"
+
+
+@pytest.mark.parametrize("text", ["{raw}:0,4096", "mem:64k"])
+def test_what_nobody_probes_is_not_guarded(raw, text):
+    with Image(text.format(raw=raw))() as device:
+        device.write(0, b"KDMV")
+
+
+def test_nothing_stays_open_when_it_fails(raw, tmp_path):
+    with pytest.raises(UsageError):
+        Image(str(raw), overlay=True, overlay_file=str(raw))()
+    with Image(str(raw))():  # locked for nobody
+        pass
+    with pytest.raises(NotFound):
+        Image(str(tmp_path / "missing"))()
+
+
+def test_equal_images_are_equal():
+    assert Image("a", overlay=True) == Image("a", overlay=True)
+    assert Image("a") != Image("a", writable=False)

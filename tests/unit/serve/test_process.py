@@ -1,0 +1,75 @@
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from blockwright.errors import KernelError, NotFound
+from blockwright.serve.process import ENDED, Signals, become, pid_file
+
+
+def test_signals_wait_to_be_asked_for():
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert {signals.wait(), signals.wait()} == {signal.SIGTERM, signal.SIGHUP}
+        threading.Thread(target=signals.end).start()
+        assert signals.wait() == ENDED
+    assert signal.getsignal(signal.SIGTERM) is before
+    signals.end()  # too late, and harmless
+
+
+def test_an_ignored_signal_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert signals.wait() == signal.SIGTERM
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_pid_file_lives_as_long_as_the_context(tmp_path):
+    path = tmp_path / "pid"
+    path.write_text("999999999\n")  # a dead one's
+    with pid_file(str(path)):
+        assert path.read_text() == f"{os.getpid()}\n"
+        assert os.listdir(tmp_path) == ["pid"]
+    assert os.listdir(tmp_path) == []
+    with pid_file(str(path)):
+        path.write_text("1\n")
+    assert path.read_text() == "1\n"  # another one's by now
+    with pid_file(None):
+        pass
+    with pytest.raises(FileNotFoundError, match="missing"), pid_file(str(tmp_path / "missing" / "pid")):
+        pass
+
+
+def test_root_is_given_up_for_good():
+    if os.getuid() != 0:
+        with pytest.raises(KernelError, match="needs root"):
+            become("root")
+        return
+    program = (
+        "import os\n"
+        "from blockwright.serve.process import become\n"
+        "become('nobody')\n"
+        "print(os.getresuid(), os.getresgid(), 0 in os.getgroups())\n"
+        "try:\n    os.setuid(0)\nexcept PermissionError:\n    print('gone')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "(65534, 65534, 65534) (65534, 65534, 65534) False\ngone\n"
+
+
+def test_to_become_oneself_needs_nothing():
+    become(str(os.getuid()))
+
+
+@pytest.mark.parametrize("user", ["no-such-user", "4294967290", "", "9" * 30, "a\0b"])
+def test_an_unknown_user_is_told(user):
+    with pytest.raises(NotFound, match="no such user"):
+        become(user)
