@@ -101,7 +101,7 @@ def handshake(
     """
     yield Send(wire.GREETING.pack(wire.INIT_MAGIC, wire.OPTION_MAGIC, _OFFERED))
     (flags,) = wire.CLIENT_FLAGS.unpack((yield from receive(wire.CLIENT_FLAGS.size)))
-    if flags & ~_OFFERED:
+    if flags & ~int(_OFFERED):  # the complement of a flag has only bits that its class names
         raise RemoteProtocolError(f"client flags: expected at most {int(_OFFERED):#x}, found {flags:#x}")
     session = yield from _Server(offers, tls, limits or HandshakeLimits(), HandshakeFlag(flags)).options()
     return session

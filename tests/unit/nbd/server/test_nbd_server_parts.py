@@ -1,0 +1,278 @@
+"""Rooms and turns: what one connection and a server may hold, who sends when, who waits for a device."""
+
+import socket
+import threading
+
+import pytest
+
+from blockwright.nbd.server.flight import InFlight
+from blockwright.nbd.server.inbox import LARGEST, SMALLEST, Inbox
+from blockwright.nbd.server.limits import PIECE, ByteBudget, Limits
+from blockwright.nbd.server.outbox import Outbox
+from blockwright.nbd.server.pool import Workers
+from blockwright.nbd.transport import SocketStream
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def pair():
+    ours, theirs = socket.socketpair()
+    stream = SocketStream(ours)
+    with theirs:
+        theirs.settimeout(30)
+        yield stream, theirs
+        stream.close()
+
+
+# -- ByteBudget and InFlight -------------------------------------------------------------------------------------
+
+
+def test_a_budget_is_shared():
+    budget = ByteBudget(100)
+    assert budget.take(60)
+    assert not budget.take(50, timeout_s=0)
+    assert budget.take(50, at_once=True)
+    assert budget.used == 110
+    budget.give_back(110)
+    assert budget.take(1000)  # alone, whatever it is
+    assert not budget.take(1, timeout_s=0)
+
+
+def test_who_waits_for_the_budget_gets_it():
+    budget = ByteBudget(100)
+    budget.take(100)
+    got = []
+    thread = threading.Thread(target=lambda: got.append(budget.take(50)))
+    thread.start()
+    budget.give_back(50)
+    thread.join(30)
+    assert got == [True]
+    assert budget.used == 100
+
+
+def test_a_connection_has_room_for_requests_and_bytes():
+    limits = Limits(connection_requests=2, connection_bytes_in_flight=100, request_s=0)
+    flight = InFlight(limits, ByteBudget(MIB))
+    first = flight.enter(1000)  # alone, whatever it is
+    assert flight.enter(1) is None
+    flight.leave(first)
+    first, second = flight.enter(50), flight.enter(50)
+    assert None not in (first, second)
+    assert flight.enter(0) is None
+    flight.leave(first)
+    assert flight.enter(51) is None
+    assert flight.enter(50) is not None
+
+
+def test_nobody_is_locked_out_by_others():
+    budget = ByteBudget(MIB)
+    budget.take(MIB)
+    flight = InFlight(Limits(request_s=0), budget)
+    assert flight.enter(PIECE + 1) is None
+    ticket = flight.enter(PIECE)
+    assert ticket is not None
+    assert budget.used == 2 * MIB
+    assert flight.enter(1) is None
+    flight.leave(ticket)
+    assert budget.used == MIB
+
+
+def test_waiting_until_all_is_answered():
+    flight = InFlight(Limits(), ByteBudget(MIB))
+    assert flight.wait_until_empty(0)
+    assert flight.oldest_s == 0
+    ticket = flight.enter(10)
+    assert not flight.wait_until_empty(0)
+    assert flight.oldest_s >= 0
+    thread = threading.Thread(target=flight.wait_until_empty)
+    thread.start()
+    flight.leave(ticket)
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+# -- Workers -----------------------------------------------------------------------------------------------------
+
+
+def test_threads_are_started_as_they_are_needed_and_no_more():
+    workers = Workers(3, "test")
+    gate = threading.Event()
+    done = []
+    for number in range(10):
+        workers.submit(lambda number=number: (gate.wait(30), done.append(number)))
+    assert sum(thread.name == "test" for thread in threading.enumerate()) == 3
+    gate.set()
+    workers.close()
+    assert sorted(done) == list(range(10))
+    assert not any(thread.name == "test" for thread in threading.enumerate())
+
+
+def test_one_worker_does_one_after_the_other():
+    workers, done = Workers(0, "test"), []
+    for number in range(100):
+        workers.submit(lambda number=number: done.append(number))
+    workers.close()
+    assert done == list(range(100))
+
+
+# -- Inbox -------------------------------------------------------------------------------------------------------
+
+
+def inbox_of(stream, **more):
+    return Inbox(stream, **({"idle_s": None, "request_s": 30} | more))
+
+
+def test_what_arrives_is_held_until_it_is_taken(pair):
+    stream, peer = pair
+    inbox = inbox_of(stream)
+    peer.sendall(b"abcdef")
+    assert inbox.fill()
+    assert bytes(inbox.view[inbox.start : inbox.end]) == b"abcdef"
+    buffer = bytearray(4)
+    assert inbox.take_into(memoryview(buffer))
+    assert buffer == b"abcd"
+    assert inbox.skip(1)
+    peer.sendall(b"gh")
+    buffer = bytearray(3)
+    assert inbox.take_into(memoryview(buffer))
+    assert buffer == b"fgh"
+    peer.close()
+    assert not inbox.fill()
+    assert not inbox.skip(1)
+    assert not inbox.take_into(memoryview(bytearray(1)))
+
+
+def test_room_is_made_for_what_is_wanted(pair):
+    stream, peer = pair
+    inbox = inbox_of(stream)
+    data = bytes(range(256)) * 1024
+    sender = threading.Thread(target=peer.sendall, args=(data,))
+    sender.start()
+    assert inbox.fill()
+    inbox.start += 10
+    while inbox.held < len(data) - 10:
+        assert inbox.fill(len(data) - 10)
+    assert bytes(inbox.view[inbox.start : inbox.end]) == data[10:]
+    sender.join(30)
+
+
+def test_any_cutting_gives_the_same_bytes(pair):
+    stream, peer = pair
+    inbox = inbox_of(stream)
+    data = bytes(range(251)) * 40_000
+    sender = threading.Thread(target=peer.sendall, args=(data,))
+    sender.start()
+    got, turn = bytearray(), 0
+    while len(got) < len(data):
+        turn += 1
+        if turn % 3:
+            if not inbox.held:
+                assert inbox.fill(1 + turn % 5000)
+            count = min(inbox.held, 1 + turn * 37 % 20_000)
+            got += inbox.view[inbox.start : inbox.start + count]
+            inbox.start += count
+        else:
+            part = bytearray(min(turn * 101 % 300_000, len(data) - len(got)))
+            assert inbox.take_into(memoryview(part))
+            got += part
+        assert len(inbox.data) <= 2 * LARGEST
+    assert got == data
+    sender.join(30)
+
+
+def test_silence_between_requests_and_within_one_have_their_own_times(pair):
+    stream, peer = pair
+    with pytest.raises(TimeoutError):
+        inbox_of(stream, idle_s=0.01).fill()
+    inbox = inbox_of(stream, request_s=0.01)
+    peer.sendall(b"part")
+    assert inbox.fill()
+    with pytest.raises(TimeoutError):
+        inbox.fill(28)
+    with pytest.raises(TimeoutError):
+        inbox.take_into(memoryview(bytearray(28)))
+
+
+def test_a_grown_buffer_is_given_back_in_silence(pair, monkeypatch):
+    stream, peer = pair
+    monkeypatch.setattr("blockwright.nbd.server.inbox.SHRINK_AFTER_S", 0.01)
+    inbox = inbox_of(stream, idle_s=0.02)
+    peer.sendall(bytes(10))
+    assert inbox.fill(LARGEST)
+    inbox.skip(10)
+    assert len(inbox.data) == LARGEST
+    with pytest.raises(TimeoutError):
+        inbox.fill()
+    assert len(inbox.data) == SMALLEST
+
+
+# -- Outbox ------------------------------------------------------------------------------------------------------
+
+
+def test_replies_are_sent_whole_by_many_threads(pair):
+    stream, peer = pair
+    outbox = Outbox(stream, lambda error: None)
+    sent = []
+
+    def post(letter):
+        for _ in range(20):
+            outbox.post(letter * 50_000, lambda: sent.append(letter))
+
+    def hold(letter):
+        for _ in range(20):
+            with outbox as held:
+                held.send(letter * 25_000)
+                held.send(letter * 25_000)
+
+    letters = [b"a", b"b", b"c", b"d"]
+    work = [post, post, hold, hold]
+    threads = [threading.Thread(target=each, args=(letter,)) for each, letter in zip(work, letters, strict=True)]
+    for thread in threads:
+        thread.start()
+    got = bytearray()
+    while len(got) < 80 * 50_000:
+        got += peer.recv(1 << 20)
+    for thread in threads:
+        thread.join(30)
+    outbox.wait_until_sent()
+    pieces = [bytes(got[start : start + 50_000]) for start in range(0, len(got), 50_000)]
+    assert all(len(set(piece)) == 1 for piece in pieces)
+    assert sorted(piece[:1] for piece in pieces) == sorted(letters * 20)
+    assert sorted(sent) == [b"a"] * 20 + [b"b"] * 20
+
+
+def test_post_does_not_wait_for_a_slow_client(pair):
+    stream, peer = pair
+    outbox = Outbox(stream, lambda error: None)
+    sent = []
+    for _ in range(8):
+        outbox.post(bytes(4 * MIB), lambda: sent.append(1))  # would block for ever in this thread
+    assert len(sent) < 8
+    got = 0
+    while got < 32 * MIB:
+        got += len(peer.recv(1 << 20))
+    outbox.wait_until_sent()
+    assert len(sent) == 8
+
+
+def test_after_a_failure_everybody_is_told_and_nothing_is_sent(pair):
+    stream, peer = pair
+    failures, sent = [], []
+    outbox = Outbox(stream, failures.append)
+    peer.close()
+    for _ in range(5):
+        outbox.post(b"x", lambda: sent.append(1))
+    outbox.wait_until_sent()
+    assert len(sent) == 5
+    assert len(failures) == 1
+    assert isinstance(failures[0], OSError)
+
+
+def test_a_turn_that_ends_by_an_error_ends(pair):
+    stream, peer = pair
+    outbox = Outbox(stream, lambda error: None)
+    with pytest.raises(RuntimeError), outbox:
+        raise RuntimeError
+    outbox.post(b"after", lambda: None)
+    assert peer.recv(5) == b"after"
