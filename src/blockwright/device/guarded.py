@@ -33,14 +33,14 @@ class GuardedDevice(ForwardingDevice):
         self._wanted = align_up(head, inner.traits.minimum_block)
         self._head = min(self._wanted, inner.size)
         self._writing = threading.Lock()
-        self._ready = inner.ready_reader()
+        self._unchecked = inner.unchecked()
 
     def _read_ready(self, offset: int, buffers: Sequence[memoryview]) -> bool:
-        return self._ready(offset, buffers)
+        return self._unchecked.read_ready(offset, buffers)
 
     def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
         if offset >= self._head:
-            self._inner.write(offset, *buffers, durable=durable)
+            self._unchecked.write(offset, buffers, durable=durable)
             return
         with self._guarding(offset, lambda: b"".join(buffers)[: self._head - offset]):
             self._inner.write(offset, *buffers, durable=durable)
