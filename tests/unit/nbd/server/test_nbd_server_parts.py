@@ -120,7 +120,7 @@ def test_one_worker_does_one_after_the_other():
 
 
 def inbox_of(stream, **more):
-    return Inbox(stream, **({"idle_s": None, "request_s": 30} | more))
+    return Inbox(stream, lambda: True, **({"idle_s": None, "request_s": 30} | more))
 
 
 def test_what_arrives_is_held_until_it_is_taken(pair):
