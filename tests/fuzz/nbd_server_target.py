@@ -14,6 +14,7 @@ from blockwright.nbd.server.connection import Connection, Options
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.limits import ByteBudget, Limits
 from blockwright.nbd.server.peer import Peer
+from blockwright.nbd.server.processes import Processes
 from tests.support.memorystream import MemoryStream
 
 MAX_BYTES = 1 << 16
@@ -103,7 +104,9 @@ def serve(stream: MemoryStream, served: BlockDevice, *, resizable: bool) -> None
     blocks = BlockSizes(served.traits.minimum_block, 4096, 1 << 18)
     catalogue = Catalogue([Export("", served, blocks=blocks, resizable=resizable)])
     options = Options(limits=LIMITS, log=log)
-    connection = Connection(stream, Peer("pipe"), catalogue, options, ByteBudget(1 << 24), threading.Event())
+    connection = Connection(
+        stream, Peer("pipe"), catalogue, options, ByteBudget(1 << 24), threading.Event(), Processes(0)
+    )
     connection.serve()
     catalogue.close()
     if bugs:

@@ -40,7 +40,7 @@ class GuardedDevice(ForwardingDevice):
 
     def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
         if offset >= self._head:
-            self._unchecked.write(offset, buffers, durable=durable)  # checked for this device, which has its size
+            self._unchecked.write(offset, buffers, durable=durable)
             return
         with self._guarding(offset, lambda: b"".join(buffers)[: self._head - offset]):
             self._inner.write(offset, *buffers, durable=durable)

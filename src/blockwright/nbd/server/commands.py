@@ -52,6 +52,9 @@ class _Reply:
 
     def ended(self, error: Exception | None, parts: int = 1) -> bool:
         """Take note that some parts have ended; whether all have now."""
+        if error is not None:
+            # Its frames know this reply: together they would keep each other, and the session's buffers, for long.
+            error.with_traceback(None)
         with self._lock:
             self.error = self.error or error
             self._parts -= parts

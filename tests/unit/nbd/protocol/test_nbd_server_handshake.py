@@ -9,7 +9,7 @@ from blockwright.nbd.protocol.server import MAX_OPTION, HandshakeLimits, Offer, 
 from blockwright.nbd.protocol.session import BlockSizes, ExportInfo
 from blockwright.nbd.protocol.steps import Identity
 from blockwright.nbd.wire import ReplyType, TransmissionFlag
-from tests.support.nbdpeer import Fed
+from tests.support.runningserver import Fed
 
 ALL = TransmissionFlag(0xDFF & ~TransmissionFlag.READ_ONLY) | TransmissionFlag.BLOCK_STATUS_PAYLOAD
 INFO = ExportInfo("disk", 1 << 30, ALL, BlockSizes(512, 4096, 1 << 20), "a disk")

@@ -1,6 +1,7 @@
 """A server in this process on a Unix socket, for tests that look inside, and handshakes fed with bytes."""
 
 import tempfile
+import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -20,7 +21,14 @@ from tests.support.rawnbd import RawClient
 class Running:
     """A server under way: where it listens, and what it has logged."""
 
-    def __init__(self, server: Server, path: str, events: list[tuple[str, dict[str, object]]]) -> None:
+    def __init__(
+        self,
+        server: Server,
+        path: str,
+        events: list[tuple[str, dict[str, object]]],
+        changed: threading.Condition,
+    ) -> None:
+        self._changed = changed
         self.server = server
         self.path = path
         self.uri = f"nbd+unix:///?socket={path}"
@@ -28,6 +36,17 @@ class Running:
 
     def client(self, **more: Any) -> RawClient:
         return RawClient.at(self.path, **more)
+
+    def said(self, event: str, reason: str = "") -> dict[str, object]:
+        """Wait for an event with `reason` in its reason, and return its fields."""
+
+        def find() -> dict[str, object] | None:
+            return next((more for name, more in self.events if name == event and reason in str(more)), None)
+
+        with self._changed:
+            found = self._changed.wait_for(find, 60)
+        assert found is not None, self.events
+        return found
 
     def reasons(self) -> list[str]:
         """Why sessions have ended so far."""
@@ -39,10 +58,17 @@ def running(exports: Iterable[Export], *, grace_s: float = 30, **more: Any) -> I
     """Serve until the context ends; `more` are fields of Options and of Limits."""
     limits = {key: more.pop(key) for key in list(more) if key in Limits.__slots__}
     events: list[tuple[str, dict[str, object]]] = []
+    changed = threading.Condition()
+
+    def log(event: str, /, **fields: object) -> None:
+        with changed:
+            events.append((event, fields))
+            changed.notify_all()
+
     options = Options(
         **{
             "limits": replace(Limits(), **limits),
-            "log": lambda event, /, **fields: events.append((event, fields)),
+            "log": log,
             **more,
         }
     )
@@ -52,7 +78,7 @@ def running(exports: Iterable[Export], *, grace_s: float = 30, **more: Any) -> I
             server = Server(exports, [listener.socket], options)
             server.start()
             try:
-                yield Running(server, listener.uri.path, events)
+                yield Running(server, listener.uri.path, events, changed)
             finally:
                 server.stop(grace_s)
                 server.wait()
