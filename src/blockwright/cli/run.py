@@ -72,6 +72,12 @@ def _nbd() -> click.Command:
     return nbd
 
 
+def _map() -> click.Command:
+    from blockwright.cli.map import map_
+
+    return map_
+
+
 _COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
@@ -79,6 +85,7 @@ _COMMANDS: dict[str, tuple[str, Callable[[], click.Command]]] = {
     "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
+    "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
     "nbd": ("Verify servers of network block devices.", _nbd),
 }
 
