@@ -14,9 +14,9 @@ from typing import Final, Self
 from blockwright.device import holders
 from blockwright.errors import InUse, KernelError, NotFound
 from blockwright.system.linux import blkdev
-from blockwright.system.linux.ioctl import call, open_node, opened, require_linux
+from blockwright.system.linux.ioctl import call, open_node, require_linux
 from blockwright.system.linux.log import Logger, told
-from blockwright.system.linux.loop import layout, ownership, state
+from blockwright.system.linux.loop import change, layout, ownership, state
 from blockwright.system.linux.loop.ownership import Ownership
 
 TIMEOUT_S: Final = 5.0
@@ -54,21 +54,25 @@ class LoopDevice:
     def refresh(self) -> int:
         """Have the size follow the image's; return it in bytes. Raises NotFound, KernelError."""
         self.state()
-        return refresh(self.number)
+        return change.refresh(self.number)
+
+    def keep(self) -> None:
+        """Have the device stay when this process ends, where it was attached as owned by it."""
+        self._record.keep()
 
     def close(self) -> None:
         """Stop being a user of an autoclear device, which goes with its last one. Detaches no other. Idempotent."""
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-            if state.state(self.number) is None:
+            if state.attachment(self.number) is None:
                 self._record.forget()
 
     def detach(self, *, timeout_s: float = TIMEOUT_S, logger: Logger | None = None) -> None:
         """Have the device free. What is free or another attachment already is left alone. Raises as ``detach``."""
         self.close()
-        detach(self.number, sequence=self.sequence, timeout_s=timeout_s, logger=logger)
-        self._record.forget()
+        if not detach(self.number, sequence=self.sequence, timeout_s=timeout_s, logger=logger):
+            self._record.forget()
 
     def __enter__(self) -> Self:
         self._record.bind()
@@ -98,7 +102,7 @@ def detach(
     """
     require_linux("detach", str(device))
     number = state.number_of(device)
-    found = state.state(number)
+    found = state.attachment(number)
     if found is None:
         if isinstance(device, str) and not os.path.exists(f"/sys/block/loop{number}"):
             raise NotFound(f"/dev/loop{number}: no such device")
@@ -106,9 +110,9 @@ def detach(
     path = state.node(number)
     if not _clear(path, sequence):
         return False
-    _wait_until_free(number, path, found, timeout_s)
-    ownership.forget(number, found.sequence)
-    told(logger).info("detached %s from %s", path, found.backing)
+    _wait_until_free(number, path, found[1], timeout_s)
+    ownership.forget(number, found[1])
+    told(logger).info("detached %s from %s", path, found[0])
     return True
 
 
@@ -138,11 +142,11 @@ def _clear(path: str, sequence: int | None) -> bool:
     return True
 
 
-def _wait_until_free(number: int, path: str, found: state.LoopState, timeout_s: float) -> None:
+def _wait_until_free(number: int, path: str, sequence: int | None, timeout_s: float) -> None:
     end, wait = time.monotonic() + timeout_s, _FIRST_PAUSE_S
     while True:
-        now = state.state(number)
-        if now is None or now.sequence != found.sequence:
+        now = state.attachment(number)
+        if now is None or now[1] != sequence:
             return
         if time.monotonic() >= end:
             who = _users(path) or "somebody unknown"
@@ -153,21 +157,3 @@ def _wait_until_free(number: int, path: str, found: state.LoopState, timeout_s: 
 
 def _users(path: str) -> str:
     return holders.named(blkdev.users(path))
-
-
-def refresh(device: str | int) -> int:
-    """Have the device's size follow that of its image, which may have grown or shrunk; return it in bytes.
-
-    Raises NotFound for a device that is free; KernelError.
-    """
-    require_linux("LOOP_SET_CAPACITY", str(device))
-    number = state.number_of(device)
-    path = state.node(number)
-    with opened(path, os.O_RDONLY) as fd:
-        try:
-            call(fd, layout.SET_CAPACITY, operation="LOOP_SET_CAPACITY", device=path)
-        except KernelError as error:
-            if error.errno == errno.ENXIO:
-                raise NotFound(f"{path}: is not attached to anything") from None
-            raise
-        return blkdev.size(fd, path)
