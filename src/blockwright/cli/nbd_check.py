@@ -37,7 +37,7 @@ def check(
     list_all: bool,  # noqa: FBT001  # click
     as_json: bool,  # noqa: FBT001  # click
 ) -> int:
-    r"""Verify that the server at URI does what NBD's document says; exit with 3 where it breaks a MUST.
+    """Verify that the server at URI does what NBD's document says; exit with 3 where it breaks a MUST.
 
     The export is not changed; with --write it is for moments. The server must take one connection after another,
     and nobody else should write to the export meanwhile.
@@ -47,7 +47,7 @@ def check(
       blockwright nbd check nbd://localhost/disk
       blockwright nbd check 'nbd+unix:///?socket=/tmp/sock' --write --slow
       blockwright nbd check nbd://localhost --only T03 --only H04
-    """
+    """  # noqa: D301  # click leaves lines as they are below a real backspace
     if list_all:
         _list(as_json=as_json)
         return 0

@@ -116,3 +116,8 @@ def test_usage(serving, capsys):
     assert "expected the address of a server" in capsys.readouterr().err
     assert run(["nbd", "check", serving(), "--only", "X1"]) == 2
     assert "X1" in capsys.readouterr().err
+
+
+def test_help_shows_its_examples_in_lines(capsys):
+    assert run(["nbd", "check", "--help"]) == 0
+    assert "\n    blockwright nbd check nbd://localhost/disk\n" in capsys.readouterr().out
