@@ -24,7 +24,7 @@ def main() -> None:
     try:
         from blockwright.cli.run import run
 
-        code = run(sys.argv[1:])
+        code = run(sys.argv[1:], last=True)
     except KeyboardInterrupt:  # before the command looks after signals itself
         sys.stderr.write("blockwright: interrupted\n")
         code = 130

@@ -109,8 +109,11 @@ def root(debug: bool) -> None:  # noqa: FBT001  # click passes a flag by name
     """Make, look into, verify and copy disks, without root and without calling other programs."""
 
 
-def run(arguments: Sequence[str]) -> int:
-    """Run the command and return its exit code; errors are told on standard error in one line."""
+def run(arguments: Sequence[str], *, last: bool = False) -> int:
+    """Run the command and return its exit code; errors are told on standard error in one line.
+
+    ``last`` says that the process ends with it: signals are ignored from then on.
+    """
     arguments = list(arguments)
     debug, as_json = "--debug" in arguments, "--json" in arguments
     _open_streams()
@@ -134,7 +137,8 @@ def run(arguments: Sequence[str]) -> int:
             raise
         return _tell(*_text_and_code(error), as_json)
     finally:
-        _obey_signals(signal.SIG_IGN)  # done or undone, there is nothing left to end
+        if last:
+            _obey_signals(signal.SIG_IGN)  # done or undone, there is nothing left to end
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -149,7 +149,7 @@ def test_text_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
 
 
 def _interrupt(process: subprocess.Popen[bytes], number: signal.Signals) -> bytes:
-    """Return what the process says; a signal between Python's last look and a blocking call is seen by the next one."""
+    """Return what the process says; a signal behind Python's last look before a call that blocks is not seen."""
     for _ in range(60):
         process.send_signal(number)
         with suppress(subprocess.TimeoutExpired):
@@ -177,7 +177,7 @@ def test_a_signal_behind_the_work_comes_too_late(arguments: list[str], code: int
     """What was made is there by then, so the exit code must not say that it was interrupted."""
     script = (
         "import os, signal, sys; from blockwright.cli.run import run\n"
-        f"code = run({arguments!r}); os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)\n"
+        f"code = run({arguments!r}, last=True); os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)\n"
         "sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
