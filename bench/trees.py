@@ -77,7 +77,7 @@ def tree(base: Path, name: str) -> Path:
 
 
 def archive(base: Path, source: Path) -> Path:
-    """Return a tar.gz of about 1.6 GiB unpacked: ``source`` as many times over, each under a name of its own."""
+    """Return a tar.gz of about 1.8 GiB unpacked: ``source`` as many times over, each under a name of its own."""
     path = base / "tree.tar.gz"
     if not path.exists():
         part = base / "tree.tar.gz.part"

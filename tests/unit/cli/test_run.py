@@ -177,8 +177,8 @@ def test_a_signal_behind_the_work_comes_too_late(arguments: list[str], code: int
     """What was made is there by then, so the exit code must not say that it was interrupted."""
     script = (
         "import os, signal, sys; from blockwright.cli.run import run\n"
-        f"code = run({arguments!r}, last=True); os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT)\n"
-        "sys.exit(code)"
+        f"code = run({arguments!r}, last=True)\n"
+        "os.kill(os.getpid(), signal.SIGTERM); os.kill(os.getpid(), signal.SIGINT); sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, check=False)
     assert (done.returncode, b"Traceback" in done.stderr) == (code, False)
