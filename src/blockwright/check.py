@@ -5,7 +5,7 @@ Knows: which verifier fits what is found. Refuses to know: any rule.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from blockwright.device.base import BlockDevice
@@ -14,9 +14,10 @@ from blockwright.errors import FormatError, NotThisFormat
 from blockwright.finding import Finding
 from blockwright.fs.ext4.check import check as check_ext4
 from blockwright.fs.fat.check import check as check_fat
-from blockwright.resolve import Known, identify, naming
-from blockwright.table.gpt import read as gpt
-from blockwright.table.gpt.check import check as check_gpt
+from blockwright.resolve import Known, identify, naming, sector_size_of
+from blockwright.table import read as tables
+from blockwright.table.check import check as check_table
+from blockwright.table.partition import AnyPartition
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,21 +39,23 @@ def check(device: BlockDevice, *, source: str) -> Iterator[Place]:
     What cannot be read at all is a finding too (``unreadable``), and what a table that holds in no copy would say
     of partitions is not asked. Raises NotThisFormat where nothing known is there.
     """
-    if identify(device) is not Known.GPT:
+    content = identify(device)
+    if content not in (Known.GPT, Known.MBR):
         place = _check_file_system(device, source, 0)
         if place is None:
             raise NotThisFormat("expected a partition table or a file system, found neither", source=source)
         yield place
         return
     with naming(source):
-        findings = check_gpt(device)
+        findings = check_table(device, sector_size=sector_size_of(device))
     try:
-        table = gpt.read(device)
+        table = tables.read(device, sector_size=sector_size_of(device))
     except FormatError as error:
-        yield Place(source, "gpt", 0, tuple(findings) or (_unreadable(error),))
+        yield Place(source, content.value, 0, tuple(findings) or (_unreadable(error),))
         return
     yield Place(source, table.kind, 0, tuple(findings))
-    for partition in sorted(table.partitions, key=lambda each: each.start):
+    partitions: Sequence[AnyPartition] = table.partitions
+    for partition in sorted(partitions, key=lambda each: each.start):
         with Window(device, partition.start, partition.size, owns=False) as window:
             place = _check_file_system(window, f"{source}:{partition.number}", partition.start)
         if place is not None:

@@ -5,6 +5,7 @@ Knows: which questions to ask of what is found. Refuses to know: how answers are
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from blockwright.device.base import BlockDevice
@@ -13,10 +14,10 @@ from blockwright.device.window import Window
 from blockwright.errors import FormatError, NotThisFormat
 from blockwright.finding import Finding
 from blockwright.fs.reader import Usage
-from blockwright.resolve import Known, identify, naming, open_file_system, part_name
-from blockwright.table.gpt import read as gpt
-from blockwright.table.gpt.check import check as check_gpt
-from blockwright.table.partition import Partition, PartitionTable
+from blockwright.resolve import Known, identify, naming, open_file_system, part_name, sector_size_of
+from blockwright.table import read as tables
+from blockwright.table.check import check as check_table
+from blockwright.table.partition import AnyPartition, AnyTable
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class Region:
     start: int
     size: int
     allocated: int
-    partition: Partition | None
+    partition: AnyPartition | None
     file_system: FileSystemReport | None
     problem: str = ""
 
@@ -52,7 +53,7 @@ class Report:
     source: str
     size: int
     allocated: int
-    table: PartitionTable | None
+    table: AnyTable | None
     regions: tuple[Region, ...]
     findings: tuple[Finding, ...] = field(default=())
 
@@ -63,13 +64,14 @@ def inspect(device: BlockDevice, *, source: str) -> Report:
     A partition that holds nothing known, or something broken, is told as such. Raises FormatError only where the
     table itself can be read from neither of its copies.
     """
-    if identify(device) is not Known.GPT:
+    if identify(device) not in (Known.GPT, Known.MBR):
         return Report(source, device.size, _allocated(device, 0, device.size), None, (_whole(device, source),))
     with naming(source):
-        table = gpt.read(device)
-    findings = tuple(check_gpt(device))
+        table = tables.read(device, sector_size=sector_size_of(device))
+    findings = tuple(check_table(device, sector_size=sector_size_of(device)))
     regions = []
-    for partition in sorted(table.partitions, key=lambda each: each.start):
+    partitions: Sequence[AnyPartition] = table.partitions
+    for partition in sorted(partitions, key=lambda each: each.start):
         with Window(device, partition.start, partition.size, owns=False) as window:
             found, problem = _file_system(window, part_name(source, partition.number))
         allocated = _allocated(device, partition.start, partition.size)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from blockwright.device.base import BlockDevice
-from blockwright.device.file import open_path
+from blockwright.device.file import HostBlockDevice, open_path
 from blockwright.device.inplace import DeviceOutput
 from blockwright.device.memory import MemoryDevice, ZeroDevice
 from blockwright.device.output import OutputFile
@@ -26,7 +26,9 @@ from blockwright.device.window import Window
 from blockwright.errors import FormatError, NotFound, NotThisFormat, UsageError
 from blockwright.fs.reader import FileSystem
 from blockwright.nbd.client.options import DEFAULT, ClientOptions
+from blockwright.table import read as tables
 from blockwright.table.gpt import read as gpt
+from blockwright.table.mbr import read as mbr
 from blockwright.units import parse_size
 
 _SELECTOR = re.compile(r"(?P<path>.+):(?:(?P<number>[0-9]{1,4})|(?P<start>[0-9]+s?),(?P<size>[0-9]+s?))", re.DOTALL)
@@ -177,7 +179,7 @@ def _part(whole: BlockDevice, address: Address) -> tuple[int, int]:
         assert address.length is not None
         return address.start, address.length
     with naming(address.rest):
-        table = gpt.read(whole)
+        table = tables.read(whole, sector_size=sector_size_of(whole))
     try:
         found = table.partition(address.partition)
     except NotFound as error:
@@ -222,6 +224,7 @@ class Known(Enum):
     """What a device can be told to hold by its own marks."""
 
     GPT = "gpt"
+    MBR = "mbr"
     EXT4 = "ext4"
     FAT = "fat"
 
@@ -230,7 +233,8 @@ def identify(device: BlockDevice) -> Known | None:
     """Return what the device holds by its own marks, None where none is known.
 
     A table in front counts before a file system, since names of partitions lie where ext4 has its magic; a table at
-    the end counts last, since making a file system on a disk that was partitioned leaves that copy behind.
+    the end counts last, since making a file system on a disk that was partitioned leaves that copy behind. So does a
+    master boot record, in front of which file systems do not write.
     """
     from blockwright.fs.ext4 import read as ext4
     from blockwright.fs.fat import read as fat
@@ -241,7 +245,14 @@ def identify(device: BlockDevice) -> Known | None:
         return Known.EXT4
     if fat.probe(device):
         return Known.FAT
+    if mbr.probe(device, sector_size=sector_size_of(device)):
+        return Known.MBR
     return Known.GPT if gpt.probe(device) else None
+
+
+def sector_size_of(device: BlockDevice) -> int | None:
+    """Return the sector that a master boot record on the device counts in, None where that is not known."""
+    return device.sector_size if isinstance(device, HostBlockDevice) else None
 
 
 def open_file_system(device: BlockDevice, *, source: str) -> FileSystem:
@@ -252,8 +263,9 @@ def open_file_system(device: BlockDevice, *, source: str) -> FileSystem:
     """
     with naming(source):
         content = identify(device)
-        if content is Known.GPT:
-            parts = ", ".join(part_name(source, each.number) for each in gpt.read(device).partitions) or "none"
+        if content in (Known.GPT, Known.MBR):
+            found = tables.read(device, sector_size=sector_size_of(device))
+            parts = ", ".join(part_name(source, each.number) for each in found.partitions) or "none"
             raise NotThisFormat(f"expected a file system, found a partitioned disk; its partitions are {parts}")
         if content is Known.EXT4:
             from blockwright.fs.ext4 import read as ext4

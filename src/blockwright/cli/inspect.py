@@ -11,7 +11,10 @@ from blockwright.cli.output import print_json, print_lines, show_name, table
 from blockwright.inspect import Region, Report
 from blockwright.inspect import inspect as inspect_device
 from blockwright.resolve import open_device
-from blockwright.table.gpt.names import attribute_names, type_name
+from blockwright.table.gpt.names import attribute_names
+from blockwright.table.gpt.names import type_name as gpt_type_name
+from blockwright.table.mbr.names import type_name as mbr_type_name
+from blockwright.table.partition import AnyPartition, Partition
 from blockwright.units import format_size
 
 _MAP_WIDTH = 64
@@ -43,7 +46,7 @@ def _document(report: Report) -> dict[str, Any]:
         "allocated": report.allocated,
         "table": None
         if found is None
-        else {"kind": found.kind, "guid": str(found.disk_guid), "sector_size": found.sector_size},
+        else {"kind": found.kind, "guid": found.identity, "sector_size": found.sector_size},
         "regions": [_region_document(region) for region in report.regions],
         "findings": [{"rule": each.rule, "message": each.message, "offset": each.offset} for each in report.findings],
     }
@@ -52,14 +55,7 @@ def _document(report: Report) -> dict[str, Any]:
 def _region_document(region: Region) -> dict[str, Any]:
     document: dict[str, Any] = {"start": region.start, "size": region.size, "allocated": region.allocated}
     part, system = region.partition, region.file_system
-    document["partition"] = part and {
-        "number": part.number,
-        "type": type_name(part.type_guid),
-        "type_guid": str(part.type_guid),
-        "guid": str(part.guid),
-        "name": part.name,
-        "attributes": attribute_names(part.attributes),
-    }
+    document["partition"] = part and _partition_document(part)
     document["file_system"] = system and {
         "kind": system.kind,
         "label": system.label,
@@ -76,9 +72,21 @@ def _region_document(region: Region) -> dict[str, Any]:
     return document
 
 
+def _partition_document(part: AnyPartition) -> dict[str, Any]:
+    document: dict[str, Any] = {"number": part.number, "type": _type_name(part), "guid": part.identity}
+    if isinstance(part, Partition):
+        document |= {"type_guid": str(part.type_guid), "name": part.name}
+        return document | {"attributes": attribute_names(part.attributes)}
+    return document | {"os_type": part.os_type, "active": part.active}
+
+
+def _type_name(part: AnyPartition) -> str:
+    return gpt_type_name(part.type_guid) if isinstance(part, Partition) else mbr_type_name(part.os_type)
+
+
 def _text(report: Report) -> list[str]:
     found = report.table
-    kind = f"{found.kind} {found.disk_guid}, {found.sector_size}-byte sectors" if found else "no partition table"
+    kind = f"{found.kind} {found.identity}, {found.sector_size}-byte sectors" if found else "no partition table"
     share = report.allocated / report.size if report.size else 0
     allocated = f"{format_size(report.allocated)} allocated ({share:.0%})"
     lines = [f"{report.source}: {format_size(report.size)}, {allocated}, {kind}"]
@@ -104,10 +112,10 @@ def _row(region: Region) -> tuple[str, ...]:
         str(region.start),
         format_size(region.size),
         used,
-        type_name(part.type_guid) if part else "",
+        _type_name(part) if part else "",
         kind or ("unreadable" if region.problem else "-"),
         label,
-        str(part.guid) if part else identity,
+        part.identity if part else identity,
     )
 
 

@@ -6,6 +6,7 @@ Knows: positions, identities, names. Refuses to know: how a table is laid out on
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
 from blockwright.errors import NotFound
@@ -31,6 +32,33 @@ class Partition:
         """The first byte behind the partition."""
         return self.start + self.size
 
+    @property
+    def identity(self) -> str:
+        """What Linux has as PARTUUID."""
+        return str(self.guid)
+
+
+@dataclass(frozen=True, slots=True)
+class MbrPartition:
+    """A run of a master boot record's disk. ``start`` and ``size`` in bytes, ``number`` from 1; from 5, logical."""
+
+    number: int
+    start: int
+    size: int
+    os_type: int
+    active: bool
+    disk_signature: int
+
+    @property
+    def end(self) -> int:
+        """The first byte behind the partition."""
+        return self.start + self.size
+
+    @property
+    def identity(self) -> str:
+        """What Linux has as PARTUUID."""
+        return f"{self.disk_signature:08x}-{self.number:02x}"
+
 
 @dataclass(frozen=True, slots=True)
 class PartitionTable:
@@ -51,13 +79,14 @@ class PartitionTable:
     entry_count: int = 128
     entry_size: int = 128
 
+    @property
+    def identity(self) -> str:
+        """What Linux has as PTUUID."""
+        return str(self.disk_guid)
+
     def partition(self, number: int) -> Partition:
         """Return the partition of that number. Raises NotFound naming those that exist."""
-        for partition in self.partitions:
-            if partition.number == number:
-                return partition
-        present = ", ".join(str(each.number) for each in self.partitions) or "none"
-        raise NotFound(f"partition {number}: is not in the table; those that are: {present}")
+        return _of_number(self.partitions, number)
 
     def gaps(self) -> list[tuple[int, int]]:
         """Return the (start, size) of every usable run in bytes that no partition takes, ascending."""
@@ -69,3 +98,41 @@ class PartitionTable:
         if self.usable_end > position:
             found.append((position, self.usable_end - position))
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class MbrTable:
+    """Partitions in ascending numbers, and the disk they lie on, as a master boot record has them.
+
+    ``size`` is the disk's, in bytes; ``extended`` are the (start, size) of runs that hold the logical partitions.
+    """
+
+    disk_signature: int
+    sector_size: int
+    size: int
+    partitions: tuple[MbrPartition, ...] = ()
+    extended: tuple[tuple[int, int], ...] = ()
+    kind: str = "mbr"
+
+    @property
+    def identity(self) -> str:
+        """What Linux has as PTUUID."""
+        return f"{self.disk_signature:08x}"
+
+    def partition(self, number: int) -> MbrPartition:
+        """Return the partition of that number. Raises NotFound naming those that exist."""
+        return _of_number(self.partitions, number)
+
+
+AnyPartition = Partition | MbrPartition
+AnyTable = PartitionTable | MbrTable
+
+_Kind = TypeVar("_Kind", Partition, MbrPartition)
+
+
+def _of_number(partitions: tuple[_Kind, ...], number: int) -> _Kind:
+    for partition in partitions:
+        if partition.number == number:
+            return partition
+    present = ", ".join(str(each.number) for each in partitions) or "none"
+    raise NotFound(f"partition {number}: is not in the table; those that are: {present}")

@@ -9,8 +9,9 @@ from typing import Final
 from uuid import UUID
 
 from blockwright.codec.checksum import crc32
-from blockwright.codec.record import Buffer, Record, raw, u8, u16, u32, u64
+from blockwright.codec.record import Buffer, Record, raw, u32, u64
 from blockwright.errors import UsageError
+from blockwright.table.mbr import layout as mbr
 
 SIGNATURE: Final = b"EFI PART"
 REVISION: Final = 0x00010000
@@ -28,9 +29,9 @@ NAME_UNITS: Final = 36
 UNUSED: Final = UUID(int=0)
 """The type of an entry that holds no partition."""
 
-MBR_PARTITIONS: Final = 446
-MBR_SIGNATURE: Final = 0xAA55
-PROTECTIVE: Final = 0xEE
+MBR_PARTITIONS: Final = mbr.PARTITIONS
+PROTECTIVE: Final = mbr.PROTECTIVE
+MbrEntry = mbr.Entry
 
 
 class Header(Record, size=HEADER_SIZE):
@@ -67,23 +68,6 @@ class Entry(Record, size=ENTRY_SIZE):
     ending_lba: int = u64(40)
     attributes: int = u64(48)
     partition_name: bytes = raw(56, 72)
-
-
-class MbrEntry(Record, size=16):
-    """One of the four partitions of a master boot record."""
-
-    boot_indicator: int = u8(0)
-    starting_chs: bytes = raw(1, 3)
-    os_type: int = u8(4)
-    ending_chs: bytes = raw(5, 3)
-    starting_lba: int = u32(8)
-    size_in_lba: int = u32(12)
-
-
-class MbrSignature(Record, size=512):
-    """The two bytes that make a sector a master boot record."""
-
-    signature: int = u16(510, MBR_SIGNATURE)
 
 
 def header_crc(sector: Buffer, header_size: int) -> int:
@@ -131,12 +115,12 @@ def protective_entry(size_sectors: int) -> MbrEntry:
 
 def mbr_entries(sector: Buffer) -> list[MbrEntry]:
     """Return the four entries of a master boot record."""
-    return [MbrEntry.parse(sector, MBR_PARTITIONS + 16 * index) for index in range(4)]
+    return mbr.entries(sector)
 
 
 def has_protective(sector: Buffer) -> bool:
     """Whether the first sector is an MBR that protects a GPT: signed, with an entry of type EEh from LBA 1."""
-    return MbrSignature.parse(sector).signature == MBR_SIGNATURE and any(
+    return mbr.is_signed(sector) and any(
         entry.os_type == PROTECTIVE and entry.starting_lba == 1 for entry in mbr_entries(sector)
     )
 
@@ -152,5 +136,5 @@ def with_protective(sector: Buffer, size_sectors: int) -> bytes:
         return bytes(result)
     result[MBR_PARTITIONS:510] = bytes(64)
     protective_entry(size_sectors).pack_into(result, MBR_PARTITIONS)
-    MbrSignature().pack_into(result)
+    result[510:512] = mbr.SIGNATURE.to_bytes(2, "little")
     return bytes(result)

@@ -1,0 +1,1 @@
+"""The master boot record's partition table, with logical partitions."""
