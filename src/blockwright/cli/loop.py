@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from blockwright.attach.partitions import gc as collect
 from blockwright.cli.options import force_unlocked_option, json_option, partition_option, size_value
 from blockwright.cli.output import print_json, print_lines, print_path, table
 from blockwright.errors import NotFound, UsageError
@@ -113,8 +114,8 @@ def find(*, image: str, as_json: bool) -> None:
 @loop.command()
 @json_option
 def gc(*, as_json: bool) -> None:
-    """Detach what was attached by a process that died before it could do so itself."""
-    result = driver.gc()
+    """Detach what was attached by a process that died before it could do so itself, and remove what it mapped."""
+    result = collect()
     if as_json:
         print_json("blockwright.loop.gc/1", {"detached": list(result.detached), "held": list(result.held)})
     else:

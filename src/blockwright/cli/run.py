@@ -73,6 +73,12 @@ def _nbd() -> click.Command:
     return nbd
 
 
+def _map() -> click.Command:
+    from blockwright.cli.map import map_
+
+    return map_
+
+
 def _serve() -> click.Command:
     from blockwright.cli.serve import serve
 
@@ -86,6 +92,7 @@ _COMMANDS: Subcommands = {
     "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
+    "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
     "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them.", _nbd),
     "serve": ("Serve disks as network block devices.", _serve),
 }

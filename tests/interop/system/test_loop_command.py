@@ -78,6 +78,6 @@ def test_without_privilege_it_says_so_and_exits_with_4(tmp_path_factory):
         folder.chmod(0o755)
     line = as_nobody("loop", "attach", image, "--read-only", code=4)
     assert line == "blockwright: /dev/loop-control: open: permission denied: needs root (CAP_SYS_ADMIN)\n"
-    error = json.loads(as_nobody("loop", "gc", "--json", code=4))["error"]
+    error = json.loads(as_nobody("loop", "attach", "-r", "--json", image, code=4))["error"]
     assert (error["class"], error["device"], error["code"]) == ("Unavailable", "/dev/loop-control", 4)
     as_nobody("loop", "list", code=0)

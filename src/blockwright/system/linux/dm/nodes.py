@@ -19,7 +19,8 @@ import time
 from typing import Final
 
 from blockwright.errors import KernelError, NotFound, Unavailable, UsageError
-from blockwright.system.linux.ioctl import make_node
+from blockwright.system.linux import blkdev
+from blockwright.system.linux.ioctl import make_node, split_device
 
 FOLDER: Final = "/dev/mapper"
 UDEV_TIMEOUT_S: Final = 2.0
@@ -119,6 +120,24 @@ def remove(name: str, dev: int) -> None:
     found = _number(path)
     dangling = found is None and sys.platform != "win32" and _link(path) == f"../dm-{os.minor(dev)}"
     if found == dev or dangling:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+
+
+def sweep(name: str) -> None:
+    """Have no node of that name which leads to no device, or to one of another name: what a killed process left."""
+    path = path_of(name)
+    match = re.fullmatch(r"(?:\.\./|/dev/)dm-([0-9]+)", _link(path))
+    if match:
+        folder = f"/sys/block/dm-{match[1]}"
+    else:
+        number = _number(path)
+        if number is None:
+            return
+        folder = "/sys/dev/block/{}:{}".format(*split_device(number))
+        if os.path.exists(folder) and not os.path.exists(f"{folder}/dm"):
+            return  # a device of another kind, which somebody gave that name
+    if blkdev.text(f"{folder}/dm/name") != name:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
 

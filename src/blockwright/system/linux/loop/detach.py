@@ -56,6 +56,10 @@ class LoopDevice:
         self.state()
         return refresh(self.number)
 
+    def keep(self) -> None:
+        """Have the device stay when this process ends, where it was attached as owned by it."""
+        self._record.keep()
+
     def close(self) -> None:
         """Stop being a user of an autoclear device, which goes with its last one. Detaches no other. Idempotent."""
         if self._fd is not None:

@@ -45,6 +45,10 @@ class Ownership:
         self._fields |= {"sequence": sequence}
         self._registry.put(self._name, self._fields, owned=owned)
 
+    def keep(self) -> None:
+        """Put on record that the device stays when this process ends."""
+        self._registry.put(self._name, self._fields, owned=False)
+
     def bind(self) -> None:
         """Put on record that the device is to go with this process."""
         self._registry.put(self._name, self._fields, owned=True)

@@ -1,0 +1,1 @@
+"""What joins the kernel's devices with the rest of the package: partitions of images and disks as block devices."""
