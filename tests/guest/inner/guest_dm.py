@@ -491,3 +491,66 @@ def test_a_failing_disk_is_an_error_in_bounded_time(mapper, disks):
     mapper.replace("flakey", [dm.Linear(MiB, disk)])
     with open_path(path) as device:
         device.read(0, 4096)
+
+
+def test_a_full_pool_is_an_error_in_bounded_time(mapper, disks):
+    meta, data = disks(2 * MiB), disks(MiB)
+    pool = mapper.create("pool", [dm.ThinPool(MiB, meta, data, 64 * KiB)])
+    mapper.message("pool", "create_thin 0")
+    path = mapper.create("thin", [dm.Thin(8 * MiB, pool, 0)])
+    with open_path(path, writable=True) as device, pytest.raises(OSError, match=r"No space left|Input/output error"):
+        device.write(0, bytes([1]) * 2 * MiB, durable=True)
+    status = mapper.status("pool")[0]
+    assert (status.mode, status.data_used_blocks, status.healthy) == ("out_of_data_space", 16, False)
+    mapper.remove("thin")
+    mapper.message("pool", "delete 0")
+    assert became(lambda: mapper.status("pool")[0].healthy)
+
+
+def test_a_pool_grows_under_its_thin_devices(mapper, disks, tmp_path):
+    meta, data = disks(2 * MiB), disks(MiB)
+    pool = mapper.create("pool", [dm.ThinPool(MiB, meta, data, 64 * KiB)])
+    os.truncate(loop.state(int(data.removeprefix("/dev/loop"))).backing, 4 * MiB)
+    assert loop.refresh(data) == 4 * MiB
+    mapper.replace("pool", [dm.ThinPool(4 * MiB, meta, data, 64 * KiB)])
+    assert mapper.status("pool")[0].data_total_blocks == 64
+    with pytest.raises(KernelError):
+        mapper.replace("pool", [dm.ThinPool(MiB, meta, data, 64 * KiB)])  # no pool shrinks
+    assert not mapper.info("pool").suspended
+    assert mapper.status("pool")[0].data_total_blocks == 64
+    assert pool == "/dev/mapper/pool"
+
+
+def test_garbage_where_a_pool_keeps_its_metadata(mapper, disks):
+    meta, data = disks(2 * MiB), disks(MiB)
+    with open_path(meta, writable=True) as device:
+        device.write(0, os.urandom(4096), durable=True)
+    with pytest.raises(KernelError, match=r"pool: DM_TABLE_LOAD: .*superblock"):
+        mapper.create("pool", [dm.ThinPool(MiB, meta, data, 64 * KiB)])
+    assert mapper.devices() == []
+
+
+def test_a_bad_sector_is_an_error_and_its_neighbours_are_read(mapper, disks):
+    path = mapper.create("dust", [dm.Other(MiB, "dust", f"{nodes.number_of(disks())} 0 512")])
+    mapper.message("dust", "addbadblock 100")
+    mapper.message("dust", "enable")
+    with open_path(path) as device:
+        device.read(0, 4096)
+        with pytest.raises(OSError, match="Input/output error"):
+            device.read(100 * 512, 512)
+    assert mapper.status("dust")[0].text.split()[1] == "fail_read_on_bad_block"
+
+
+def test_a_removed_image_serves_its_users_to_the_end(mapper, disks):
+    disk = disks()
+    path = mapper.create("over", [dm.Linear(MiB, disk)])
+    image = loop.state(int(disk.removeprefix("/dev/loop"))).backing
+    os.unlink(image)
+    assert loop.state(int(disk.removeprefix("/dev/loop"))).deleted
+    with pytest.raises(NotFound, match="no such file"):
+        loop.find(image)
+    with open_path(path, writable=True) as device:
+        device.write(0, b"still there", durable=True)
+        assert device.read(0, 11) == b"still there"
+    with pytest.raises(InUse, match=r"used by /dev/dm-\d+"):
+        loop.detach(disk)

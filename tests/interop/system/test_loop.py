@@ -3,6 +3,7 @@
 import dataclasses
 import errno
 import json
+import logging
 import mmap
 import multiprocessing
 import os
@@ -213,6 +214,35 @@ def test_direct_io_is_had_or_refused(image):
         with pytest.raises(KernelError, match="the file system under the image cannot do it: expected True, found F"):
             loop.attach(image, direct_io=True)
         assert attached(image) == []
+
+
+def test_direct_io_of_an_attached_device(image):
+    wanted = run([tool("losetup"), "--find", "--show", "--direct-io=on", image]).stdout.strip()
+    possible = losetup(wanted)["dio"]
+    loop.detach(wanted)
+    with loop.attach(image) as device:
+        if possible:
+            loop.set_direct_io(device.path, True)
+            assert device.state().direct_io
+        else:
+            with pytest.raises(KernelError, match="LOOP_SET_DIRECT_IO"):
+                loop.set_direct_io(device.path, True)
+        loop.set_direct_io(device.path, False)
+        assert not device.state().direct_io
+    with pytest.raises(NotFound, match="is not attached"):
+        loop.set_direct_io(device.path, True)
+
+
+def test_what_is_done_is_told_to_a_logger(image, caplog):
+    logger = logging.getLogger("test")
+    with caplog.at_level(logging.DEBUG, "test"):
+        device = loop.attach(image, logger=logger)
+        list(loop.states(logger=logger))
+        loop.refresh(device.path, logger=logger)
+        loop.detach(device.path, logger=logger)
+    assert caplog.messages[0] == f"attached {image} to {device.path}"
+    assert f"{device.path}: attached to {image}" in caplog.messages
+    assert caplog.messages[-2:] == [f"{device.path} has {8 * MiB} bytes", f"detached {device.path} from {image}"]
 
 
 def test_a_size_follows_the_image_when_it_is_told_to(image):

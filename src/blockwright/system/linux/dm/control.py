@@ -18,6 +18,7 @@ from blockwright.system.linux.dm import layout
 from blockwright.system.linux.dm.kmsg import KernelLog
 from blockwright.system.linux.dm.layout import Command, Flag, Header
 from blockwright.system.linux.ioctl import HELD_ABOVE, call, kernel_error, number_inout, open_control, split_device
+from blockwright.system.linux.log import Logger, told
 
 _FIRST_REPLY: Final = HELD_ABOVE
 _ONLY_REPLY: Final = 16 << 10
@@ -49,7 +50,8 @@ class Control:
     Raises Unavailable without the driver or without privilege. Close it, or use it as a context manager.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, logger: Logger | None = None) -> None:
+        self._told = told(logger)
         self._fd = open_control(layout.CONTROL, misc="device-mapper", module="dm_mod")
         self._log = KernelLog()
 
@@ -100,6 +102,7 @@ class Control:
 
     def _call(self, command: Command, buffer: bytearray, device: str) -> None:
         self._log.mark()
+        self._told.debug("DM_%s %s", command.name, device)
         request = number_inout(layout.KIND, command, Header.SIZE)
         try:
             call(self._fd, request, buffer, operation=f"DM_{command.name}", device=device or layout.CONTROL)

@@ -59,7 +59,7 @@ class Mapper:
     """
 
     def __init__(self, *, logger: Logger | None = None) -> None:
-        self._control = Control()
+        self._control = Control(logger)
         self._log = told(logger)
 
     def close(self) -> None:

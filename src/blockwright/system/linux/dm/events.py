@@ -14,13 +14,14 @@ from typing import Self
 from blockwright.system.linux.dm import layout
 from blockwright.system.linux.dm.control import Control
 from blockwright.system.linux.dm.layout import Command, Flag
+from blockwright.system.linux.log import Logger
 
 
 class Watch:
     """The events of every device from now on. Raises as Mapper does; close it, or use it as a context manager."""
 
-    def __init__(self) -> None:
-        self._control = Control()
+    def __init__(self, *, logger: Logger | None = None) -> None:
+        self._control = Control(logger)
         self._seen = self._events()
         self._arm()
 

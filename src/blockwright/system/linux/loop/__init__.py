@@ -7,7 +7,8 @@ with attach("disk.img", read_only=True) as device:
 from __future__ import annotations
 
 from blockwright.system.linux.loop.attach import attach
-from blockwright.system.linux.loop.detach import LoopDevice, detach, refresh
+from blockwright.system.linux.loop.change import refresh, set_direct_io
+from blockwright.system.linux.loop.detach import LoopDevice, detach
 from blockwright.system.linux.loop.gc import Collected, gc
 from blockwright.system.linux.loop.state import LoopState, find, state, states
 
@@ -20,6 +21,7 @@ __all__ = [
     "find",
     "gc",
     "refresh",
+    "set_direct_io",
     "state",
     "states",
 ]

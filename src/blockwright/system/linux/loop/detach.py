@@ -14,9 +14,9 @@ from typing import Final, Self
 from blockwright.device import holders
 from blockwright.errors import InUse, KernelError, NotFound
 from blockwright.system.linux import blkdev
-from blockwright.system.linux.ioctl import call, open_node, opened, require_linux
+from blockwright.system.linux.ioctl import call, open_node, require_linux
 from blockwright.system.linux.log import Logger, told
-from blockwright.system.linux.loop import layout, ownership, state
+from blockwright.system.linux.loop import change, layout, ownership, state
 from blockwright.system.linux.loop.ownership import Ownership
 
 TIMEOUT_S: Final = 5.0
@@ -54,7 +54,7 @@ class LoopDevice:
     def refresh(self) -> int:
         """Have the size follow the image's; return it in bytes. Raises NotFound, KernelError."""
         self.state()
-        return refresh(self.number)
+        return change.refresh(self.number)
 
     def keep(self) -> None:
         """Have the device stay when this process ends, where it was attached as owned by it."""
@@ -157,21 +157,3 @@ def _wait_until_free(number: int, path: str, found: state.LoopState, timeout_s: 
 
 def _users(path: str) -> str:
     return holders.named(blkdev.users(path))
-
-
-def refresh(device: str | int) -> int:
-    """Have the device's size follow that of its image, which may have grown or shrunk; return it in bytes.
-
-    Raises NotFound for a device that is free; KernelError.
-    """
-    require_linux("LOOP_SET_CAPACITY", str(device))
-    number = state.number_of(device)
-    path = state.node(number)
-    with opened(path, os.O_RDONLY) as fd:
-        try:
-            call(fd, layout.SET_CAPACITY, operation="LOOP_SET_CAPACITY", device=path)
-        except KernelError as error:
-            if error.errno == errno.ENXIO:
-                raise NotFound(f"{path}: is not attached to anything") from None
-            raise
-        return blkdev.size(fd, path)

@@ -17,6 +17,7 @@ from typing import Final
 from blockwright.errors import KernelError, NotFound, Unavailable, UsageError
 from blockwright.system.linux import blkdev
 from blockwright.system.linux.ioctl import call, make_node, opened, require_linux
+from blockwright.system.linux.log import Logger, told
 from blockwright.system.linux.loop import layout
 from blockwright.units import SECTOR
 
@@ -80,7 +81,7 @@ def state(number: int) -> LoopState | None:
     )
 
 
-def states() -> Iterator[LoopState]:
+def states(*, logger: Logger | None = None) -> Iterator[LoopState]:
     """Yield every attached loop device, ascending. Raises Unavailable where sysfs does not tell."""
     require_linux("list", "loop devices")
     try:
@@ -91,6 +92,7 @@ def states() -> Iterator[LoopState]:
     for number in numbers:
         found = state(number)
         if found is not None:
+            told(logger).debug("%s: attached to %s", found.path, found.backing)
             yield found
 
 
@@ -169,7 +171,9 @@ def _is_named(found: LoopState, target: os.stat_result) -> bool:
     return not found.deleted and (named.st_dev, named.st_ino) == (target.st_dev, target.st_ino)
 
 
-def find(image: str | os.PathLike[str] | int, *, offset: int | None = None) -> list[LoopState]:
+def find(
+    image: str | os.PathLike[str] | int, *, offset: int | None = None, logger: Logger | None = None
+) -> list[LoopState]:
     """Return the loop devices that stand on the file (a path or a descriptor), ascending; at ``offset`` where given.
 
     Files are told by device and inode, so every name of one leads there. Raises NotFound without such a file.
@@ -179,4 +183,4 @@ def find(image: str | os.PathLike[str] | int, *, offset: int | None = None) -> l
         target = os.stat(image)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{os.fspath(image)}: no such file") from None  # type: ignore[arg-type]  # a path
-    return [each for each in states() if offset in (None, each.offset) and is_backed_by(each, target)]
+    return [each for each in states(logger=logger) if offset in (None, each.offset) and is_backed_by(each, target)]
