@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from blockwright.errors import InUse, KernelError, NotFound
+from blockwright.errors import InUse, KernelError
 from blockwright.system.linux import blkdev, dm
 from blockwright.system.linux.dm import nodes
 from blockwright.system.linux.ioctl import make_node, opened
@@ -187,16 +187,14 @@ def unmake(disk: Disk, mappings: Sequence[Mapping]) -> list[str]:
 def _unmake_mapped(disk: Disk, mappings: Sequence[Mapping]) -> list[str]:
     gone = []
     with dm.Mapper() as mapper:
-        for each in mappings:
-            who = blkdev.users(each.path)
-            if who:
-                raise InUse(f"{each.path}: is in use: {', '.join(who[:4])}")
-        for each in mappings:
-            try:
-                mapper.remove(mapper.by_uuid(disk.uuid(each.number)).name)
-                gone.append(each.path)
-            except NotFound:
-                continue
+        found = [mapper.by_uuid(disk.uuid(each.number)) for each in mappings]
+        for each, info in zip(mappings, found, strict=True):
+            if info.open_count:
+                who = ", ".join(blkdev.users(info.path)[:4]) or f"{info.open_count} have it open"
+                raise InUse(f"{each.path}: is in use: {who}")
+        for each, info in zip(mappings, found, strict=True):
+            mapper.remove(info.name, info=info)
+            gone.append(each.path)
     return gone
 
 

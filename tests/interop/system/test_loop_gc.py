@@ -129,6 +129,6 @@ def test_records_that_cannot_be_read_are_swept(home):
     contents = ["", "{", "[1]", "[" * 100_000, json.dumps(odd), json.dumps({**odd, "owner": [1, 2]}), "\ud800{}"]
     for number, content in enumerate(contents):
         (folder / f"loop{90 + number}.json").write_bytes(content.encode("utf-8", "surrogatepass"))
-    (folder / "loop80.json.4194305").write_text("the part of a record whose writer died")
+        (folder / f"loop{80 + number}.json").write_bytes(content.encode("utf-8", "surrogatepass") + b"\n")
     assert loop.gc() == loop.Collected((), ())
     assert list(folder.iterdir()) == []

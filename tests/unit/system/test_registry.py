@@ -79,3 +79,18 @@ def test_where_records_are(monkeypatch, tmp_path):
 
 def test_no_directory_is_no_records(tmp_path):
     assert list(Registry("thing", str(tmp_path / "none")).records()) == []
+
+
+def test_the_last_whole_line_counts(records, tmp_path):
+    records.put("a", {"step": 1}, owned=True)
+    records.put("a", {"step": 2}, owned=False)
+    path = tmp_path / "thing" / "a.json"
+    assert path.read_text().count("\n") == 2
+    with path.open("a") as file:
+        file.write('{"step": 3, "cut off')
+    found = Registry("thing", str(tmp_path)).get("a")
+    assert found is not None
+    assert (found.fields, found.owner) == ({"step": 2}, None)
+    records.remove("a")
+    records.put("a", {"step": 4}, owned=False)
+    assert path.read_text().count("\n") == 1

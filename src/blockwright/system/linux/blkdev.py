@@ -180,8 +180,14 @@ def users(path: str) -> list[str]:
 
 def text(path: str) -> str:
     """Return what a sysfs attribute holds, without the newline; empty where there is none."""
+    # A file object costs three times what the attribute does, and these are read by the dozen.
     try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as file:
-            return file.read(1 << 16).removesuffix("\n")
+        fd = os.open(path, os.O_RDONLY)
     except OSError:
         return ""
+    try:
+        return os.read(fd, 1 << 16).decode("utf-8", "surrogateescape").removesuffix("\n")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)

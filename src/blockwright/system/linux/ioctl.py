@@ -204,12 +204,12 @@ def make_node(path: str, kind: int, major: int, minor: int, *, mode: int = 0o660
     if sys.platform == "win32":
         raise Unavailable("mknod", path, errno.ENOSYS, f"needs Linux, this is {sys.platform}")
     wanted = os.makedev(major, minor)
-    if _leads_to(path, kind, wanted):
+    if is_node(path, kind, wanted):
         return
     try:
         os.mknod(path, kind | mode, wanted)
     except FileExistsError:  # somebody else was there first: udevd, or another of us
-        if not _leads_to(path, kind, wanted):
+        if not is_node(path, kind, wanted):
             raise KernelError(
                 "mknod", path, errno.EEXIST, f"expected device {major}:{minor}, found something else"
             ) from None
@@ -220,7 +220,8 @@ def make_node(path: str, kind: int, major: int, minor: int, *, mode: int = 0o660
         raise Unavailable("mknod", path, error.errno or errno.EIO, text, remedy=remedy) from None
 
 
-def _leads_to(path: str, kind: int, number: int) -> bool:
+def is_node(path: str, kind: int, number: int) -> bool:
+    """Whether the path itself is the node of that kind (stat.S_IFBLK, S_IFCHR) and number."""
     if sys.platform == "win32":
         return False
     try:

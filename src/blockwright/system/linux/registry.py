@@ -1,6 +1,6 @@
 """What this package made in the kernel, on file, so that what a died process left can be told and removed.
 
-A record is a small file, written before the kernel is asked, and changed when it has answered. It names the process
+A record is a small file, written before the kernel is asked, and added to when it has answered. It names the process
 that answers for it, or nobody once it is meant to stay. Records end with the boot they were made in.
 
 Knows: records, processes, boots. Refuses to know: devices, and whether one is still what a record says.
@@ -13,6 +13,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 MAX_RECORD: Final = 64 << 10
@@ -40,22 +41,35 @@ class Registry:
 
     def __init__(self, kind: str, folder: str | None = None) -> None:
         self._folder = os.path.join(directory() if folder is None else folder, kind)
+        self._written: set[str] = set()
 
     def put(self, name: str, fields: dict[str, Any], *, owned: bool) -> None:
         """Have a record of that name, whole or as it was before; ``owned`` by this process, or to stay.
 
         Raises OSError from the host.
         """
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        document = {"boot": boot_identity(), "owner": process_identity(os.getpid()) if owned else None, **fields}
-        path = os.path.join(self._folder, f"{name}.json")
-        part = f"{path}.{os.getpid()}"
-        with open(part, "w", encoding="utf-8") as file:
-            json.dump(document, file)
-        os.replace(part, path)
+        owner = _identity_of(os.getpid()) if owned else None
+        document = {"boot": boot_identity(), "owner": owner, **fields}
+        # One write of one line, which a killed process has done or not. Of several lines the last one counts.
+        again = name in self._written
+        flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if again else os.O_TRUNC)
+        fd = self._open(os.path.join(self._folder, f"{name}.json"), flags)
+        try:
+            os.write(fd, (json.dumps(document) + "\n").encode())
+        finally:
+            os.close(fd)
+        self._written.add(name)
+
+    def _open(self, path: str, flags: int) -> int:
+        try:
+            return os.open(path, flags, 0o600)
+        except FileNotFoundError:
+            os.makedirs(self._folder, mode=0o700, exist_ok=True)
+            return os.open(path, flags, 0o600)
 
     def remove(self, name: str) -> None:
         """Have no record of that name."""
+        self._written.discard(name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(os.path.join(self._folder, f"{name}.json"))
 
@@ -66,22 +80,12 @@ class Registry:
         except FileNotFoundError:
             return
         for file in names:
-            name, dot, suffix = file.rpartition(".json")
-            if not dot or suffix:
-                self._sweep(file)
-                continue
+            name = file.removesuffix(".json")
             found = self._read(name)
             if found is None:
                 self.remove(name)
             else:
                 yield found
-
-    def _sweep(self, file: str) -> None:
-        """Remove the part of a record whose writer died."""
-        _, _, pid = file.rpartition(".json.")
-        if pid.isdigit() and process_identity(int(pid)) is None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(self._folder, file))
 
     def get(self, name: str) -> Record | None:
         """Return the record of that name, None where there is none that can be read."""
@@ -89,8 +93,9 @@ class Registry:
 
     def _read(self, name: str) -> Record | None:
         try:
-            with open(os.path.join(self._folder, f"{name}.json"), encoding="utf-8") as file:
-                document = json.loads(file.read(MAX_RECORD))
+            with open(os.path.join(self._folder, f"{name}.json"), "rb") as file:
+                whole = file.read(MAX_RECORD).rpartition(b"\n")[0]
+            document = json.loads(whole.rpartition(b"\n")[2])
         except (FileNotFoundError, ValueError, RecursionError):
             return None
         if not isinstance(document, dict):
@@ -122,6 +127,7 @@ def directory() -> str:
     return os.path.join(runtime or os.path.expanduser("~/.local/state"), "blockwright")
 
 
+@cache
 def boot_identity() -> str:
     """Return what differs from boot to boot; empty where the kernel does not tell."""
     try:
@@ -129,6 +135,12 @@ def boot_identity() -> str:
             return file.read(64).strip()
     except OSError:
         return ""
+
+
+@cache
+def _identity_of(pid: int) -> tuple[int, int] | None:
+    """Return the identity of this process, which is asked for under each number it has had."""
+    return process_identity(pid)
 
 
 def process_identity(pid: int) -> tuple[int, int] | None:

@@ -117,15 +117,22 @@ class Mapper:
             self.clear(name)
 
     def remove(
-        self, name: str, *, deferred: bool = False, force: bool = False, timeout_s: float = REMOVE_TIMEOUT_S
+        self,
+        name: str,
+        *,
+        deferred: bool = False,
+        force: bool = False,
+        timeout_s: float = REMOVE_TIMEOUT_S,
+        info: Info | None = None,
     ) -> None:
         """Have no device of that name, nor its node.
 
         While it is in use it is tried for ``timeout_s``, then InUse names who holds it. ``deferred`` has the kernel
         remove it when its last user closes it, and its node is gone at once; ``force`` makes every read and write of
-        the users fail first, so that they let go, and defers what is then left. Raises NotFound.
+        the users fail first, so that they let go, and defers what is then left. ``info`` is what is known of it,
+        where it was just asked for. Raises NotFound.
         """
-        found = self.info(name)
+        found = self.info(name) if info is None else info
         dev = join_device(found.major, found.minor)
         if force:
             self.fail(name)

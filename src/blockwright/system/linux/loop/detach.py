@@ -65,14 +65,14 @@ class LoopDevice:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-            if state.state(self.number) is None:
+            if state.attachment(self.number) is None:
                 self._record.forget()
 
     def detach(self, *, timeout_s: float = TIMEOUT_S, logger: Logger | None = None) -> None:
         """Have the device free. What is free or another attachment already is left alone. Raises as ``detach``."""
         self.close()
-        detach(self.number, sequence=self.sequence, timeout_s=timeout_s, logger=logger)
-        self._record.forget()
+        if not detach(self.number, sequence=self.sequence, timeout_s=timeout_s, logger=logger):
+            self._record.forget()
 
     def __enter__(self) -> Self:
         self._record.bind()
@@ -102,7 +102,7 @@ def detach(
     """
     require_linux("detach", str(device))
     number = state.number_of(device)
-    found = state.state(number)
+    found = state.attachment(number)
     if found is None:
         if isinstance(device, str) and not os.path.exists(f"/sys/block/loop{number}"):
             raise NotFound(f"/dev/loop{number}: no such device")
@@ -110,9 +110,9 @@ def detach(
     path = state.node(number)
     if not _clear(path, sequence):
         return False
-    _wait_until_free(number, path, found, timeout_s)
-    ownership.forget(number, found.sequence)
-    told(logger).info("detached %s from %s", path, found.backing)
+    _wait_until_free(number, path, found[1], timeout_s)
+    ownership.forget(number, found[1])
+    told(logger).info("detached %s from %s", path, found[0])
     return True
 
 
@@ -142,11 +142,11 @@ def _clear(path: str, sequence: int | None) -> bool:
     return True
 
 
-def _wait_until_free(number: int, path: str, found: state.LoopState, timeout_s: float) -> None:
+def _wait_until_free(number: int, path: str, sequence: int | None, timeout_s: float) -> None:
     end, wait = time.monotonic() + timeout_s, _FIRST_PAUSE_S
     while True:
-        now = state.state(number)
-        if now is None or now.sequence != found.sequence:
+        now = state.attachment(number)
+        if now is None or now[1] != sequence:
             return
         if time.monotonic() >= end:
             who = _users(path) or "somebody unknown"

@@ -16,7 +16,7 @@ from typing import Final
 
 from blockwright.errors import KernelError, NotFound, Unavailable, UsageError
 from blockwright.system.linux import blkdev
-from blockwright.system.linux.ioctl import call, make_node, opened, require_linux
+from blockwright.system.linux.ioctl import call, is_node, join_device, make_node, opened, require_linux
 from blockwright.system.linux.log import Logger, told
 from blockwright.system.linux.loop import layout
 from blockwright.units import SECTOR
@@ -57,13 +57,10 @@ class LoopState:
 def state(number: int) -> LoopState | None:
     """Return what loop device ``number`` is attached to, None where it is free or does not exist."""
     folder = f"{_BLOCK}/loop{number}"
-    try:
-        with open(f"{folder}/loop/backing_file", encoding="utf-8", errors="surrogateescape") as file:
-            backing = file.read(1 << 16).removesuffix("\n")
-    except OSError:
+    backing = blkdev.text(f"{folder}/loop/backing_file")
+    if not backing:
         return None
     deleted = backing.endswith(_DELETED) and not os.path.lexists(backing)
-    sequence = blkdev.text(f"{folder}/diskseq")
     return LoopState(
         number=number,
         path=f"/dev/loop{number}",
@@ -77,8 +74,20 @@ def state(number: int) -> LoopState | None:
         autoclear=_number(f"{folder}/loop/autoclear") == 1,
         partition_scan=_number(f"{folder}/loop/partscan") == 1,
         direct_io=_number(f"{folder}/loop/dio") == 1,
-        sequence=int(sequence) if sequence.isdigit() else None,
+        sequence=_sequence(folder),
     )
+
+
+def attachment(number: int) -> tuple[str, int | None] | None:
+    """Return what loop device ``number`` stands on, and the sequence of that attachment; None where it is free."""
+    folder = f"{_BLOCK}/loop{number}"
+    backing = blkdev.text(f"{folder}/loop/backing_file")
+    return (backing, _sequence(folder)) if backing else None
+
+
+def _sequence(folder: str) -> int | None:
+    text = blkdev.text(f"{folder}/diskseq")
+    return int(text) if text.isdigit() else None
 
 
 def states(*, logger: Logger | None = None) -> Iterator[LoopState]:
@@ -129,6 +138,8 @@ def node(number: int) -> str:
     Raises Unavailable where it cannot be made, KernelError where its name is another device's.
     """
     path = f"/dev/loop{number}"
+    if is_node(path, stat.S_IFBLK, join_device(layout.MAJOR, number)):
+        return path  # the usual numbering, which max_part= of the driver changes
     major, _, minor = blkdev.text(f"{_BLOCK}/loop{number}/dev").partition(":")
     if major.isdigit() and minor.isdigit():
         make_node(path, stat.S_IFBLK, int(major), int(minor))

@@ -1,0 +1,143 @@
+"""Measure devices of the kernel beside losetup, kpartx and dmsetup: ``python bench/attach.py``, as root.
+
+The library in this process against the programs a script would call. Loop devices are measured in this machine's
+kernel, device-mapper in User-Mode Linux, where starting a program costs more than elsewhere; so the two tables are
+not to be compared with each other.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
+
+# Only now are they to be found.
+from measure import Row  # noqa: E402
+
+from blockwright.attach import partitions  # noqa: E402
+from blockwright.attach.means import Means  # noqa: E402
+from blockwright.device.file import FileDevice  # noqa: E402
+from blockwright.system.linux import dm, loop  # noqa: E402
+from blockwright.table.gpt import names  # noqa: E402
+from blockwright.table.gpt.edit import write  # noqa: E402
+from blockwright.table.gpt.plan import Request, plan  # noqa: E402
+from blockwright.units import MiB  # noqa: E402
+from tests.support.guest import run_guest  # noqa: E402
+from tests.support.tools import tool  # noqa: E402
+
+ROUNDS = 30
+INSIDE = "BLOCKWRIGHT_BENCH_INSIDE"
+
+Job = Callable[[], None]
+
+
+def call(*argv: str) -> str:
+    return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def measure(title: str, bar: float, contenders: Sequence[tuple[str, Job]]) -> None:
+    """Run all in turn, round by round, and print medians, ranges and the ratio of the first to each."""
+    rows = [(Row(name), job) for name, job in contenders]
+    for _ in range(ROUNDS):
+        for row, job in rows:
+            started = time.perf_counter()
+            job()
+            row.seconds.append(time.perf_counter() - started)
+    print(f"\n{title}, {ROUNDS} rounds; to reach: {bar}x")
+    for row, _ in rows:
+        span = f"{min(row.seconds) * 1000:.2f}-{max(row.seconds) * 1000:.2f}"
+        ratio = rows[0][0].median / row.median
+        print(f"  {row.name:<32} {row.median * 1000:8.2f} ms  ({span})  {ratio:6.3f}x")
+
+
+def disk(path: Path, count: int) -> Path:
+    with open(path, "wb") as file:
+        file.truncate(16 * MiB)
+    table = plan([Request(names.TYPES["linux-generic"], MiB)] * count, seed=b"", size=16 * MiB)
+    with FileDevice(path, writable=True) as device:
+        write(device, table)
+    return path
+
+
+def loops(folder: Path) -> None:
+    image = str(disk(folder / "loop.img", 4))
+    losetup = tool("losetup")
+
+    def ours() -> None:
+        loop.attach(image).detach()
+
+    def theirs() -> None:
+        call(losetup, "--detach", call(losetup, "--find", "--show", image))
+
+    measure("attach a file to a loop device, and detach it", 0.1, [("blockwright", ours), ("losetup, twice", theirs)])
+
+
+def mappings(folder: Path) -> None:
+    kpartx, dmsetup = tool("kpartx"), tool("dmsetup")
+    with loop.attach(disk(folder / "map.img", 4)) as device:
+
+        def ours() -> None:
+            partitions.add(device.path, means=Means.DEVICE_MAPPER)
+            partitions.remove(device.path)
+
+        def theirs() -> None:
+            call(kpartx, "-a", "-n", device.path)
+            call(kpartx, "-d", "-n", device.path)
+
+        measure("map four partitions, and remove them", 0.33, [("blockwright", ours), ("kpartx, twice", theirs)])
+        with dm.Mapper() as mapper:
+            mapper.create("bench", [dm.Linear(MiB, device.path)])
+
+            def replace() -> None:
+                mapper.replace("bench", [dm.Linear(MiB, device.path, MiB)])
+
+            def reload() -> None:
+                call(dmsetup, "reload", "bench", "--table", f"0 2048 linear {device.path} 2048")
+                call(dmsetup, "resume", "bench")
+
+            measure("reload a table", 0.2, [("blockwright", replace), ("dmsetup reload, resume", reload)])
+            mapper.remove("bench")
+
+
+def in_guest() -> None:
+    """Run the rest of this program in User-Mode Linux, and print what it prints."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as share:
+        environment = {INSIDE: share, "PYTHONPATH": f"{ROOT}/src", "PYTHONDONTWRITEBYTECODE": "1"}
+        script = f"{sys.executable} {Path(__file__).resolve()} > {share}/out 2>&1"
+        status, console = run_guest(script, Path(share), environment=environment, timeout=300)
+        printed = (Path(share) / "out").read_text()
+        print(printed.rstrip())
+        if status:
+            raise SystemExit(f"the guest's part failed with {status}\n{console[-2000:]}")
+
+
+def main() -> None:
+    if not os.access("/dev/loop-control", os.W_OK):
+        print("attach: left out: needs root and loop devices")
+        return
+    inside = INSIDE in os.environ
+    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    os.environ["BLOCKWRIGHT_HOME"] = str(folder / "home")
+    try:
+        if inside:
+            print(f"\nUser-Mode Linux {os.uname().release}")
+            loops(folder)
+            mappings(folder)
+            return
+        print(f"Linux {os.uname().release}, Python {sys.version.split()[0]}, {os.cpu_count()} processors")
+        loops(folder)
+        in_guest()
+    finally:
+        shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()
