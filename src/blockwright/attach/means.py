@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -185,33 +186,30 @@ def unmake(disk: Disk, mappings: Sequence[Mapping]) -> list[str]:
 
 
 def _unmake_mapped(disk: Disk, mappings: Sequence[Mapping]) -> list[str]:
-    gone = []
     with dm.Mapper() as mapper:
         found = [mapper.by_uuid(disk.uuid(each.number)) for each in mappings]
-        for each, info in zip(mappings, found, strict=True):
-            if info.open_count:
-                who = ", ".join(blkdev.users(info.path)[:4]) or f"{info.open_count} have it open"
-                raise InUse(f"{each.path}: is in use: {who}")
-        for each, info in zip(mappings, found, strict=True):
+        end, pause = time.monotonic() + blkdev.BUSY_TIMEOUT_S, 0.001
+        while held := [info for info in found if info.open_count]:
+            if time.monotonic() >= end:
+                who = ", ".join(blkdev.users(held[0].path)[:4]) or f"{held[0].open_count} have it open"
+                raise InUse(f"{nodes.path_of(held[0].name)}: is in use: {who}")
+            time.sleep(pause)
+            pause = min(2 * pause, 0.05)
+            found = [mapper.by_uuid(info.uuid) for info in found]
+        for info in found:
             mapper.remove(info.name, info=info)
-            gone.append(each.path)
-    return gone
+    return [each.path for each in mappings]
 
 
 def _delete(disk: Disk, mappings: Sequence[Mapping]) -> list[str]:
     wanted = {(each.number, each.start, each.size) for each in mappings}
-    gone: list[blkdev.Node] = []
+    there = [each for each in blkdev.partitions(disk.path) if (each.number, each.start, each.size) in wanted]
     with opened(disk.path, os.O_RDONLY) as fd:
         try:
-            for each in blkdev.partitions(disk.path):
-                if (each.number, each.start, each.size) in wanted:
-                    blkdev.delete_partition(fd, disk.path, each.number)
-                    gone.append(each)
+            blkdev.delete_partitions(fd, disk.path, there, timeout_s=blkdev.BUSY_TIMEOUT_S)
         except KernelError as error:
-            for each in gone:
-                blkdev.add_partition(fd, disk.path, each.number, each.start, each.size)
             if error.errno == errno.EBUSY:
                 who = ", ".join(blkdev.users(disk.path)[:4]) or "somebody has a partition open"
                 raise InUse(f"{disk.path}: is in use: {who}") from None
             raise
-    return [each.path for each in gone]
+    return [each.path for each in there]

@@ -74,7 +74,7 @@ def test_an_image_by_each_means(disk, means):
 
 
 @EVERY
-def test_file_systems_are_mounted_on_mapped_partitions(disk, means, mount):
+def test_file_systems_are_mounted_on_mapped_partitions(disk, means, mount, monkeypatch):
     with partitions.add(disk, means=means) as mapped:
         wanted = {}
         for each, kind in zip(mapped.partitions, ("ext4", "ext4", "vfat"), strict=True):
@@ -83,8 +83,10 @@ def test_file_systems_are_mounted_on_mapped_partitions(disk, means, mount):
             data = os.urandom(100_000)
             (point / "file").write_bytes(data)
             wanted[each.path] = kind, hashlib.sha256(data).digest()
-            with pytest.raises(InUse, match="is in use: mounted on"):
-                partitions.remove(disk)
+            with monkeypatch.context() as at_once:
+                at_once.setattr(blkdev, "BUSY_TIMEOUT_S", 0.0)
+                with pytest.raises(InUse, match="is in use: mounted on"):
+                    partitions.remove(disk)
             run(["umount", point])
     with partitions.add(disk, means=means) as again:
         assert [each.path for each in again.partitions] == list(wanted)

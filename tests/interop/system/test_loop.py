@@ -202,6 +202,24 @@ def test_files_that_cannot_be_attached(tmp_path):
         loop.attach(sparse(tmp_path / "empty.img", 0))
 
 
+def test_a_block_device_under_a_loop_device_is_claimed(image, tmp_path):
+    with loop.attach(image) as lower:
+        with loop.attach(lower.path, offset=MiB) as upper:
+            assert upper.state().size == 7 * MiB
+            assert [each.path for each in loop.find(lower.path)] == [upper.path]
+            node = tmp_path / "another-node"
+            os.mknod(node, 0o60600, os.stat(lower.path).st_rdev)
+            assert [each.path for each in loop.find(node)] == [upper.path]
+            with pytest.raises(InUse, match=rf"{lower.path}: is in use"):
+                loop.attach(lower.path)
+            with pytest.raises(InUse, match=rf"{lower.path}: is in use"):
+                HostBlockDevice(lower.path, writable=True)
+            with pytest.raises(InUse, match=rf"{lower.path}: is in use"):
+                lower.detach()
+        with HostBlockDevice(lower.path, writable=True), pytest.raises(InUse):
+            loop.attach(lower.path)
+
+
 def test_direct_io_is_had_or_refused(image):
     wanted = run([tool("losetup"), "--find", "--show", "--direct-io=on", image]).stdout.strip()
     possible = losetup(wanted)["dio"]

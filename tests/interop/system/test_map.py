@@ -172,7 +172,8 @@ def test_half_a_job_on_an_image_detaches_it(disk, monkeypatch):
     assert records() == []
 
 
-def test_partitions_in_use_stay_all_of_them(disk):
+def test_partitions_in_use_stay_all_of_them(disk, monkeypatch):
+    monkeypatch.setattr(blkdev, "BUSY_TIMEOUT_S", 0.05)
     mapped = partitions.add(disk)
     path = mapped.partitions[1].path
     holder = subprocess.Popen(
@@ -190,6 +191,16 @@ def test_partitions_in_use_stay_all_of_them(disk):
     finally:
         holder.communicate("\n", timeout=30)
     assert len(partitions.remove(disk)) == 3
+    assert attached(disk) == []
+
+
+def test_who_looks_into_a_partition_for_a_moment_is_waited_for(disk):
+    mapped = partitions.add(disk)
+    code = "import sys, time; f = open(sys.argv[1]); print('open', flush=True); time.sleep(0.3)"
+    with subprocess.Popen([sys.executable, "-c", code, mapped.partitions[1].path], stdout=subprocess.PIPE) as moment:
+        assert moment.stdout is not None
+        moment.stdout.readline()
+        assert len(partitions.remove(disk)) == 3
     assert attached(disk) == []
 
 

@@ -6,8 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from blockwright.attach import partitions
 from blockwright.errors import KernelError, Unavailable
-from blockwright.system.linux import ioctl, loop
+from blockwright.system.linux import dm, ioctl, loop
 from blockwright.system.linux.loop import layout
 
 
@@ -46,6 +47,12 @@ def test_what_is_not_linux_has_no_loop_devices(monkeypatch, tmp_path):
         lambda: loop.find(image),
         lambda: loop.refresh("/dev/loop0"),
         loop.gc,
+        lambda: loop.set_direct_io("/dev/loop0", True),
+        dm.Mapper,
+        dm.Watch,
+        lambda: partitions.remove(image),
+        partitions.mappings,
+        partitions.gc,
     ):
         with pytest.raises(Unavailable, match="needs Linux, this is darwin"):
             job()

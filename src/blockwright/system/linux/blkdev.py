@@ -13,6 +13,8 @@ import os
 import stat
 import struct
 import sys
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -31,6 +33,10 @@ _PARTITION: Final = struct.Struct("=qqi132x")
 """struct blkpg_partition: start and length in bytes, number; names that the kernel does not look at."""
 _ARGUMENT: Final = struct.Struct("@iiiP")
 """struct blkpg_ioctl_arg."""
+BUSY_TIMEOUT_S: Final = 2.0
+"""How long users that come and go by themselves are waited for, as udevd does with whatever is new."""
+_FIRST_PAUSE_S: Final = 0.001
+_MAX_PAUSE_S: Final = 0.05
 _ADD: Final = 1
 _DELETE: Final = 2
 
@@ -102,21 +108,39 @@ def delete_partition(fd: int, device: str, number: int) -> None:
     _partition(fd, device, _DELETE, number, 0, 0)
 
 
-def delete_partitions(fd: int, device: str) -> None:
-    """Have no partitions of the open disk, or all that there were. Raises KernelError: EBUSY while one is open.
+def delete_partitions(fd: int, device: str, wanted: Sequence[Node], *, timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    """Have none of the ``wanted`` partitions of the open disk, or all that there were.
 
-    Linux leaves those that it has not found by itself when the disk under them goes.
+    One that is open is tried for ``timeout_s``, since udevd looks into what is new; raises KernelError (EBUSY) then.
+    What is gone already is passed over.
     """
-    gone = []
+    gone: list[Node] = []
+    end = time.monotonic() + timeout_s
     try:
-        for each in partitions(device):
-            delete_partition(fd, device, each.number)
-            gone.append(each)
-    except KernelError:
+        for each in wanted:
+            if _delete_soon(fd, device, each.number, end):
+                gone.append(each)  # noqa: PERF401 - a failure needs to know how far it came
+    except BaseException:
         for each in gone:
             with contextlib.suppress(KernelError):
                 add_partition(fd, device, each.number, each.start, each.size)
         raise
+
+
+def _delete_soon(fd: int, device: str, number: int, end: float) -> bool:
+    pause = _FIRST_PAUSE_S
+    while True:
+        try:
+            delete_partition(fd, device, number)
+        except KernelError as error:
+            if error.errno == errno.ENXIO:
+                return False
+            if error.errno != errno.EBUSY or time.monotonic() >= end:
+                raise
+        else:
+            return True
+        time.sleep(pause)
+        pause = min(2 * pause, _MAX_PAUSE_S)
 
 
 def _partition(fd: int, device: str, operation: int, number: int, start: int, length: int) -> None:

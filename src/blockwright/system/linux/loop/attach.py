@@ -67,7 +67,7 @@ def attach(  # noqa: PLR0913 - a device's settings, each by name
     taken; ReadOnly, UsageError; Unavailable without privilege or the driver; KernelError.
     """
     require_linux("attach", str(image))
-    file = _open(image, read_only=read_only)
+    file = _open(image, read_only=read_only, exclusive=not force_unlocked)
     try:
         wish = _wish(
             file,
@@ -94,7 +94,7 @@ def attach(  # noqa: PLR0913 - a device's settings, each by name
     return found
 
 
-def _open(image: Image, *, read_only: bool) -> _File:
+def _open(image: Image, *, read_only: bool, exclusive: bool) -> _File:
     if isinstance(image, int):
         fd, name = image, os.readlink(f"/proc/self/fd/{image}")
         if not read_only and not is_open_for_writing(fd):
@@ -105,10 +105,15 @@ def _open(image: Image, *, read_only: bool) -> _File:
         kind = os.stat(name).st_mode
         if not stat.S_ISREG(kind) and not stat.S_ISBLK(kind):
             raise UsageError(f"{name}: expected a file or a block device, found a {kind_of(kind)}")
-        fd = os.open(name, (os.O_RDONLY if read_only else os.O_RDWR) | getattr(os, "O_CLOEXEC", 0))
+        flags = (os.O_RDONLY if read_only else os.O_RDWR) | getattr(os, "O_CLOEXEC", 0)
+        if stat.S_ISBLK(kind) and exclusive and not read_only:
+            flags |= os.O_EXCL  # the kernel keeps the claim as long as it keeps the file
+        fd = os.open(name, flags)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFound(f"{name}: no such file") from None
     except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise InUse(f"{name}: is in use: {', '.join(blkdev.users(name)[:4]) or 'somebody claims it'}") from None
         if error.errno == errno.EROFS and not read_only:
             raise ReadOnly(f"{name}: lies on a read-only file system: attach it read-only") from None
         raise

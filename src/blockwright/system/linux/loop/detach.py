@@ -108,7 +108,7 @@ def detach(
             raise NotFound(f"/dev/loop{number}: no such device")
         return False
     path = state.node(number)
-    if not _clear(path, sequence):
+    if not _clear(path, sequence, timeout_s):
         return False
     _wait_until_free(number, path, found[1], timeout_s)
     ownership.forget(number, found[1])
@@ -116,7 +116,7 @@ def detach(
     return True
 
 
-def _clear(path: str, sequence: int | None) -> bool:
+def _clear(path: str, sequence: int | None, timeout_s: float) -> bool:
     """Tell the driver to let go of the file, while nobody else claims the device."""
     try:
         fd = open_node(path, os.O_RDONLY | os.O_EXCL)
@@ -129,7 +129,8 @@ def _clear(path: str, sequence: int | None) -> bool:
     try:
         if sequence is not None and blkdev.disk_sequence(fd, path) != sequence:
             return False
-        blkdev.delete_partitions(fd, path)
+        # Linux leaves those that it has not found by itself when the disk under them goes.
+        blkdev.delete_partitions(fd, path, blkdev.partitions(path), timeout_s=timeout_s)
         call(fd, layout.CLR_FD, operation="LOOP_CLR_FD", device=path)
     except KernelError as error:
         if error.errno == errno.ENXIO:

@@ -169,7 +169,11 @@ def is_backed_by(found: LoopState, target: os.stat_result) -> bool:
             told = info(fd, found.path)
     except KernelError:
         return _is_named(found, target)
-    if told is None or told.lo_inode != target.st_ino:
+    if told is None:
+        return False
+    if sys.platform != "win32" and stat.S_ISBLK(target.st_mode):
+        return bool(told.lo_rdevice == target.st_rdev)  # whatever node it was opened by
+    if told.lo_inode != target.st_ino:
         return False
     return told.lo_device == target.st_dev or _is_named(found, target)
 
