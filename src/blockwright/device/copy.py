@@ -123,8 +123,8 @@ def _by_crew(
 ) -> CopyResult:
     """Have the crew copy, and tell how far it is: the furthest end, which the first ones are a little behind."""
     furthest = copied = zeroed = skipped = 0
-    with WriteBack(target) as medium:
-        for done in crew:
+    with WriteBack(target) as medium, closing(iter(crew)) as results:
+        for done in results:
             copied, zeroed, skipped = copied + done.copied, zeroed + done.zeroed, skipped + done.skipped
             furthest = max(furthest, done.end)
             if write_back:

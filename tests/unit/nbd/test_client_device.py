@@ -19,6 +19,7 @@ from blockwright.errors import (
     NotSupported,
     PeerError,
     ReadOnly,
+    Refused,
     RemoteProtocolError,
 )
 from blockwright.nbd import wire
@@ -516,8 +517,8 @@ def test_opening_says_what_is_wrong(tmp_path):
             device.close()
             with pytest.raises(Closed):
                 device.read(0, 1)
-        with pytest.raises(NotSupported, match="TLS"):
-            connect(server.uri.replace("nbd+", "nbds+"))
+        with pytest.raises(Refused, match="asks for it and the server refuses"):
+            connect(server.uri.replace("nbd+", "nbds+") + "&tls-verify-peer=0")
 
 
 def test_threads_share_what_is_in_flight(server):
