@@ -96,8 +96,6 @@ def copy(
     if Waits.PEER in (source.traits.waits, target.traits.waits):
         workers = _workers(source, target, requests)
         crew = Crew(source, target, runs, workers, target_is_zero=target_is_zero, detect_zeroes=detect_zeroes)
-        # A flush costs a peer more than it can save: it is another's medium, and another's queue.
-        write_back = write_back and target.traits.waits is not Waits.PEER
         result = _by_crew(crew, target, source.size, progress, write_back=write_back)
     else:
         reader = _Reader(source, target, runs, detect_zeroes=detect_zeroes)
