@@ -8,9 +8,10 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import attach
-
 import build
+import nbd_copy
 
 if __name__ == "__main__":
     build.main()
     attach.main()
+    nbd_copy.main()

@@ -158,9 +158,12 @@ class CrashServer:
             if option == Option.STRUCTURED_REPLY and self.rules.structured:
                 sock.sendall(ack(Option.STRUCTURED_REPLY))
             elif option == Option.SET_META_CONTEXT:
-                sock.sendall(reply(Option.SET_META_CONTEXT, ReplyType.ERR_UNKNOWN))
+                sock.sendall(self._select())
             else:
                 sock.sendall(unsupported(Option(option)))
+
+    def _select(self) -> bytes:
+        return reply(Option.SET_META_CONTEXT, ReplyType.ERR_UNKNOWN)
 
     def _transmit(self, sock: socket.socket, file) -> None:
         while True:

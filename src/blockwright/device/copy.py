@@ -96,8 +96,6 @@ def copy(
     if Waits.PEER in (source.traits.waits, target.traits.waits):
         workers = _workers(source, target, requests)
         crew = Crew(source, target, runs, workers, target_is_zero=target_is_zero, detect_zeroes=detect_zeroes)
-        # A flush costs a peer more than it can save: it is another's medium, and another's queue.
-        write_back = write_back and target.traits.waits is not Waits.PEER
         result = _by_crew(crew, target, source.size, progress, write_back=write_back)
     else:
         reader = _Reader(source, target, runs, detect_zeroes=detect_zeroes)
@@ -123,8 +121,8 @@ def _by_crew(
 ) -> CopyResult:
     """Have the crew copy, and tell how far it is: the furthest end, which the first ones are a little behind."""
     furthest = copied = zeroed = skipped = 0
-    with WriteBack(target) as medium:
-        for done in crew:
+    with WriteBack(target) as medium, closing(iter(crew)) as results:
+        for done in results:
             copied, zeroed, skipped = copied + done.copied, zeroed + done.zeroed, skipped + done.skipped
             furthest = max(furthest, done.end)
             if write_back:

@@ -9,7 +9,7 @@ Knows: threads and turns. Refuses to know: who chose to copy in this way.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from queue import SimpleQueue
 from typing import Final, NamedTuple
@@ -66,7 +66,7 @@ class Crew:
         self._results: SimpleQueue[Done | BaseException | None] = SimpleQueue()
         self._stopped = False
 
-    def __iter__(self) -> Iterator[Done]:
+    def __iter__(self) -> Generator[Done]:
         """Yield what was done as it is done, in any order; raise the first error of any thread, with all ended."""
         threads = [
             threading.Thread(target=self._work, name=f"copy: {number}", daemon=True)

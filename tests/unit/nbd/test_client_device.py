@@ -19,16 +19,18 @@ from blockwright.errors import (
     NotSupported,
     PeerError,
     ReadOnly,
+    Refused,
     RemoteProtocolError,
 )
 from blockwright.nbd import wire
+from blockwright.nbd.client import device as device_module
 from blockwright.nbd.client import pool
 from blockwright.nbd.client.connect import connect, from_socket
 from blockwright.nbd.client.options import ClientOptions
-from blockwright.nbd.wire import Command, TransmissionFlag
+from blockwright.nbd.wire import Command, Option, TransmissionFlag
 from blockwright.testing import check_device
 from tests.support.nbdcrash import FLAGS, Crash, CrashAfter, CrashServer, Hang, Rules
-from tests.support.nbdserver import chunk, simple
+from tests.support.nbdserver import ack, chunk, context, simple
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
 
@@ -516,8 +518,68 @@ def test_opening_says_what_is_wrong(tmp_path):
             device.close()
             with pytest.raises(Closed):
                 device.read(0, 1)
-        with pytest.raises(NotSupported, match="TLS"):
-            connect(server.uri.replace("nbd+", "nbds+"))
+        with pytest.raises(Refused, match="asks for it and the server refuses"):
+            connect(server.uri.replace("nbd+", "nbds+") + "&tls-verify-peer=0")
+
+
+def test_a_thread_that_cannot_send_in_time_leaves_the_connection_alone(server):
+    with connect(server.uri, writable=True, options=QUICK) as device:
+        [connection] = device._pool._connections
+        with (
+            connection._sending,
+            device.time_limit(0.05),
+            pytest.raises(TimeoutError, match=r"WRITE of 1 bytes at 0: no answer within 0\.05 s"),
+        ):
+            device.write(0, b"x")
+        assert connection.failure is None
+        device.write(0, b"y")
+        assert (server.volatile[:1], server.accepted) == (b"y", 1)
+
+
+def test_hints_that_nobody_waits_for_are_bounded(tmp_path):
+    rules = Rules(flags=FLAGS | TransmissionFlag.SEND_CACHE)
+    with CrashServer(tmp_path, rules) as server, connect(server.uri) as device:
+        for _ in range(1000):
+            device.prefetch(0, 4096)
+        assert device.read(0, 1) == b"\0"
+        assert 0 < len(count(server, Command.CACHE)) <= 16
+        device.prefetch(0, 4096)
+        assert device.read(0, 1) == b"\0"
+
+
+class Contexts(CrashServer):
+    """Selects base:allocation, and tells of extents as short as it likes."""
+
+    selects = True
+
+    def _select(self):
+        return context(Option.SET_META_CONTEXT, (9, "base:allocation")) if self.selects else ack(10)
+
+    def _do(self, request, data):
+        if request.command != Command.BLOCK_STATUS:
+            return super()._do(request, data)
+        many = min(request.length, 5000)
+        pairs = b"".join(wire.STATUS_ENTRY.pack(1, number % 2 * 3) for number in range(many))
+        return chunk(request.cookie, 5, wire.U32.pack(9) + pairs, done=True)
+
+
+def test_a_server_that_tells_of_every_byte_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(device_module, "MAX_EXTENTS", 12_000)
+    with Contexts(tmp_path, Rules(structured=True)) as server, connect(server.uri) as device:
+        extents = list(device.extents())
+        assert len(extents) in (12_000, 12_001)
+        assert extents[:2] == [(0, 1, 0), (1, 1, 3)]
+        assert extents[-1].end == device.size
+        assert extents[-1].flags == 0
+        assert len(count(server, Command.BLOCK_STATUS)) == 3
+
+
+def test_a_server_that_comes_back_without_its_contexts_is_another(tmp_path):
+    with Contexts(tmp_path, Rules(structured=True)) as server, connect(server.uri, options=QUICK) as device:
+        server.selects = False
+        server.crash()
+        with pytest.raises(ConnectionLost, match="expected the meta context base:allocation, found it gone"):
+            device.read(0, 1)
 
 
 def test_threads_share_what_is_in_flight(server):

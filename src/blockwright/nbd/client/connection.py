@@ -78,8 +78,9 @@ class Connection:
 
         ``ends`` is the moment (of time.monotonic) by which they must be out.
         """
-        if not self._sending.acquire(timeout=_left(ends)):
-            self.fail(TimeoutError("the server takes no requests"))
+        if not self._sending.acquire(timeout=_left(ends)):  # nothing was sent, so the connection is as it was
+            for call in calls:
+                call.lost = TimeoutError("the server takes no requests")
         else:
             try:
                 self._send(calls)

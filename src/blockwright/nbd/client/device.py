@@ -31,6 +31,8 @@ MAX_EFFECT: Final = GiB
 """Bytes of one request without data, so that none takes for ever."""
 MAX_WINDOW: Final = 64
 """Requests of one call that are out at once."""
+MAX_EXTENTS: Final = 1 << 18
+"""Extents of one walk's slice that are kept; what a server tells beyond counts as data, which is never wrong."""
 PARALLELISM: Final = 16
 """Calls in flight that help, for each connection."""
 _KNOWN_STATES: Final = HOLE | ZERO
@@ -81,7 +83,8 @@ class NbdDevice(BlockDevice):
         several = max(1, options.connections) if flags & TransmissionFlag.CAN_MULTI_CONN else 1
         size = align_down(export.size, blocks.minimum)
         self._unflushed = Unflushed(options.unflushed_budget)
-        promise = Promise(size, flags, blocks.minimum, self._payload, writable)
+        contexts = frozenset(self.session.contexts.values())
+        promise = Promise(size, flags, blocks.minimum, self._payload, writable, contexts)
         self._pool = Pool(connection, dial, promise, self._unflushed, limit=several, reconnect_s=options.reconnect_s)
         super().__init__(
             size,
@@ -189,15 +192,20 @@ class NbdDevice(BlockDevice):
             yield Extent(offset, length, DATA)
             return
         end = offset + length
+        told = 0
         while offset < end:
             for start, part, flags in self._status(BASE_ALLOCATION, offset, end - offset):
                 yield Extent(start, part, flags & _KNOWN_STATES)
                 offset = start + part
+                told += 1
+                if told == MAX_EXTENTS and offset < end:
+                    yield Extent(offset, end - offset, DATA)
+                    return
 
     def _prefetch(self, offset: int, length: int) -> None:
         if length and self._flags & TransmissionFlag.SEND_CACHE:
             connection = self._pool.idle()
-            if connection is not None:
+            if connection is not None and connection.load < PARALLELISM:
                 connection.start_unwaited(PendingCall(Command.CACHE, offset, min(length, self._payload)))
 
     def _cancel(self) -> None:
@@ -251,7 +259,7 @@ class NbdDevice(BlockDevice):
                     if offset == self._size:
                         return
                 return
-        raise NotSupported(f"{self.name}: the server came back without the meta context {context}")
+        raise AssertionError("every session of a device has its contexts")
 
     def _perform(self, calls: list[PendingCall]) -> Connection:
         """Have all calls done, over as many connections as it takes; return the last. Raises what any met."""
@@ -292,7 +300,7 @@ class NbdDevice(BlockDevice):
             return [call for call in calls if call.lost is not None]
         with self._unflushed.lock:
             # A write whose acknowledgement came in time counts only if nobody has looked yet for what to make again.
-            if connection.failure is not None:
+            if connection.failure is not None or any(call.lost is not None for call in calls):
                 return calls
             self._unflushed.note([call for call in calls if not call.error])
         return []

@@ -52,6 +52,7 @@ class Promise:
     minimum_block: int
     maximum_payload: int
     writable: bool
+    contexts: frozenset[str] = frozenset()
 
     def check(self, session: Session) -> None:
         """Raise ConnectionLost where the server is another than it was."""
@@ -61,6 +62,8 @@ class Promise:
             problem = f"expected {self.size} bytes, found {export.size}"
         elif missing := self.flags & _NEEDED & ~export.flags:
             problem = f"expected {missing.name}, found it gone"
+        elif gone := self.contexts - set(session.contexts.values()):
+            problem = f"expected the meta context {min(gone)}, found it gone"
         elif self.writable and export.flags & TransmissionFlag.READ_ONLY:
             problem = "expected to write, found it read-only"
         elif blocks is not None and (blocks.minimum > self.minimum_block or blocks.maximum < self.maximum_payload):

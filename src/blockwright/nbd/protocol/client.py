@@ -52,6 +52,9 @@ ABORT: Final = OPTION.pack(OPTION_MAGIC, Option.ABORT, 0)
 MAX_MINIMUM_BLOCK: Final = 64 * KiB
 """The largest minimum block that a server may advertise."""
 
+MAX_DETAILED: Final = 1000
+"""Exports of a list of which more than the name is asked, each by an exchange of its own."""
+
 _ALL_INFOS: Final = (InfoType.NAME, InfoType.DESCRIPTION, InfoType.BLOCK_SIZE)
 _KNOWN_FLAGS: Final = HandshakeFlag.FIXED_NEWSTYLE | HandshakeFlag.NO_ZEROES
 
@@ -146,9 +149,10 @@ def describe(wanted: Wanted) -> Handshake[Description]:
 
 
 def listing(wanted: Wanted, *, details: bool = True) -> Handshake[tuple[Listed, ...]]:
-    """Return what the server lists, with ``details`` as INFO tells them; the connection waits for ABORT then.
+    """Return what the server lists, with ``details`` as INFO tells them for the first MAX_DETAILED.
 
-    Raises Refused where the server lists nothing by policy or cannot, RemoteProtocolError.
+    The connection waits for ABORT then. Raises Refused where the server lists nothing by policy or cannot,
+    RemoteProtocolError.
     """
     greeting = yield from _greet(wanted)
     if not greeting.fixed:
@@ -159,7 +163,7 @@ def listing(wanted: Wanted, *, details: bool = True) -> Handshake[tuple[Listed, 
     found = [_listed(reply) for reply in answer.replies]
     if not details:
         return tuple(found)
-    for index, each in enumerate(found):
+    for index, each in enumerate(found[:MAX_DETAILED]):
         answer = yield from _info(Option.INFO, each.name, _ALL_INFOS)
         if answer.error:
             found[index] = replace(each, problem=_reason(answer))
