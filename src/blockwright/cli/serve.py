@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import click
@@ -14,7 +15,7 @@ from blockwright.build.definition import Definition, RootOptions, Table
 from blockwright.cli.options import force_unlocked_option, share_value, size_value, source_date_epoch
 from blockwright.cli.output import print_lines
 from blockwright.errors import UsageError
-from blockwright.nbd.protocol.server import HandshakeLimits
+from blockwright.nbd.protocol.server import HandshakeLimits, Tls
 from blockwright.nbd.server.connection import Options
 from blockwright.nbd.server.limits import Limits
 from blockwright.nbd.server.listeners import (
@@ -153,6 +154,21 @@ _image_options = _adding(
 """The options about what is served."""
 
 
+_tls_options = _adding(
+    click.option(
+        "--tls",
+        type=click.Choice([each.value for each in Tls]),
+        help="Whether clients may or must encrypt. Default: they must, where certificates or keys are given.",
+    ),
+    click.option(
+        "--tls-certificates", metavar="DIR", help="Folder with server-cert.pem, server-key.pem, ca-cert.pem."
+    ),
+    click.option("--tls-verify-clients", is_flag=True, help="Ask clients for certificates, whose names rules know."),
+    click.option("--tls-psk", metavar="FILE", help="File of IDENTITY:HEXKEY lines."),
+)
+"""The options about TLS."""
+
+
 class _Command(click.Command):
     """A command whose ``--overlay`` takes a value behind an equals sign only, so that it never takes an IMAGE."""
 
@@ -168,6 +184,7 @@ class _Command(click.Command):
 @click.option("--vsock", type=click.IntRange(0, (1 << 32) - 1), metavar="PORT", help="Listen for virtual machines.")
 @click.option("--stdio", is_flag=True, help="Serve one client on standard input and output, as inetd does.")
 @_image_options
+@_tls_options
 @_process_options
 @_limit_options
 def serve(**options: Any) -> int:
@@ -192,7 +209,7 @@ def serve(**options: Any) -> int:
             load,
             listeners,
             clients,
-            Options(limits=_limits(options), log=log, workers=options["workers"]),
+            _with_tls(Options(limits=_limits(options), log=log, workers=options["workers"]), options),
             reloadable=options["exports"] is not None,
             once=options["exit_with_last"] or not listeners,
             grace_s=options["grace"] or _FOREVER_S,
@@ -280,6 +297,24 @@ def _limits(options: dict[str, Any]) -> Limits:
         request_s=options["request_timeout"],
         idle_s=options["idle_timeout"],
     )
+
+
+def _with_tls(server: Options, options: dict[str, Any]) -> Options:
+    """Return the options with TLS as it was asked for; nothing of it is imported where it was not."""
+    keys = options["tls_certificates"], options["tls_psk"]
+    wanted = Tls(options["tls"]) if options["tls"] else Tls.REQUIRE if any(keys) else Tls.OFF
+    if wanted is Tls.OFF:
+        if any(keys) or options["tls_verify_clients"]:
+            raise UsageError("serve: certificates and keys are of use with --tls allow or --tls require only")
+        return server
+    if not any(keys):
+        raise UsageError(f"serve: --tls {wanted.value} needs --tls-certificates DIR or --tls-psk FILE")
+    from blockwright.nbd.tls import server_start_tls
+
+    start_tls = server_start_tls(
+        options["tls_certificates"], verify_clients=options["tls_verify_clients"], psk_file=options["tls_psk"]
+    )
+    return replace(server, tls=wanted, start_tls=start_tls)
 
 
 def _places(options: dict[str, Any]) -> tuple[list[Listener], list[tuple[Stream, Peer]]]:
