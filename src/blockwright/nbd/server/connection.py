@@ -114,6 +114,11 @@ class Connection:
         view = ClientView(
             self._catalogue, self.peer, options.limits, self._log, self._stopping, metrics=options.metrics
         )
+        with view:
+            return self._negotiate(view)
+
+    def _negotiate(self, view: ClientView) -> str:
+        options = self._options
         deadline = Deadline(options.limits.handshake_s)
         try:
             session, self._stream = run(
@@ -133,9 +138,7 @@ class Connection:
                 return f"the export has {limit} connections already"
             self.export = session.export.name
             self._log("session", export=self.export, tls=session.tls, **_framing_fields(session))
-            reason = self._session(session, served)
-        self._catalogue.close_unused()
-        return reason
+            return self._session(session, served)
 
     def _session(self, session: Session, served: Served) -> str:
         options = self._options

@@ -108,7 +108,6 @@ def test_options_and_bytes_of_a_handshake():
         with server.client() as client:
             for _ in range(3):
                 client.option(77)
-            client.send_option(77)
             assert client.ended()
         server.said("disconnected", "at most 3 options")
         with server.client() as client:
@@ -318,8 +317,7 @@ def test_replacing_keeps_equal_exports_and_closes_others_with_their_last_session
         assert second.reply(512)[0] == 0
         second.request(DISC)
         assert second.ended()
-        server.said("disconnected", "gone")
-        server.server.catalogue.close_unused()
+        server.said("disconnected", "gone")  # as the last thing of it
         assert [device.closed for device in opened] == [False, True]
         with pytest.raises(UsageError):
             server.server.reload([Export("x", kept), Export("x", kept)])
@@ -335,12 +333,12 @@ def test_a_changed_export_shares_the_device_of_the_old_one():
     catalogue = Catalogue([Export("", device)])
     old = catalogue.find("")
     assert old.device is opened[0]
-    with old.held():
-        catalogue.replace([Export("", device, description="new")])
-        new = catalogue.find("")
-        assert new is not old
-        assert new.device is old.device
-    catalogue.close_unused()
+    assert catalogue.take("") is old
+    catalogue.replace([Export("", device, description="new")])
+    new = catalogue.find("")
+    assert new is not old
+    assert new.device is old.device
+    catalogue.give_back([old])
     assert not opened[0].closed
     catalogue.close()
     assert opened[0].closed
