@@ -43,6 +43,22 @@ IN_MEMORY: Final = ""
 _FOREVER_S: Final = 1e9
 """What no stop waits for, and every clock can count."""
 
+_OF_IMAGES: Final = {
+    "name": "name",
+    "description": "description",
+    "read-only": "read_only",
+    "overlay": "overlay",
+    "from": "form",
+    "partition": "partition",
+    "block-size": "block_size",
+    "connections": "connections",
+    "resizable": "resizable",
+    "allow": "allow",
+    "allow-read": "allow_read",
+    "force-unlocked": "force_unlocked",
+}
+"""Options that say something of the IMAGEs of the command line, and nothing of those in a file of exports."""
+
 _DEFAULTS: Final = Limits()
 _TIME: Final = re.compile(r"(?P<number>[0-9]{1,7}(?:\.[0-9]{1,3})?)\s*(?P<unit>ms|s|m|h|)")
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "": 1.0, "m": 60.0, "h": 3600.0}
@@ -130,7 +146,7 @@ _process_options = _adding(
 _image_options = _adding(
     click.option("--exports", metavar="FILE", help="Serve what a TOML file says; SIGHUP reads it again."),
     click.option("--name", multiple=True, help="Name of the export, once for each IMAGE. Default: empty."),
-    click.option("--description", default="", help="What clients are told of it."),
+    click.option("--description", help="What clients are told of it."),
     click.option("-r", "--read-only", is_flag=True, help="Refuse writes."),
     click.option(
         "--overlay",
@@ -227,8 +243,10 @@ def _loader(options: dict[str, Any]) -> Callable[[], ExportsFile]:
     disk = _disk(options)
     path, images = options["exports"], options["images"]
     if path is not None:
-        if images or options["name"]:
+        if images:
             raise UsageError("serve: expected either an IMAGE or --exports, found both")
+        if given := [name for name, key in _OF_IMAGES.items() if options[key] not in (None, False, ())]:
+            raise UsageError(f"serve: expected the file to say it of each export, found --{given[0]}")
         if options["stdio"]:
             return lambda: read_exports(path, disk)
         absolute = os.path.abspath(path)
@@ -265,7 +283,7 @@ def _definition(options: dict[str, Any], image: str, name: str, disk: Definition
             force_unlocked=options["force_unlocked"],
             disk=disk,
         ),
-        description=options["description"],
+        description=options["description"] or "",
         blocks=None if options["block_size"] is None else parse_block_size(options["block_size"]),
         connections=options["connections"],
         resizable=options["resizable"],

@@ -53,6 +53,9 @@ def test_what_cannot_be_served_is_one_line_and_nothing_is_left(image, tmp_path):
         (2, image, "--name", "a", "--name", "b"),
         (2,),
         (2, image, "--exports", image),
+        (2, "--exports", image, "--allow", "unix"),
+        (2, "--exports", image, "-r"),
+        (2, "--exports", image, "--overlay"),
         (2, image, "--allow", "nobody-knows"),
         (2, image, "--block-size", "3,4096,1M"),
         (2, image, "--block-size", "4096"),
@@ -393,3 +396,22 @@ def test_the_log_is_json_where_asked_for(image, tmp_path):
     assert events[1]["reason"] == "there is no export 'none'"
     assert events[2] | {"export": "disk", "replies": "simple"} == events[2]
     assert events[3]["reason"] == "the client hung up"
+
+
+@pytest.mark.parametrize("how", ["file", "raw", "read-only", "memory", "overlay", "directory"])
+def test_our_own_probe_finds_nothing(image, tmp_path, how):
+    """Every rule that `nbd check` knows, of what a user can serve."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(b"x" * MIB)
+    arguments = {
+        "file": [image],
+        "raw": [image, "--from", "raw", "--workers", "2"],
+        "read-only": [image, "-r"],
+        "memory": ["mem:64M"],
+        "overlay": [image, "--overlay"],
+        "directory": [tree],
+    }[how]
+    more = [] if how in ("read-only", "directory") else ["--write"]
+    with serving(*arguments, "--socket", tmp_path / "s", "--log", "off") as server:
+        blockwright("nbd", "check", *more, server.uri)
