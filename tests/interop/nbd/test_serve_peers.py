@@ -243,15 +243,13 @@ def test_a_reload_under_load_drops_nobody(image, tmp_path):
         assert found["jobs"][0]["error"] == 0
 
 
-def test_a_stop_under_load_is_eshutdown_and_soon(image, tmp_path):
-    with serving(image, "--socket", tmp_path / "s", "--grace", "5s") as server:
+@pytest.mark.parametrize("more", [(), ("--from", "raw", "--workers", "2")], ids=["alone", "workers"])
+def test_a_stop_under_load_is_eshutdown_and_soon(image, tmp_path, more):
+    with serving(image, "--socket", tmp_path / "s", "--grace", "5s", "--log", "text", *more) as server:
         job = ["--name=x", "--ioengine=nbd", f"--uri={server.uri}", "--rw=randread", "--bs=4k", "--iodepth=16"]
-        fio = [tool("fio"), *job, "--size=16M", "--time_based", "--runtime=60"]
+        fio = [tool("fio"), *job, "--size=16M", "--time_based", "--runtime=60", "--numjobs=2"]
         with subprocess.Popen(fio, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
-            with RawClient.at(tmp_path / "s") as client:
-                client.go()
-                client.request(0, 1, 0, 4096)
-                client.reply(4096)
+            server.said(lambda line: sum(" session " in each for each in server.log) >= 2)
             server.signal(signal.SIGTERM)
             assert server.wait() == 0
             assert process.wait(60) != 0
