@@ -51,7 +51,7 @@ def troubles_only(log: Log) -> Log:
     """Return a log without what every healthy client causes."""
 
     def note(event: str, /, **fields: object) -> None:
-        if event not in ROUTINE and not (event == "disconnected" and fields.get("how") in ("done", "cut off")):
+        if event not in ROUTINE and not (event == "disconnected" and fields.get("how") in ("done", "stopped")):
             log(event, **fields)
 
     return note

@@ -62,9 +62,11 @@ def test_routine_is_left_out():
     log = troubles_only(lambda event, /, **fields: said.append(event))
     log("connected")
     log("disconnected", how="done")
-    log("disconnected", how="timeout")
+    log("disconnected", how="stopped")
+    log("disconnected", how="cut off")
+    log("disconnected", how="failed")
     log("refused")
-    assert said == ["disconnected", "refused"]
+    assert said == ["disconnected", "disconnected", "refused"]
 
 
 def test_a_closed_stream_does_not_end_the_server():

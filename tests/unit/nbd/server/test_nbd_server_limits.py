@@ -395,3 +395,56 @@ def test_one_connection_can_be_served_without_a_server():
     thread.join(30)
     assert reasons == ["the client disconnected"]
     assert not device.closed
+
+
+# -- why connections end -------------------------------------------------------------------------------------------
+
+
+def test_each_end_has_its_kind():
+    def ends(act, **more):
+        with running([FINE], **more) as server:
+            with server.client() as client:
+                act(client, server)
+            found = server.said("disconnected")
+            assert server.server.options.metrics.events()["ended", found["how"]] == 1
+            return found["how"]
+
+    def idle(client, server):
+        client.go()
+        assert client.ended()
+
+    def disconnects(client, server):
+        client.go()
+        client.request(DISC)
+        assert client.ended()
+
+    def breaks_the_rules(client, server):
+        client.go()
+        client.sock.sendall(bytes(28))
+        assert client.ended()
+
+    def hangs_up_within_a_request(client, server):
+        client.go()
+        client.sock.sendall(bytes(5))
+
+    def is_stopped(client, server):
+        client.go()
+        server.server.stop()
+        assert client.ended()
+
+    def aborts_and_is_gone(client, server):
+        client.send_option(2)
+        client.sock.close()
+        server.said("disconnected")
+
+    assert ends(disconnects) == "done"
+    assert ends(lambda client, server: client.go()) == "done"
+    assert ends(lambda client, server: client.option(2)) == "done"
+    assert ends(aborts_and_is_gone) == "done"
+    assert ends(is_stopped) == "stopped"
+    assert ends(breaks_the_rules) == "failed"
+    assert ends(hangs_up_within_a_request) == "failed"
+    assert ends(idle, idle_s=0.1) == "failed"
+    assert ends(lambda client, server: client.send_option(1, b"nobody")) == "refused"
+    assert ends(lambda client, server: client.ended(), handshake_s=0.1) == "timeout"
+    assert ends(lambda client, server: client.sock.sendall(bytes(16))) == "protocol"
