@@ -200,6 +200,7 @@ peers="
     e2fsck:e2fsprogs sgdisk:gdisk fsck.fat:dosfstools mcopy:mtools qemu-img:qemu-utils
     qemu-system-x86_64:qemu-system-x86 linux.uml:user-mode-linux sfdisk:fdisk getfattr:attr getfacl:acl
     nbdkit:nbdkit nbdcopy:libnbd-bin certtool:gnutls-bin openssl:openssl
+    fio:fio nbdsh:python3-libnbd fusermount3:fuse3
     busybox:busybox-static bsdtar:libarchive-tools zstd:zstd xz:xz-utils bzip2:bzip2
     dmsetup:dmsetup kpartx:kpartx losetup:mount
     qemu-nbd:qemu-utils nbd-server:nbd-server

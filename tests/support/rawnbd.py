@@ -26,7 +26,11 @@ class RawClient:
         sock = socket.socket(socket.AF_UNIX)
         sock.settimeout(30)
         sock.connect(os.fspath(path))
-        return cls(sock, **more)
+        try:
+            return cls(sock, **more)
+        except BaseException:
+            sock.close()
+            raise
 
     def __enter__(self) -> Self:
         return self

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import click
@@ -41,6 +42,22 @@ IN_MEMORY: Final = ""
 
 _FOREVER_S: Final = 1e9
 """What no stop waits for, and every clock can count."""
+
+_OF_IMAGES: Final = {
+    "name": "name",
+    "description": "description",
+    "read-only": "read_only",
+    "overlay": "overlay",
+    "from": "form",
+    "partition": "partition",
+    "block-size": "block_size",
+    "connections": "connections",
+    "resizable": "resizable",
+    "allow": "allow",
+    "allow-read": "allow_read",
+    "force-unlocked": "force_unlocked",
+}
+"""Options that say something of the IMAGEs of the command line, and nothing of those in a file of exports."""
 
 _DEFAULTS: Final = Limits()
 _TIME: Final = re.compile(r"(?P<number>[0-9]{1,7}(?:\.[0-9]{1,3})?)\s*(?P<unit>ms|s|m|h|)")
@@ -129,7 +146,7 @@ _process_options = _adding(
 _image_options = _adding(
     click.option("--exports", metavar="FILE", help="Serve what a TOML file says; SIGHUP reads it again."),
     click.option("--name", multiple=True, help="Name of the export, once for each IMAGE. Default: empty."),
-    click.option("--description", default="", help="What clients are told of it."),
+    click.option("--description", help="What clients are told of it."),
     click.option("-r", "--read-only", is_flag=True, help="Refuse writes."),
     click.option(
         "--overlay",
@@ -161,15 +178,17 @@ _image_options = _adding(
 
 _tls_options = _adding(
     click.option(
-        "--tls", type=click.Choice([each.value for each in Tls]), help="Default: require, with credentials."
+        "--tls",
+        type=click.Choice([each.value for each in Tls]),
+        help="Whether clients may or must encrypt. Default: they must, where certificates or keys are given.",
     ),
     click.option(
-        "--tls-certificates", metavar="DIR", help="Has server-cert.pem and server-key.pem, and ca-cert.pem."
+        "--tls-certificates", metavar="DIR", help="Folder with server-cert.pem, server-key.pem, ca-cert.pem."
     ),
-    click.option("--tls-verify-clients", is_flag=True, help="Clients show a certificate of ca-cert.pem's authority."),
-    click.option("--tls-psk-file", metavar="FILE", help="Clients know a key of FILE, with username:hexkey in lines."),
+    click.option("--tls-verify-clients", is_flag=True, help="Ask clients for certificates, whose names rules know."),
+    click.option("--tls-psk", metavar="FILE", help="File of IDENTITY:HEXKEY lines."),
 )
-"""The options about encryption."""
+"""The options about TLS."""
 
 
 class _Command(click.Command):
@@ -206,14 +225,13 @@ def serve(**options: Any) -> int:
     """  # noqa: D301  # click leaves lines as they are below a real backspace
     load = _loader(options)
     log = _log(options["log"])
-    tls = _tls(options)
     listeners, clients = _places(options)
     return run_service(
         Service(
             load,
             listeners,
             clients,
-            Options(limits=_limits(options), log=log, workers=options["workers"], **tls),
+            _with_tls(Options(limits=_limits(options), log=log, workers=options["workers"]), options),
             reloadable=options["exports"] is not None,
             once=options["exit_with_last"] or not listeners,
             grace_s=options["grace"] or _FOREVER_S,
@@ -231,8 +249,10 @@ def _loader(options: dict[str, Any]) -> Callable[[], ExportsFile]:
     disk = _disk(options)
     path, images = options["exports"], options["images"]
     if path is not None:
-        if images or options["name"]:
+        if images:
             raise UsageError("serve: expected either an IMAGE or --exports, found both")
+        if given := [name for name, key in _OF_IMAGES.items() if options[key] not in (None, False, ())]:
+            raise UsageError(f"serve: expected the file to say it of each export, found --{given[0]}")
         if options["stdio"]:
             return lambda: read_exports(path, disk)
         absolute = os.path.abspath(path)
@@ -272,27 +292,13 @@ def _definition(options: dict[str, Any], image: str, name: str, disk: Definition
             track=parse_track(options["track"], os.getcwd()),
             disk=disk,
         ),
-        description=options["description"],
+        description=options["description"] or "",
         blocks=None if options["block_size"] is None else parse_block_size(options["block_size"]),
         connections=options["connections"],
         resizable=options["resizable"],
         allow=options["allow"],
         allow_read=options["allow_read"],
     )
-
-
-def _tls(options: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``Options`` takes about TLS: required where there are credentials and nothing else was said."""
-    certificates, keys, verify = options["tls_certificates"], options["tls_psk_file"], options["tls_verify_clients"]
-    given = certificates is not None or keys is not None or verify
-    mode = Tls(options["tls"]) if options["tls"] else Tls.REQUIRE if given else Tls.OFF
-    if mode is Tls.OFF:
-        if given:
-            raise UsageError("serve: --tls off: expected no credentials for it, found some")
-        return {}
-    from blockwright.nbd.tls import server_start_tls
-
-    return {"tls": mode, "start_tls": server_start_tls(certificates, verify_clients=verify, psk_file=keys)}
 
 
 def _disk(options: dict[str, Any]) -> Definition:
@@ -318,6 +324,24 @@ def _limits(options: dict[str, Any]) -> Limits:
         request_s=options["request_timeout"],
         idle_s=options["idle_timeout"],
     )
+
+
+def _with_tls(server: Options, options: dict[str, Any]) -> Options:
+    """Return the options with TLS as it was asked for; nothing of it is imported where it was not."""
+    keys = options["tls_certificates"], options["tls_psk"]
+    wanted = Tls(options["tls"]) if options["tls"] else Tls.REQUIRE if any(keys) else Tls.OFF
+    if wanted is Tls.OFF:
+        if any(keys) or options["tls_verify_clients"]:
+            raise UsageError("serve: certificates and keys are of use with --tls allow or --tls require only")
+        return server
+    if not any(keys):
+        raise UsageError(f"serve: --tls {wanted.value} needs --tls-certificates DIR or --tls-psk FILE")
+    from blockwright.nbd.tls import server_start_tls
+
+    start_tls = server_start_tls(
+        options["tls_certificates"], verify_clients=options["tls_verify_clients"], psk_file=options["tls_psk"]
+    )
+    return replace(server, tls=wanted, start_tls=start_tls)
 
 
 def _places(options: dict[str, Any]) -> tuple[list[Listener], list[tuple[Stream, Peer]]]:

@@ -18,6 +18,9 @@ from blockwright.nbd.server.log import Log
 MAX_TEXT: Final = 400
 """Characters of one value: a client's words must not fill a disk line by line."""
 
+MAX_EVENTS: Final = 1000
+"""Events of one second that are written: a client that breaks rules fast must not fill a disk either."""
+
 ROUTINE: Final = frozenset({"connected", "session", "stopping"})
 """Events of a healthy server, beside sessions that end as they should."""
 
@@ -31,7 +34,7 @@ def text_log(stream: TextIO, clock: Clock = time.time) -> Log:
         values = "".join(f" {key}={_shown(value)}" for key, value in fields.items() if value is not None)
         return f"{_time(clock)} {event}{values}"
 
-    return _log(stream, line)
+    return _log(stream, line, clock)
 
 
 def json_log(stream: TextIO, clock: Clock = time.time) -> Log:
@@ -41,27 +44,39 @@ def json_log(stream: TextIO, clock: Clock = time.time) -> Log:
         plain = {key: _plain(value) for key, value in fields.items()}
         return json.dumps({"time": _time(clock), "event": event, **plain})
 
-    return _log(stream, line)
+    return _log(stream, line, clock)
 
 
 def troubles_only(log: Log) -> Log:
     """Return a log without what every healthy client causes."""
 
     def note(event: str, /, **fields: object) -> None:
-        if event not in ROUTINE and not (event == "disconnected" and fields.get("how") in ("done", "cut off")):
+        if event not in ROUTINE and not (event == "disconnected" and fields.get("how") in ("done", "stopped")):
             log(event, **fields)
 
     return note
 
 
-def _log(stream: TextIO, line: Callable[[str, dict[str, object]], str]) -> Log:
+def _log(stream: TextIO, line: Callable[[str, dict[str, object]], str], clock: Clock) -> Log:
     lock = threading.Lock()
+    second, written, left_out = 0, 0, 0
 
     def note(event: str, /, **fields: object) -> None:
-        with suppress(OSError, ValueError):  # whoever read it has gone: no reason to stop serving
-            text = line(event, fields) + "\n"
-            with lock:
-                stream.write(text)
+        nonlocal second, written, left_out
+        with lock:
+            now = int(clock())
+            lines = []
+            if now != second:
+                if left_out:
+                    lines.append(line("events left out", {"count": left_out}))
+                second, written, left_out = now, 0, 0
+            if written == MAX_EVENTS:
+                left_out += 1
+                return
+            written += 1
+            lines.append(line(event, fields))
+            with suppress(OSError, ValueError):  # whoever read it has gone: no reason to stop serving
+                stream.write("".join(f"{each}\n" for each in lines))
                 stream.flush()
 
     return note

@@ -29,11 +29,11 @@ def image(tmp_path):
 
 
 def size_of(uri):
-    return int(run([tool("nbdinfo", package="libnbd-bin"), "--size", uri]).stdout)
+    return int(run([tool("nbdinfo"), "--size", uri]).stdout)
 
 
 def info(uri, *more):
-    return json.loads(run([tool("nbdinfo", package="libnbd-bin"), "--json", *more, uri]).stdout)
+    return json.loads(run([tool("nbdinfo"), "--json", *more, uri]).stdout)
 
 
 def test_addresses_are_printed_once_clients_may_come(image, tmp_path):
@@ -53,6 +53,9 @@ def test_what_cannot_be_served_is_one_line_and_nothing_is_left(image, tmp_path):
         (2, image, "--name", "a", "--name", "b"),
         (2,),
         (2, image, "--exports", image),
+        (2, "--exports", image, "--allow", "unix"),
+        (2, "--exports", image, "-r"),
+        (2, "--exports", image, "--overlay"),
         (2, image, "--allow", "nobody-knows"),
         (2, image, "--block-size", "3,4096,1M"),
         (2, image, "--block-size", "4096"),
@@ -152,7 +155,7 @@ def test_ends_with_its_parent(image, tmp_path):
 
 
 def test_socket_activation_serves_whoever_started_it(image, tmp_path):
-    nbdinfo = tool("nbdinfo", package="libnbd-bin")
+    nbdinfo = tool("nbdinfo")
     found = run([nbdinfo, "--json", "--", "[", *COMMAND, "serve", image, "--name", "disk", "-r", "]"]).stdout
     assert json.loads(found)["exports"][0] == json.loads(found)["exports"][0] | {
         "export-name": "disk",
@@ -162,12 +165,12 @@ def test_socket_activation_serves_whoever_started_it(image, tmp_path):
         "can_df": True,
     }
     copy = tmp_path / "copy.img"
-    run([tool("nbdcopy", package="libnbd-bin"), "--", "[", *COMMAND, "serve", image, "]", copy])
+    run([tool("nbdcopy"), "--", "[", *COMMAND, "serve", image, "]", copy])
     assert copy.read_bytes() == image.read_bytes()
 
 
 def test_socket_activation_says_nothing_on_standard_output(image):
-    command = [tool("nbdcopy", package="libnbd-bin"), "--", "[", *COMMAND, "serve", str(image), "]", "-"]
+    command = [tool("nbdcopy"), "--", "[", *COMMAND, "serve", str(image), "]", "-"]
     done = subprocess.run(command, capture_output=True, timeout=60, check=True)
     assert done.stdout == image.read_bytes()
 
@@ -262,7 +265,7 @@ def test_contexts_selected_for_the_default_export_count(image, tmp_path):
     with serving(image, "--name", "disk", "--socket", tmp_path / "s") as server:
         default = server.uri.replace("/disk?", "/?")
         assert default != server.uri
-        found = run([tool("nbdinfo", package="libnbd-bin"), "--map", "--json", default]).stdout
+        found = run([tool("nbdinfo"), "--map", "--json", default]).stdout
         assert [each["type"] for each in json.loads(found)][-1] in (0, 3)
 
 
@@ -273,7 +276,7 @@ def test_a_directory_is_a_disk_at_once(tmp_path):
     (tree / "big").write_bytes(random.Random(3).randbytes(3 * MIB))
     copy = tmp_path / "copy.img"
     with serving(tree, "--table", "none", "--socket", tmp_path / "s") as server:
-        run([tool("nbdcopy", package="libnbd-bin"), server.uri, copy])
+        run([tool("nbdcopy"), server.uri, copy])
         before = files_in(tmp_path)
     run([tool("e2fsck"), "-fn", copy])
     assert run([tool("debugfs"), "-R", "cat /hello", copy]).stdout == "hello, disk\n"
@@ -289,7 +292,7 @@ def test_an_archive_is_a_disk_too_and_a_compressed_one_says_why_not(tmp_path):
     run(["tar", "-C", tree, "-cf", tmp_path / "tree.tar", "."])
     run(["tar", "-C", tree, "-czf", tmp_path / "tree.tar.gz", "."])
     with serving(tmp_path / "tree.tar", "--socket", tmp_path / "s", "--table", "none", "--overlay") as server:
-        run([tool("nbdcopy", package="libnbd-bin"), server.uri, tmp_path / "copy.img"])
+        run([tool("nbdcopy"), server.uri, tmp_path / "copy.img"])
     assert run([tool("debugfs"), "-R", "cat /hello", tmp_path / "copy.img"]).stdout == "hello, archive\n"
     said = blockwright("serve", tmp_path / "tree.tar.gz", "--socket", tmp_path / "s", code=1).stderr
     assert b"compressed with gzip" in said
@@ -309,7 +312,7 @@ def test_an_overlay_takes_writes_and_leaves_the_image_alone(image, tmp_path, whe
             assert files_in(tmp_path) == ["disk.img", "s"]  # its space goes with the process
     assert image.read_bytes() == before
     with serving(overlay, image, "--socket", tmp_path / "s") as server:  # it begins anew
-        run([tool("nbdcopy", package="libnbd-bin"), server.uri, tmp_path / "copy.img"])
+        run([tool("nbdcopy"), server.uri, tmp_path / "copy.img"])
     assert (tmp_path / "copy.img").read_bytes() == before
 
 
@@ -393,3 +396,22 @@ def test_the_log_is_json_where_asked_for(image, tmp_path):
     assert events[1]["reason"] == "there is no export 'none'"
     assert events[2] | {"export": "disk", "replies": "simple"} == events[2]
     assert events[3]["reason"] == "the client hung up"
+
+
+@pytest.mark.parametrize("how", ["file", "raw", "read-only", "memory", "overlay", "directory"])
+def test_our_own_probe_finds_nothing(image, tmp_path, how):
+    """Every rule that `nbd check` knows, of what a user can serve."""
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "file").write_bytes(b"x" * MIB)
+    arguments = {
+        "file": [image],
+        "raw": [image, "--from", "raw", "--workers", "2"],
+        "read-only": [image, "-r"],
+        "memory": ["mem:64M"],
+        "overlay": [image, "--overlay"],
+        "directory": [tree],
+    }[how]
+    more = [] if how in ("read-only", "directory") else ["--write"]
+    with serving(*arguments, "--socket", tmp_path / "s", "--log", "off") as server:
+        blockwright("nbd", "check", *more, server.uri)

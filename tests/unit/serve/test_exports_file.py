@@ -1,4 +1,6 @@
 import os
+import re
+from pathlib import Path
 
 import pytest
 
@@ -123,3 +125,11 @@ def test_limits(tmp_path, monkeypatch):
 
 def test_no_exports_is_a_server_without_any(tmp_path):
     assert read_exports(write(tmp_path, "")).exports == ()
+
+
+def test_the_example_shows_every_key():
+    path = Path(__file__).parents[3] / "examples" / "exports.toml"
+    found = read_exports(str(path))
+    assert [each.name for each in found.exports] == ["root", "data", "try", "tree", "large", "scratch"]
+    shown = set(re.findall(r"^([a-z-]+) =", path.read_text(), re.MULTILINE))
+    assert shown == {*definition._KEYS, "default"}

@@ -57,6 +57,7 @@ def test_root_is_given_up_for_good():
     program = (
         "import os\n"
         "from blockwright.serve.process import become\n"
+        "os.setgroups([0, 4])\n"
         "become('nobody')\n"
         "print(os.getresuid(), os.getresgid(), 0 in os.getgroups())\n"
         "try:\n    os.setuid(0)\nexcept PermissionError:\n    print('gone')\n"

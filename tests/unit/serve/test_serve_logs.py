@@ -2,7 +2,7 @@ import io
 import json
 import socket
 
-from blockwright.serve.logs import MAX_TEXT, json_log, text_log, troubles_only
+from blockwright.serve.logs import MAX_EVENTS, MAX_TEXT, json_log, text_log, troubles_only
 from blockwright.serve.notify import notify, notify_ready
 
 
@@ -30,6 +30,20 @@ def test_a_value_has_a_limit():
     assert all(len(line) < MAX_TEXT + 100 for line in stream.getvalue().splitlines())
 
 
+def test_a_second_has_a_limit_and_what_is_left_out_is_told():
+    stream, now = io.StringIO(), [5.0]
+    log = text_log(stream, lambda: now[0])
+    for _ in range(MAX_EVENTS + 7):
+        log("flood")
+    assert stream.getvalue().count("flood") == MAX_EVENTS
+    now[0] = 6.0
+    log("calm")
+    assert stream.getvalue().splitlines()[-2:] == [
+        "1970-01-01T00:00:06.000Z events left out count=7",
+        "1970-01-01T00:00:06.000Z calm",
+    ]
+
+
 def test_json_keeps_numbers():
     stream = io.StringIO()
     json_log(stream, clock)("event", number=5, text='a"\n', none=None, other=ValueError("x"))
@@ -48,9 +62,11 @@ def test_routine_is_left_out():
     log = troubles_only(lambda event, /, **fields: said.append(event))
     log("connected")
     log("disconnected", how="done")
-    log("disconnected", how="timeout")
+    log("disconnected", how="stopped")
+    log("disconnected", how="cut off")
+    log("disconnected", how="failed")
     log("refused")
-    assert said == ["disconnected", "refused"]
+    assert said == ["disconnected", "disconnected", "refused"]
 
 
 def test_a_closed_stream_does_not_end_the_server():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from typing import Self
 
 from blockwright.errors import UsageError
 from blockwright.nbd.protocol.server import Offer, OptionRefused
@@ -66,13 +67,31 @@ class Catalogue:
     def find(self, name: str) -> Served | None:
         """Return the export called ``name``."""
         with self._lock:
-            found = self._served.get(name)
-            if found is None and not name:
-                if self._default is not None:
-                    return self._served[self._default]
-                if len(self._served) == 1:
-                    return next(iter(self._served.values()))
+            return self._find(name)
+
+    def take(self, name: str) -> Served | None:
+        """Return the export called ``name``, which stays open until it is given back."""
+        with self._lock:
+            found = self._find(name)
+            if found is not None:
+                found.users += 1
             return found
+
+    def give_back(self, taken: Iterable[Served]) -> None:
+        """Let go of what was taken; what is not offered any more is closed by the last who does."""
+        with self._lock:
+            for served in taken:
+                served.users -= 1
+        self.close_unused()
+
+    def _find(self, name: str) -> Served | None:
+        found = self._served.get(name)
+        if found is None and not name:
+            if self._default is not None:
+                return self._served[self._default]
+            if len(self._served) == 1:
+                return next(iter(self._served.values()))
+        return found
 
     def all(self) -> list[Served]:
         """Return the exports that are offered now."""
@@ -80,10 +99,10 @@ class Catalogue:
             return list(self._served.values())
 
     def close_unused(self) -> None:
-        """Close the exports that are not offered any more and have no session."""
+        """Close the exports that are not offered any more and that nobody has taken."""
         with self._lock:
-            done = [each for each in self._leaving if not each.connections]
-            self._leaving = [each for each in self._leaving if each.connections]
+            done = [each for each in self._leaving if not each.users]
+            self._leaving = [each for each in self._leaving if each.users]
         for each in done:
             each.close()
 
@@ -102,7 +121,10 @@ def _opened(export: Export, served: Iterable[Served]) -> Opened | None:
 
 
 class ClientView:
-    """The catalogue as one client sees it: what it may not use does not exist for it. Answers the handshake."""
+    """The catalogue as one client sees it: what it may not use does not exist for it. Answers the handshake.
+
+    As a context manager it keeps open what the client found, until the client is gone.
+    """
 
     def __init__(
         self,
@@ -119,8 +141,16 @@ class ClientView:
         self._limits = limits
         self._log = log
         self._stopping = stopping
+        self._taken: list[Served] = []
         self.peer = peer
         self.found: dict[str, Served] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        taken, self._taken = self._taken, []
+        self._catalogue.give_back(taken)
 
     @property
     def stopping(self) -> bool:
@@ -149,9 +179,10 @@ class ClientView:
 
     def find(self, name: str) -> Offer:
         """Return the export, its device open. Raises OptionRefused."""
-        served = self._catalogue.find(name)
+        served = self._catalogue.take(name)
         if served is None:
             raise OptionRefused(ReplyType.ERR_UNKNOWN, f"there is no export {name[:64]!r}")
+        self._taken.append(served)
         reason = self._why_not(served)
         if reason is not None:
             self._log("export denied", export=served.export.name, reason=reason)

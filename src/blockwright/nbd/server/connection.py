@@ -10,6 +10,7 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from blockwright.errors import BlockwrightError
 from blockwright.nbd.protocol.server import OptionRefused, Tls, handshake
@@ -24,6 +25,12 @@ from blockwright.nbd.server.peer import Peer, peer_of
 from blockwright.nbd.server.processes import Leaving, Processes
 from blockwright.nbd.server.session import SessionRun
 from blockwright.nbd.transport import Deadline, SocketStream, Stream, run
+
+_STOPPED: Final = "the server stopped"
+_ENDED: Final = "the client ended the handshake"
+_HUNG_UP: Final = "the client hung up"
+_USUAL: Final = frozenset({_ENDED, _HUNG_UP, "the client disconnected"})
+"""Why connections end that went well."""
 
 StartTls = Callable[[Stream, "str | None"], "tuple[Stream, Identity]"]
 
@@ -71,9 +78,11 @@ class Connection:
 
     def serve(self) -> str:
         """Serve the client until its session ends, close the stream, and return why it ended. Never raises."""
-        kind = "done"
+        kind = ""
         try:
             reason = self._handshake()
+        except ConnectionError:  # some do not wait for the answer to ABORT
+            reason = _HUNG_UP
         except TimeoutError as error:
             kind, reason = "timeout", str(error)
         except OptionRefused as error:
@@ -87,7 +96,10 @@ class Connection:
         finally:
             self._stream.close()
         reason = self._cut_off or reason
-        kind = "cut off" if self._cut_off else kind
+        if self._cut_off:
+            kind = "stopped" if reason == _STOPPED else "cut off"
+        elif not kind:  # a session gives its reason, also from another process, and nothing else
+            kind = "done" if reason in _USUAL else "failed"
         self._options.metrics.count("ended", kind)
         self._log("disconnected", export=self.export, how=kind, reason=reason)
         return reason
@@ -101,7 +113,7 @@ class Connection:
         """Let what is under way be answered, and end the connection."""
         if self._run is not None:
             self._run.wait_until_idle(timeout_s)
-        self._cut_off = "the server stopped"
+        self._cut_off = _STOPPED
         self._stream.shut_down(reading_only=True)
 
     def cut_off_if_stuck(self) -> None:
@@ -114,6 +126,11 @@ class Connection:
         view = ClientView(
             self._catalogue, self.peer, options.limits, self._log, self._stopping, metrics=options.metrics
         )
+        with view:
+            return self._negotiate(view)
+
+    def _negotiate(self, view: ClientView) -> str:
+        options = self._options
         deadline = Deadline(options.limits.handshake_s)
         try:
             session, self._stream = run(
@@ -125,7 +142,7 @@ class Connection:
         finally:
             self.peer = view.peer
         if session is None:
-            return "the client ended the handshake"
+            return _ENDED
         served = view.found[session.export.name]
         with served.held():
             limit = served.export.connections
@@ -133,9 +150,7 @@ class Connection:
                 return f"the export has {limit} connections already"
             self.export = session.export.name
             self._log("session", export=self.export, tls=session.tls, **_framing_fields(session))
-            reason = self._session(session, served)
-        self._catalogue.close_unused()
-        return reason
+            return self._session(session, served)
 
     def _session(self, session: Session, served: Served) -> str:
         options = self._options

@@ -154,13 +154,15 @@ def only_readable(info: ExportInfo) -> ExportInfo:
 class Served:
     """An export in use. Its device is opened at the first ``device``; ``close`` closes it where it is ours.
 
-    ``opened`` is the device where another export has it already.
+    ``opened`` is the device where another export has it already. ``connections`` counts sessions, and ``users`` all
+    who must find it open; the one is changed by ``held``, the other by the catalogue.
     """
 
     def __init__(self, export: Export, opened: Opened | None = None) -> None:
         self.export = export
         self.opened = opened or Opened(export.device)
         self.connections = 0
+        self.users = 0
         self._opening = threading.Lock()
         self._workers: Workers | None = None
 

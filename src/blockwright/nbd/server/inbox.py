@@ -33,6 +33,7 @@ class Inbox:
         self.end = 0
         self.data = bytearray(SMALLEST)
         self.view = memoryview(self.data)
+        self._set_timeout(idle_s)  # also for a client that is sent to before it is waited for
 
     @property
     def held(self) -> int:

@@ -12,6 +12,7 @@ from blockwright.nbd.server.outbox import Outbox
 from blockwright.nbd.server.polling import Polling
 from blockwright.nbd.server.pool import Workers
 from blockwright.nbd.transport import SocketStream
+from tests.support.memorystream import MemoryStream
 
 MIB = 1 << 20
 
@@ -193,6 +194,18 @@ def test_silence_between_requests_and_within_one_have_their_own_times(pair):
         inbox.fill(28)
     with pytest.raises(TimeoutError):
         inbox.take_into(memoryview(bytearray(28)))
+
+
+def test_times_are_set_before_anything_is_waited_for():
+    """A client that sends its requests with the handshake is sent to first."""
+
+    class Noted(MemoryStream):
+        def set_timeout(self, receive_s, send_s):
+            self.times = (receive_s, send_s)
+
+    stream = Noted(b"")
+    inbox_of(stream, idle_s=5)
+    assert stream.times == (5, 30)
 
 
 def test_a_grown_buffer_is_given_back_in_silence(pair, monkeypatch):
