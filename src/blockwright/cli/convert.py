@@ -8,6 +8,7 @@ import click
 
 from blockwright.cli.options import (
     Peers,
+    context_options,
     force_option,
     force_unlocked_option,
     json_option,
@@ -27,12 +28,7 @@ from blockwright.resolve import open_device
 @click.argument("output")
 @click.option("--verify", is_flag=True, help="Read the output back and compare.")
 @peer_options
-@click.option(
-    "--context",
-    metavar="NAME",
-    help="Copy only what has a flag in this meta context of SOURCE, such as qemu:dirty-bitmap:NAME, onto OUTPUT, "
-    "which is an earlier copy.",
-)
+@context_options
 @partition_option
 @force_option
 @force_unlocked_option
@@ -57,7 +53,9 @@ def convert(
     place, with --force where it holds something.
     """
     if context is not None and force:
-        raise UsageError("--force replaces OUTPUT, and --context brings it up to date: use one of them")
+        raise UsageError(
+            "--force replaces OUTPUT; --context or --changed-since brings it up to date: use one of them"
+        )
     # What is written once and flushed at the end is not kept: a server that restarts meanwhile fails the copy.
     target = replace(peers.client, unflushed_budget=0)
     origin = replace(peers.client, contexts=(context,) if context else ())

@@ -16,6 +16,7 @@ import click
 from blockwright.device.copy import MAX_REQUESTS, REQUESTS
 from blockwright.errors import UsageError
 from blockwright.nbd.client.options import CONNECTIONS, MAX_CONNECTIONS, TIMEOUT_S, ClientOptions
+from blockwright.nbd.wire import CHANGED_SINCE
 from blockwright.units import parse_fraction, parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -87,6 +88,31 @@ def peer_options(command: Callable[..., Any]) -> Callable[..., Any]:
             help=f"With an NBD server: {text}",
         )(with_peers)
     return with_peers
+
+
+def context_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--context`` and ``--changed-since``, and pass the meta context that either names as ``context``."""
+
+    @wraps(command)
+    def with_context(*, context: str | None, changed_since: str | None, **others: Any) -> Any:
+        if changed_since is not None:
+            if context is not None:
+                raise UsageError("--changed-since names a meta context, and --context another: use one of them")
+            context = CHANGED_SINCE + changed_since
+        return command(context=context, **others)
+
+    click.option(
+        "--changed-since",
+        metavar="NAME",
+        help="Copy only what changed since the checkpoint NAME (see serve --track) onto OUTPUT, an earlier copy.",
+    )(with_context)
+    click.option(
+        "--context",
+        metavar="NAME",
+        help="Copy only what has a flag in this meta context of SOURCE, such as qemu:dirty-bitmap:NAME, onto OUTPUT, "
+        "which is an earlier copy.",
+    )(with_context)
+    return with_context
 
 
 def source_date_epoch() -> int | None:

@@ -14,7 +14,7 @@ from blockwright.build.definition import Definition, RootOptions, Table
 from blockwright.cli.options import force_unlocked_option, share_value, size_value, source_date_epoch
 from blockwright.cli.output import print_lines
 from blockwright.errors import UsageError
-from blockwright.nbd.protocol.server import HandshakeLimits
+from blockwright.nbd.protocol.server import HandshakeLimits, Tls
 from blockwright.nbd.server.connection import Options
 from blockwright.nbd.server.limits import Limits
 from blockwright.nbd.server.listeners import (
@@ -31,7 +31,7 @@ from blockwright.nbd.server.server import GRACE_S
 from blockwright.nbd.transport import SocketStream, Stream
 from blockwright.nbd.wire import PORT
 from blockwright.serve.definition import ExportDefinition, ExportsFile, parse_block_size, read_exports
-from blockwright.serve.image import Image
+from blockwright.serve.image import Image, parse_track
 from blockwright.serve.logs import json_log, text_log, troubles_only
 from blockwright.serve.run import Service
 from blockwright.serve.run import run as run_service
@@ -141,6 +141,12 @@ _image_options = _adding(
     click.option("--block-size", metavar="MIN,PREFERRED,MAX", help="Block sizes that clients are told and held to."),
     click.option("--connections", type=click.IntRange(min=1), help="Sessions of one export at once."),
     click.option("--resizable", is_flag=True, help="Let clients resize it (the RESIZE extension)."),
+    click.option(
+        "--track",
+        multiple=True,
+        metavar="NAME[=FILE]",
+        help="Tell clients what changed since now, or since FILE was begun, as blockwright:changed-since:NAME.",
+    ),
     click.option("--allow", multiple=True, metavar="RULE", help="Who may use it: 10.0.0.0/8, uid=1000, cn=NAME …"),
     click.option("--allow-read", multiple=True, metavar="RULE", help="Who may only read it."),
     click.option("--table", type=click.Choice([each.value for each in Table]), default="gpt", show_default=True),
@@ -151,6 +157,19 @@ _image_options = _adding(
     force_unlocked_option,
 )
 """The options about what is served."""
+
+
+_tls_options = _adding(
+    click.option(
+        "--tls", type=click.Choice([each.value for each in Tls]), help="Default: require, with credentials."
+    ),
+    click.option(
+        "--tls-certificates", metavar="DIR", help="Has server-cert.pem and server-key.pem, and ca-cert.pem."
+    ),
+    click.option("--tls-verify-clients", is_flag=True, help="Clients show a certificate of ca-cert.pem's authority."),
+    click.option("--tls-psk-file", metavar="FILE", help="Clients know a key of FILE, with username:hexkey in lines."),
+)
+"""The options about encryption."""
 
 
 class _Command(click.Command):
@@ -168,6 +187,7 @@ class _Command(click.Command):
 @click.option("--vsock", type=click.IntRange(0, (1 << 32) - 1), metavar="PORT", help="Listen for virtual machines.")
 @click.option("--stdio", is_flag=True, help="Serve one client on standard input and output, as inetd does.")
 @_image_options
+@_tls_options
 @_process_options
 @_limit_options
 def serve(**options: Any) -> int:
@@ -186,13 +206,14 @@ def serve(**options: Any) -> int:
     """  # noqa: D301  # click leaves lines as they are below a real backspace
     load = _loader(options)
     log = _log(options["log"])
+    tls = _tls(options)
     listeners, clients = _places(options)
     return run_service(
         Service(
             load,
             listeners,
             clients,
-            Options(limits=_limits(options), log=log, workers=options["workers"]),
+            Options(limits=_limits(options), log=log, workers=options["workers"], **tls),
             reloadable=options["exports"] is not None,
             once=options["exit_with_last"] or not listeners,
             grace_s=options["grace"] or _FOREVER_S,
@@ -236,6 +257,8 @@ def _definition(options: dict[str, Any], image: str, name: str, disk: Definition
     overlay = options["overlay"]
     if overlay not in (None, IN_MEMORY) and len(options["images"]) > 1:
         raise UsageError("serve: expected one IMAGE for one file of an overlay")
+    if any("=" in each for each in options["track"]) and len(options["images"]) > 1:
+        raise UsageError("serve: expected one IMAGE for one file of --track")
     return ExportDefinition(
         name,
         Image(
@@ -246,6 +269,7 @@ def _definition(options: dict[str, Any], image: str, name: str, disk: Definition
             overlay=overlay is not None,
             overlay_file=overlay or None,
             force_unlocked=options["force_unlocked"],
+            track=parse_track(options["track"], os.getcwd()),
             disk=disk,
         ),
         description=options["description"],
@@ -255,6 +279,20 @@ def _definition(options: dict[str, Any], image: str, name: str, disk: Definition
         allow=options["allow"],
         allow_read=options["allow_read"],
     )
+
+
+def _tls(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``Options`` takes about TLS: required where there are credentials and nothing else was said."""
+    certificates, keys, verify = options["tls_certificates"], options["tls_psk_file"], options["tls_verify_clients"]
+    given = certificates is not None or keys is not None or verify
+    mode = Tls(options["tls"]) if options["tls"] else Tls.REQUIRE if given else Tls.OFF
+    if mode is Tls.OFF:
+        if given:
+            raise UsageError("serve: --tls off: expected no credentials for it, found some")
+        return {}
+    from blockwright.nbd.tls import server_start_tls
+
+    return {"tls": mode, "start_tls": server_start_tls(certificates, verify_clients=verify, psk_file=keys)}
 
 
 def _disk(options: dict[str, Any]) -> Definition:

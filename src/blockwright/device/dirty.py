@@ -98,6 +98,9 @@ class DirtyDevice(ForwardingDevice):
         self._checkpoints += (checkpoint,)
         return checkpoint
 
+    def _read_ready(self, offset: int, buffers: Sequence[memoryview]) -> bool:
+        return self._unchecked.read_ready(offset, buffers)
+
     # -- what changes the device -------------------------------------------------------------------------------
     # Each marks, does it, and marks for checkpoints that were made meanwhile: the change may have come after them.
 
@@ -107,7 +110,7 @@ class DirtyDevice(ForwardingDevice):
         for each in known:
             each.mark(offset, length)
         try:
-            self._inner.write(offset, *buffers, durable=durable)
+            self._unchecked.write(offset, buffers, durable=durable)  # checked for this device, which has its size
         finally:
             if self._checkpoints is not known:
                 self._mark(offset, length)
@@ -172,6 +175,8 @@ def track(inner: BlockDevice, *, owns: bool = True) -> DirtyDevice:
 
 def _witness(device: BlockDevice) -> bytes:
     """Return what differs when somebody else has written the file that the device is; zeros where nothing tells."""
+    while isinstance(device, ForwardingDevice):
+        device = device._inner  # noqa: SLF001 - of the class that this one derives from
     if not isinstance(device, FileDevice):
         return bytes(WITNESS)
     try:

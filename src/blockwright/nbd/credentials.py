@@ -62,7 +62,8 @@ def server_credentials(certificates: Path | None, *, verify_clients: bool, psk_f
     NotSupported for shared keys where this Python's ssl has none.
     """
     if (certificates is None) == (psk_file is None):
-        raise UsageError("TLS: expected a directory of certificates or a file of shared keys, and not both")
+        found = "neither" if psk_file is None else "both"
+        raise UsageError(f"TLS: expected a directory of certificates or a file of shared keys, found {found}")
     if verify_clients and certificates is None:
         raise UsageError("TLS: verifying clients needs a directory of certificates")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -204,6 +204,8 @@ class ChunkType(IntEnum):
 
 BASE_ALLOCATION: Final = "base:allocation"
 """The context whose flags are those of ``device.extent``: 1 for a hole, 2 for zeros."""
+CHANGED_SINCE: Final = "blockwright:changed-since:"
+"""What contexts of ours begin with, before a checkpoint's name: 1 for what may have changed since, else 0."""
 
 MAX_EXTENTS: Final = 1 << 20
 """Extents of one BLOCK_STATUS reply that a client must take."""

@@ -9,6 +9,7 @@
     overlay = "scratch"           # true keeps writes in memory
     block-size = "4k,64k,32M"     # minimum, preferred, maximum
     connections = 4
+    track = ["daily=daily.map"]   # tells clients what changed since it was first served so
     allow = ["10.0.0.0/8", "unix,user=backup"]
     allow-read = ["cn=monitor"]
 
@@ -30,7 +31,7 @@ from blockwright.nbd.protocol.session import BlockSizes
 from blockwright.nbd.server.access import access_list
 from blockwright.nbd.server.export import Export
 from blockwright.resolve import parse_address
-from blockwright.serve.image import Image
+from blockwright.serve.image import Image, parse_track
 from blockwright.units import MiB, parse_fraction, parse_size
 
 MAX_FILE: Final = 4 * MiB
@@ -173,6 +174,9 @@ class _Reader:
             overlay=bool(overlay),
             overlay_file=os.path.join(self._folder, overlay) if isinstance(overlay, str) and overlay else None,
             force_unlocked=self._value(table, "force-unlocked", bool, False, at),
+            track=self._parsed(
+                at, "track", lambda texts: parse_track(texts, self._folder), self._texts(table, "track", at)
+            ),
             disk=self._definition(table, at),
         )
 
@@ -286,6 +290,7 @@ _KEYS: Final = (
     "connections",
     "listed",
     "resizable",
+    "track",
     "allow",
     "allow-read",
     "force-unlocked",

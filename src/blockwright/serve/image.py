@@ -9,13 +9,14 @@ import gc
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
 from blockwright.build.definition import Definition
 from blockwright.device.base import BlockDevice
+from blockwright.device.dirty import track
 from blockwright.device.file import FileDevice
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.guarded import guarded
@@ -34,7 +35,9 @@ class Image:
 
     ``text`` is an address as ``resolve`` has it, a directory, or a tar archive; ``partition`` settles which part.
     ``raw`` takes a file as it is, whatever its first bytes say. ``overlay`` takes writes in memory, or in the file
-    ``overlay_file``, and leaves what was named alone. ``disk`` says how a directory becomes a disk.
+    ``overlay_file``, and leaves what was named alone. ``track`` has the checkpoints since which changes are told:
+    names, each with the file that keeps it from one run to the next, or None. ``disk`` says how a directory becomes
+    a disk.
     """
 
     text: str
@@ -44,21 +47,36 @@ class Image:
     overlay: bool = False
     overlay_file: str | None = None
     force_unlocked: bool = False
+    track: tuple[tuple[str, str | None], ...] = ()
     disk: Definition = field(default_factory=Definition)
 
     def __call__(self) -> BlockDevice:
         """Return the device, open; closing it closes all that was opened on the way.
 
-        Raises what ``open_device`` and ``open_source`` raise, Unsupported for a format that is not raw.
+        Raises what ``open_device`` and ``open_source`` raise, Unsupported for a format that is not raw, and what
+        ``DirtyDevice.keep`` raises.
         """
-        base = self._base()
-        if not self.overlay:
-            return base
+        if self.overlay and any(file is not None for _, file in self.track):
+            raise UsageError("track: an overlay's writes end with the server: expected a NAME without a file")
+        device = self._base()
         try:
-            return Overlay(base, None if self.overlay_file is None else scratch_file(self.overlay_file))
+            if self.overlay:
+                device = Overlay(device, None if self.overlay_file is None else scratch_file(self.overlay_file))
+            if self.track:
+                device = self._tracked(device)
         except BaseException:
-            base.close()
+            device.close()
             raise
+        return device
+
+    def _tracked(self, inner: BlockDevice) -> BlockDevice:
+        device = track(inner)
+        for name, file in self.track:
+            if file is None:
+                device.checkpoint(name)
+            else:
+                device.keep(name, file)
+        return device
 
     def _base(self) -> BlockDevice:
         address = parse_address(self.text, partition=self.partition)
@@ -139,6 +157,19 @@ def _without_collecting() -> Iterator[None]:
         if enabled:
             gc.freeze()
             gc.enable()
+
+
+def parse_track(texts: Sequence[str], folder: str = "") -> tuple[tuple[str, str | None], ...]:
+    """Return what ``NAME`` and ``NAME=FILE`` say, files relative to ``folder``. Raises UsageError."""
+    found: dict[str, str | None] = {}
+    for text in texts:
+        name, equals, file = text.partition("=")
+        if not name or (equals and not file):
+            raise UsageError(f"track: expected NAME or NAME=FILE, found {text[:64]!r}")
+        if name in found:
+            raise UsageError(f"track: expected each name once, found {name[:64]!r} again")
+        found[name] = os.path.join(folder, file) if equals else None
+    return tuple(found.items())
 
 
 def scratch_file(path: str) -> FileDevice:

@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import Final
 
+from blockwright.nbd.protocol.server import Tls
 from blockwright.nbd.server.connection import Options
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.exposition import CONTENT_TYPE, Gauges, render
@@ -115,7 +116,7 @@ def _serve(service: Service, server: Server, signals: Signals) -> int:
     for stream, peer in service.clients:
         server.adopt(stream, peer)
     names = [each.export.name for each in server.catalogue.all()]
-    service.tell(addresses(service.listeners, names))
+    service.tell(addresses(service.listeners, names, tls=service.options.tls is Tls.REQUIRE))
     notify_ready(_status(names))
     code = _obey(service, server, signals)
     if failed:
@@ -123,10 +124,10 @@ def _serve(service: Service, server: Server, signals: Signals) -> int:
     return code
 
 
-def addresses(listeners: Sequence[Listener], names: Sequence[str]) -> list[str]:
+def addresses(listeners: Sequence[Listener], names: Sequence[str], *, tls: bool = False) -> list[str]:
     """Return an address for each listener, with the export's name in it where there is but one."""
     export = names[0] if len(names) == 1 else ""
-    return [str(replace(each.uri, export=export)) for each in listeners]
+    return [str(replace(each.uri, export=export, tls=tls)) for each in listeners]
 
 
 def _status(names: Sequence[str]) -> str:

@@ -4,6 +4,7 @@ import random
 import socket
 import struct
 import subprocess
+import threading
 import time
 from contextlib import closing, contextmanager
 
@@ -12,6 +13,7 @@ import pytest
 from blockwright.device.memory import MemoryDevice
 from blockwright.errors import NotTrusted, RemoteProtocolError
 from blockwright.nbd import wire
+from blockwright.nbd.client.connect import connect
 from blockwright.nbd.dial import dial
 from blockwright.nbd.protocol.server import Tls
 from blockwright.nbd.server.connection import Options
@@ -20,7 +22,10 @@ from blockwright.nbd.server.server import Server
 from blockwright.nbd.tls import client_start_tls, server_start_tls
 from blockwright.nbd.transport import Deadline, SocketStream, receive_exactly
 from blockwright.nbd.uri import parse_uri
+from blockwright.testing import check_device
 from tests.support.certificates import Authority, folder
+from tests.support.command import blockwright
+from tests.support.serving import serving
 from tests.support.tools import run, tool
 
 pytestmark = pytest.mark.unprivileged
@@ -165,6 +170,11 @@ def test_where_tls_is_allowed_both_are_served(made):
         assert "with TLS" in run([tool("nbdinfo"), it.uri(made["good"])]).stdout
 
 
+def read_until(output, wanted):
+    while wanted not in (line := output.readline()):
+        assert line, f"it ended before it said {wanted}"
+
+
 def test_keys_are_updated_within_a_session(made):
     """OpenSSL's client asks for new keys (its command K), and both directions go on."""
     listener = socket.create_server(("127.0.0.1", 0))
@@ -188,16 +198,15 @@ def test_keys_are_updated_within_a_session(made):
                 process.stdin.flush()
                 assert receive_exactly(tls, len(line), NEVER) == line
                 tls.send(f"answer {turn}\n".encode())
-                while process.stdout.readline() != f"answer {turn}\n".encode():
-                    pass
+                read_until(process.stdout, f"answer {turn}".encode())
                 process.stdin.write(b"K\n")
                 process.stdin.flush()
-        out, _ = process.communicate(timeout=30)
+                # A line that is read together with the command is lost: that is how OpenSSL's client is.
+                read_until(process.stdout, b"KEYUPDATE")
     finally:
         process.kill()
         process.communicate()
         listener.close()
-    assert b"KEYUPDATE" in out
 
 
 # -- our client's TLS, their servers --------------------------------------------------------------------------------
@@ -295,6 +304,85 @@ def test_servers_of_others_take_us(made, tmp_path, server):
         with entered(uri) as (stream, identity):
             assert "localhost" in identity.names
             check_traffic(stream)
+
+
+@pytest.mark.parametrize("server", SERVERS)
+def test_our_device_lies_behind_their_tls(made, tmp_path, server):
+    path = tmp_path / "socket"
+    with SERVERS[server](made["good"], path):
+        uri = f"nbds+unix:///?socket={path}&tls-certificates={made['good']}&tls-hostname=localhost"
+        with connect(uri, writable=True) as device:
+            assert device.session.tls
+            check_random_traffic(device)
+
+
+def check_random_traffic(device):
+    """Several threads write and read, each in a part of its own."""
+    errors = []
+
+    def work(seed):
+        chance, model = random.Random(seed), bytearray(1 << 20)
+        try:
+            device.zero(seed << 20, 1 << 20)
+            for _ in range(60):
+                length = chance.choice((512, 4096, 65_536, 500_224))
+                at = chance.randrange(((1 << 20) - length) // 512 + 1) * 512
+                if chance.random() < 0.5:
+                    model[at : at + length] = data = chance.randbytes(length)
+                    device.write((seed << 20) + at, data)
+                else:
+                    assert device.read((seed << 20) + at, length) == model[at : at + length]
+        except BaseException as error:  # noqa: BLE001 - told by the test's own thread
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+
+
+def test_our_device_and_our_server(made):
+    with served(made["good"]) as it, connect(it.uri(made["good"]), writable=True) as device:
+        check_random_traffic(device)
+
+
+def test_our_device_keeps_the_contract_over_tls(made):
+    """Each device over a server of its own."""
+    servers = []
+
+    def make():
+        it = Served(made["good"], device=MemoryDevice(content=content))
+        it.server.start()
+        servers.append(it.server)
+        return connect(it.uri(made["good"]), writable=True)
+
+    content = random.Random(5).randbytes(200_003)
+    try:
+        check_device(make, content, operations=40)
+    finally:
+        for server in servers:
+            server.stop()
+            server.wait()
+
+
+def test_our_client_says_whom_it_does_not_trust(made):
+    with served(made["elsewhere"]) as it:
+        done = blockwright("nbd", "info", it.uri(made["good"]), code=1)
+        assert b"Hostname mismatch" in done.stderr
+
+
+def test_the_command_serves_with_tls(made, tmp_path):
+    certificates = ["--tls-certificates", made["good"], "--tls-verify-clients"]
+    with serving("mem:1M", "--listen", "localhost:0", *certificates) as it:
+        assert it.uri.startswith("nbds://localhost:")
+        assert "with TLS" in run([tool("nbdinfo"), f"{it.uri}?tls-certificates={made['good']}"]).stdout
+        run([tool("nbdinfo"), f"{it.uri}?tls-certificates={made['nobody']}"], ok=(1,))
+        run([tool("nbdinfo"), it.uri.replace("nbds", "nbd")], ok=(1,))
+        assert b"yes" in blockwright("nbd", "info", f"{it.uri}?tls-certificates={made['good']}").stdout
+    blockwright("serve", "mem:1M", "--tls", "require", code=2)
+    blockwright("serve", "mem:1M", "--tls", "off", *certificates, code=2)
 
 
 @pytest.mark.parametrize("server", SERVERS)

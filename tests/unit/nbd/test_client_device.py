@@ -19,6 +19,7 @@ from blockwright.errors import (
     NotSupported,
     PeerError,
     ReadOnly,
+    Refused,
     RemoteProtocolError,
 )
 from blockwright.nbd import wire
@@ -516,7 +517,7 @@ def test_opening_says_what_is_wrong(tmp_path):
             device.close()
             with pytest.raises(Closed):
                 device.read(0, 1)
-        with pytest.raises(NotSupported, match="TLS"):
+        with pytest.raises(Refused, match="TLS: the address asks for it"):
             connect(server.uri.replace("nbd+", "nbds+"))
 
 

@@ -86,9 +86,9 @@ def test_a_broken_list_of_revoked_is_not_passed_over(good, tmp_path):
 
 
 def test_settings_that_make_no_sense_are_refused(good, tmp_path):
-    with pytest.raises(UsageError, match="expected a directory"):
+    with pytest.raises(UsageError, match="found neither"):
         server_start_tls()
-    with pytest.raises(UsageError, match="not both"):
+    with pytest.raises(UsageError, match="found both"):
         server_start_tls(good, psk_file=tmp_path / "keys")
     with pytest.raises(UsageError, match="needs a directory"):
         server_start_tls(psk_file=tmp_path / "keys", verify_clients=True)

@@ -21,6 +21,7 @@ block-size = "512,4k,1M"
 connections = 4
 listed = false
 resizable = true
+track = ["daily=daily.map", "now"]
 allow = ["10.0.0.0/8", "unix"]
 allow-read = ["cn=monitor"]
 force-unlocked = true
@@ -49,6 +50,7 @@ def test_everything_can_be_said(tmp_path):
     assert (root.listed, root.resizable, root.blocks) == (False, True, BlockSizes(512, 4096, 1 << 20))
     assert (root.allow, root.allow_read) == (("10.0.0.0/8", "unix"), ("cn=monitor",))
     image = root.image
+    assert image.track == (("daily", str(tmp_path / "daily.map")), ("now", None))
     assert image.text == str(tmp_path / "images" / "root.img")
     assert (image.partition, image.raw, image.writable, image.force_unlocked) == (2, True, True, True)
     assert (image.overlay, image.overlay_file) == (True, str(tmp_path / "scratch"))

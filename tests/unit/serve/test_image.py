@@ -6,7 +6,7 @@ from blockwright.build.definition import Definition, Table
 from blockwright.device.guarded import GuardedDevice
 from blockwright.errors import NotFound, ReadOnly, Unsupported, UsageError
 from blockwright.fs.ext4 import read as ext4
-from blockwright.serve.image import Image, scratch_file
+from blockwright.serve.image import Image, parse_track, scratch_file
 
 BARE = Definition(table=Table.NONE)
 
@@ -81,3 +81,41 @@ def test_nothing_stays_open_when_it_fails(raw, tmp_path):
 def test_equal_images_are_equal():
     assert Image("a", overlay=True) == Image("a", overlay=True)
     assert Image("a") != Image("a", writable=False)
+
+
+def test_checkpoints_are_parsed():
+    assert parse_track(()) == ()
+    assert parse_track(("a", "b=x=y"), "/f") == (("a", None), ("b", "/f/x=y"))
+    assert parse_track(("b=/x",), "/f") == (("b", "/x"),)
+
+
+@pytest.mark.parametrize("texts", [("",), ("=x",), ("a=",), ("a", "a"), ("a", "a=x")])
+def test_checkpoints_that_are_none(texts):
+    with pytest.raises(UsageError, match="track: expected"):
+        parse_track(texts)
+
+
+def test_an_image_is_tracked_through_all_that_it_is_wrapped_in(tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(bytes(1 << 20))
+    image = Image(str(path), track=(("a", None), ("kept", str(tmp_path / "map"))))
+    with image() as device:
+        assert [each.name for each in device.checkpoints] == ["a", "kept"]
+        device.write(70_000, b"x")
+        assert device.checkpoints[0] is not device.checkpoints[1]
+    with image() as device:
+        told = [[each.flags for each in one.extents(0, device.size)] for one in device.checkpoints]
+        assert told == [[0], [0, 1, 0]]
+    os.utime(path, ns=(0, 0))
+    with image() as device:
+        assert [each.flags for each in device.checkpoints[1].extents(0, device.size)] == [1]
+
+
+def test_an_overlays_checkpoint_cannot_be_kept(tmp_path):
+    path = tmp_path / "image"
+    path.write_bytes(bytes(4096))
+    with pytest.raises(UsageError, match="an overlay's writes end with the server"):
+        Image(str(path), overlay=True, track=(("a", "map"),))()
+    with Image(str(path), overlay=True, track=(("a", None),))() as device:
+        device.write(0, b"x")
+        assert [each.flags for each in device.checkpoints[0].extents(0, 4096)] == [1]

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from blockwright.errors import BlockwrightError, ConnectionLost, NotFound, NotSupported, Refused, RemoteProtocolError
+from blockwright.errors import BlockwrightError, ConnectionLost, NotFound, Refused, RemoteProtocolError
 from blockwright.nbd.client.connection import Connection, PendingCall
 from blockwright.nbd.client.device import NbdDevice, ResizableNbdDevice
 from blockwright.nbd.client.options import CONNECT_TIMEOUT_S, DEFAULT, ClientOptions
@@ -37,7 +37,8 @@ def connect(
 ) -> NbdDevice:
     """Return the export that ``uri`` names, open; a ResizableDevice where the server offers RESIZE.
 
-    ``start_tls`` begins TLS where the address asks for it. Raises UsageError for what is no address, NotFound where
+    ``start_tls`` begins TLS where the address asks for it: as the address says (``nbd.tls``), unless given.
+    Raises UsageError for what is no address, NotFound where
     nobody listens or there is no such export, Refused with the server's reason, ReadOnly where ``writable`` is not
     to be had, RemoteProtocolError, TimeoutError, OSError.
     """
@@ -105,7 +106,9 @@ def _shake(
     """Connect and run the handshake; the errors of either name the address."""
     deadline = Deadline(timeout_s)
     if address.tls and start_tls is None:
-        raise NotSupported(f"{address}: TLS needs a way to begin it: pass start_tls")
+        from blockwright.nbd.tls import client_start_tls  # OpenSSL is for those who need it
+
+        start_tls = client_start_tls(address)
     stream: Stream = dial(address, timeout_s=timeout_s)
     try:
         return run(handshake, stream, deadline=deadline, start_tls=start_tls)

@@ -14,13 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
 from blockwright.device.base import BlockDevice, ResizableDevice, Waits
+from blockwright.device.dirty import DirtyDevice
 from blockwright.device.extent import Extent
-from blockwright.errors import UsageError
+from blockwright.errors import NotFound, UsageError
 from blockwright.nbd.protocol.session import BlockSizes, ExportInfo
 from blockwright.nbd.server.limits import Limits
 from blockwright.nbd.server.peer import Peer
 from blockwright.nbd.server.pool import Workers
-from blockwright.nbd.wire import BASE_ALLOCATION, MAX_STRING, TransmissionFlag
+from blockwright.nbd.wire import BASE_ALLOCATION, CHANGED_SINCE, MAX_STRING, TransmissionFlag
 from blockwright.units import KiB
 
 MAX_MINIMUM_BLOCK: Final = 64 * KiB
@@ -55,7 +56,7 @@ class Export:
     so anyway. ``blocks`` are told and enforced; without them they follow from the device. ``multi_conn`` says that a
     flush on one connection covers all, which is true of every device here unless the caller knows better.
     ``resizable`` offers the RESIZE extension. ``listed`` says whether LIST names it. ``connections`` limits how many
-    use it at once.
+    use it at once. A DirtyDevice's checkpoints are contexts too, ``blockwright:changed-since:NAME``.
     """
 
     name: str
@@ -194,12 +195,22 @@ class Served:
 
     def context(self, name: str) -> Context:
         """Return the context called ``name``, which is one of ``context_names``."""
-        return self.device if name == BASE_ALLOCATION else self.export.contexts[name]
+        if name == BASE_ALLOCATION:
+            return self.device
+        found = self.export.contexts.get(name) or self._changes().get(name)
+        if found is None:
+            raise NotFound(f"context {name!r}: the checkpoint was forgotten")
+        return found
 
     @property
     def context_names(self) -> tuple[str, ...]:
-        """The meta contexts that the export has."""
-        return (BASE_ALLOCATION, *self.export.contexts)
+        """The meta contexts that the export has: those that it was given, and its device's checkpoints."""
+        return (BASE_ALLOCATION, *self.export.contexts, *self._changes())
+
+    def _changes(self) -> dict[str, Context]:
+        device = self.device
+        known = device.checkpoints if isinstance(device, DirtyDevice) else ()
+        return {CHANGED_SINCE + each.name: each for each in known}
 
     def close(self) -> None:
         """End the threads, and close the device where it is ours. Nothing may be in flight."""
