@@ -16,6 +16,7 @@ from blockwright.device.guarded import guarded
 from blockwright.device.memory import MemoryDevice
 from blockwright.device.overlay import Overlay
 from blockwright.device.planned import PlannedDevice, SegmentTable
+from blockwright.device.steady import SteadyDevice
 from blockwright.device.window import Window
 from blockwright.testing import CrashDevice, FaultDevice, RecordingDevice
 
@@ -145,6 +146,7 @@ WRITABLE: dict[str, Maker] = {
     "adapter of a file object": lambda content, folder: BinaryFileDevice(io.BytesIO(content)),
     "forwarding": lambda content, folder: ForwardingDevice(file(content, folder)),
     "guarded": lambda content, folder: guarded(file(content, folder), lambda head: None, 512),
+    "steady": lambda content, folder: SteadyDevice(file(content, folder)),
     "tracked memory": lambda content, folder: dirty(MemoryDevice(content=content)),
     "tracked file": lambda content, folder: dirty(file(content, folder)),
     "recording": lambda content, folder: RecordingDevice(file(content, folder)),

@@ -121,6 +121,7 @@ class BlockDevice(ABC):
         self._calls: deque[None] = deque()
         self._idle = threading.Event()
         self._close_lock = threading.Lock()
+        self._resize_lock = threading.Lock()
 
     # -- public and final ------------------------------------------------------------------------------------
 
@@ -436,8 +437,9 @@ class ResizableDevice(BlockDevice):
             raise OutOfRange(f"resize: expected a size of at least 0 bytes, found {size}")
         self._enter()
         try:
-            self._resize(size)
-            self._size = size
+            with self._resize_lock:  # of two at once the later one's size must be the one that is told
+                self._resize(size)
+                self._size = size
         finally:
             self._leave()
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from blockwright.device.base import ResizableDevice
 from blockwright.device.extent import ZERO
-from blockwright.errors import RemoteProtocolError, UsageError
+from blockwright.errors import NoSpace, OutOfRange, RemoteProtocolError, UsageError
 from blockwright.nbd import wire
 from blockwright.nbd.protocol.replies import DONE, ChunkedFraming, framing
 from blockwright.nbd.protocol.requests import Request, Rules
@@ -311,7 +311,10 @@ class Commands:
             raise UsageError("resize: the device cannot")
         if request.offset % self.rules.minimum:
             raise UsageError(f"resize: expected a multiple of {self.rules.minimum} bytes, found {request.offset}")
-        self._device.resize(request.offset)
+        try:
+            self._device.resize(request.offset)
+        except OutOfRange as error:
+            raise NoSpace(str(error)) from None  # a size that nothing can have is no fault of the request's form
         self.rules = replace(self.rules, size=request.offset)
         return b""
 

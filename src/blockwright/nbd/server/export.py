@@ -16,6 +16,7 @@ from typing import Final, Protocol
 from blockwright.device.base import BlockDevice, ResizableDevice, Waits
 from blockwright.device.dirty import DirtyDevice
 from blockwright.device.extent import Extent
+from blockwright.device.steady import SteadyDevice
 from blockwright.errors import NotFound, UsageError
 from blockwright.nbd.protocol.session import BlockSizes, ExportInfo
 from blockwright.nbd.server.limits import Limits
@@ -103,6 +104,7 @@ class Opened:
         self._source = source
         self._device: BlockDevice | None = None if callable(source) else source
         self._owns = callable(source)
+        self._steady: SteadyDevice | None = None
         self._users = 1
         self._lock = threading.Lock()
         self.serial = threading.Lock()
@@ -116,6 +118,16 @@ class Opened:
                     assert callable(self._source), "a device that was given is open"
                     self._device = self._source()
         return self._device
+
+    @property
+    def steady(self) -> BlockDevice:
+        """The device for sessions of which any may resize it; the same for all of them."""
+        device = self.device
+        if not isinstance(device, ResizableDevice):
+            return device
+        with self._lock:
+            self._steady = self._steady or SteadyDevice(device, owns=False)
+            return self._steady
 
     def share(self) -> Opened:
         """Return the same for one more export."""
@@ -155,7 +167,7 @@ class Served:
     @property
     def device(self) -> BlockDevice:
         """The device, open. Raises what opening it raises, and tries again the next time."""
-        return self.opened.device
+        return self.opened.steady if self.export.resizable else self.opened.device
 
     @property
     def workers(self) -> Workers:
@@ -208,7 +220,7 @@ class Served:
         return (BASE_ALLOCATION, *self.export.contexts, *self._changes())
 
     def _changes(self) -> dict[str, Context]:
-        device = self.device
+        device = self.opened.device
         known = device.checkpoints if isinstance(device, DirtyDevice) else ()
         return {CHANGED_SINCE + each.name: each for each in known}
 
