@@ -20,8 +20,6 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
 # Only now are they to be found.
-from measure import Row  # noqa: E402
-
 from blockwright.attach import partitions  # noqa: E402
 from blockwright.attach.means import Means  # noqa: E402
 from blockwright.device.file import FileDevice  # noqa: E402
@@ -30,6 +28,7 @@ from blockwright.table.gpt import names  # noqa: E402
 from blockwright.table.gpt.edit import write  # noqa: E402
 from blockwright.table.gpt.plan import Request, plan  # noqa: E402
 from blockwright.units import MiB  # noqa: E402
+from measure import Row  # noqa: E402
 from tests.support.guest import run_guest  # noqa: E402
 from tests.support.tools import tool  # noqa: E402
 

@@ -17,10 +17,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+import blockwright
 from measure import Contender, Row, compare
 from trees import archive, tree
-
-import blockwright
 
 BLOCKWRIGHT = [str(Path(sys.executable).parent / "blockwright"), "build", "--quiet", "--force", "--table", "none"]
 DECODE = (

@@ -219,14 +219,20 @@ def directory() -> None:
     print(f"  blockwright  {median:.2f} s  ({min(seconds):.2f}-{max(seconds):.2f})  bar 2 s: {verdict}", flush=True)
 
 
-def main() -> None:
-    """Run the cases that are named, or all."""
-    BASE.mkdir(parents=True, exist_ok=True)
-    image = BASE / "nbd.img"
+def make_image(base: Path) -> Path:
+    """Return a file of random bytes, made once."""
+    base.mkdir(parents=True, exist_ok=True)
+    image = base / "nbd.img"
     if not image.exists() or image.stat().st_size != SIZE_MIB << 20:
         with image.open("wb") as out:
             for _ in range(SIZE_MIB):
                 out.write(os.urandom(1 << 20))
+    return image
+
+
+def main() -> None:
+    """Run the cases that are named, or all."""
+    image = make_image(BASE)
     for case in sys.argv[1:] or [*CASES, "directory", "memory"]:
         if case == "memory":
             memory(image)

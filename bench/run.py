@@ -8,7 +8,6 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import attach
-
 import build
 
 if __name__ == "__main__":

@@ -41,9 +41,6 @@ class DirtyDevice(ForwardingDevice):
         self._checkpoints: tuple[Checkpoint, ...] = ()
         self._files: dict[str, Path] = {}
 
-    def _read_ready(self, offset: int, buffers: Sequence[memoryview]) -> bool:
-        return self._unchecked.read_ready(offset, buffers)
-
     @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """The checkpoints, oldest first."""

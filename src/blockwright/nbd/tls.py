@@ -22,8 +22,10 @@ from blockwright.nbd.transport import Deadline, Stream
 from blockwright.nbd.uri import NbdUri
 from blockwright.units import KiB
 
-PIECE: Final = 256 * KiB
-"""Bytes that are encrypted and sent at once, and the most ciphertext that is received at once."""
+PIECE: Final = 128 * KiB
+"""Bytes that are encrypted and sent at once: they stay in the processor's cache between the two."""
+LARGEST: Final = 256 * KiB
+"""The most ciphertext that is received at once."""
 SMALLEST: Final = 20 * KiB
 """Bytes of an idle stream's buffer for ciphertext: one record of the largest kind, and more."""
 
@@ -144,8 +146,8 @@ class TlsStream(Stream):
             self._incoming.write(self._room[:count])
         self._dry = False
         size = len(self._room)
-        if count == size < PIECE:
-            self._room = memoryview(bytearray(min(PIECE, size * 4)))
+        if count == size < LARGEST:
+            self._room = memoryview(bytearray(min(LARGEST, size * 4)))
 
     def _decrypt(self, buffer: memoryview) -> int | None:
         """Fill the buffer as far as received ciphertext goes; 0 at the end, None where more must come first."""
