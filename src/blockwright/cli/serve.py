@@ -225,6 +225,7 @@ def serve(**options: Any) -> int:
     """  # noqa: D301  # click leaves lines as they are below a real backspace
     load = _loader(options)
     log = _log(options["log"])
+    tls = _tls(options)
     listeners, clients = _places(options)
     return run_service(
         Service(
@@ -299,6 +300,20 @@ def _definition(options: dict[str, Any], image: str, name: str, disk: Definition
         allow=options["allow"],
         allow_read=options["allow_read"],
     )
+
+
+def _tls(options: dict[str, Any]) -> dict[str, Any]:
+    """Return what ``Options`` takes about TLS: required where there are credentials and nothing else was said."""
+    certificates, keys, verify = options["tls_certificates"], options["tls_psk_file"], options["tls_verify_clients"]
+    given = certificates is not None or keys is not None or verify
+    mode = Tls(options["tls"]) if options["tls"] else Tls.REQUIRE if given else Tls.OFF
+    if mode is Tls.OFF:
+        if given:
+            raise UsageError("serve: --tls off: expected no credentials for it, found some")
+        return {}
+    from blockwright.nbd.tls import server_start_tls
+
+    return {"tls": mode, "start_tls": server_start_tls(certificates, verify_clients=verify, psk_file=keys)}
 
 
 def _disk(options: dict[str, Any]) -> Definition:

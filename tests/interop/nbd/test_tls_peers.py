@@ -262,13 +262,22 @@ def check_traffic(stream):
     stream.send(request(2, 0, 0, 0))
 
 
+def listens(path):
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(str(path))
+        except OSError:  # the name is there before anybody listens
+            return False
+    return True
+
+
 @contextmanager
 def started(argv, path):
     """A server of others that listens at a Unix socket."""
     process = subprocess.Popen([str(each) for each in argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
         end = time.monotonic() + 30
-        while not path.exists():
+        while not listens(path):
             if process.poll() is not None or time.monotonic() > end:
                 pytest.fail(f"{argv[0]} did not start: {process.stderr.read().decode()}", pytrace=False)
             time.sleep(0.01)
