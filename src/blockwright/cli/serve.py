@@ -186,7 +186,7 @@ _tls_options = _adding(
         "--tls-certificates", metavar="DIR", help="Folder with server-cert.pem, server-key.pem, ca-cert.pem."
     ),
     click.option("--tls-verify-clients", is_flag=True, help="Ask clients for certificates, whose names rules know."),
-    click.option("--tls-psk", metavar="FILE", help="File of IDENTITY:HEXKEY lines."),
+    click.option("--tls-psk-file", metavar="FILE", help="File of IDENTITY:HEXKEY lines."),
 )
 """The options about TLS."""
 
@@ -225,14 +225,14 @@ def serve(**options: Any) -> int:
     """  # noqa: D301  # click leaves lines as they are below a real backspace
     load = _loader(options)
     log = _log(options["log"])
-    tls = _tls(options)
+    server = _with_tls(Options(limits=_limits(options), log=log, workers=options["workers"]), options)
     listeners, clients = _places(options)
     return run_service(
         Service(
             load,
             listeners,
             clients,
-            _with_tls(Options(limits=_limits(options), log=log, workers=options["workers"]), options),
+            server,
             reloadable=options["exports"] is not None,
             once=options["exit_with_last"] or not listeners,
             grace_s=options["grace"] or _FOREVER_S,
@@ -302,20 +302,6 @@ def _definition(options: dict[str, Any], image: str, name: str, disk: Definition
     )
 
 
-def _tls(options: dict[str, Any]) -> dict[str, Any]:
-    """Return what ``Options`` takes about TLS: required where there are credentials and nothing else was said."""
-    certificates, keys, verify = options["tls_certificates"], options["tls_psk_file"], options["tls_verify_clients"]
-    given = certificates is not None or keys is not None or verify
-    mode = Tls(options["tls"]) if options["tls"] else Tls.REQUIRE if given else Tls.OFF
-    if mode is Tls.OFF:
-        if given:
-            raise UsageError("serve: --tls off: expected no credentials for it, found some")
-        return {}
-    from blockwright.nbd.tls import server_start_tls
-
-    return {"tls": mode, "start_tls": server_start_tls(certificates, verify_clients=verify, psk_file=keys)}
-
-
 def _disk(options: dict[str, Any]) -> Definition:
     return Definition(
         table=Table(options["table"]),
@@ -343,18 +329,18 @@ def _limits(options: dict[str, Any]) -> Limits:
 
 def _with_tls(server: Options, options: dict[str, Any]) -> Options:
     """Return the options with TLS as it was asked for; nothing of it is imported where it was not."""
-    keys = options["tls_certificates"], options["tls_psk"]
+    keys = options["tls_certificates"], options["tls_psk_file"]
     wanted = Tls(options["tls"]) if options["tls"] else Tls.REQUIRE if any(keys) else Tls.OFF
     if wanted is Tls.OFF:
         if any(keys) or options["tls_verify_clients"]:
             raise UsageError("serve: certificates and keys are of use with --tls allow or --tls require only")
         return server
     if not any(keys):
-        raise UsageError(f"serve: --tls {wanted.value} needs --tls-certificates DIR or --tls-psk FILE")
+        raise UsageError(f"serve: --tls {wanted.value} needs --tls-certificates DIR or --tls-psk-file FILE")
     from blockwright.nbd.tls import server_start_tls
 
     start_tls = server_start_tls(
-        options["tls_certificates"], verify_clients=options["tls_verify_clients"], psk_file=options["tls_psk"]
+        options["tls_certificates"], verify_clients=options["tls_verify_clients"], psk_file=options["tls_psk_file"]
     )
     return replace(server, tls=wanted, start_tls=start_tls)
 
