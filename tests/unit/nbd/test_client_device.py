@@ -277,6 +277,17 @@ def test_a_server_that_is_gone_for_good_is_given_up(server):
             device.read(0, 1)
 
 
+def test_a_handshake_that_is_reset_is_tried_again(server):
+    with connect(server.uri, writable=True, options=QUICK) as device:
+        server.rules.resets = 3
+        server.crash()
+        assert device.read(0, 1) == b"\0"
+        assert (server.rules.resets, server.accepted) == (0, 5)
+    server.rules.resets = 1
+    with pytest.raises(ConnectionLost, match=r"^nbd\+unix:[^ ]*: the connection broke in the handshake"):
+        connect(server.uri)
+
+
 def test_a_server_that_comes_back_as_another_is_refused(server):
     with connect(server.uri, writable=True, options=QUICK) as device:
         server.rules.size //= 2
