@@ -4,6 +4,7 @@ One thread for each connection, simple or structured replies. It does what a tes
 """
 
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -29,7 +30,8 @@ FLAGS = (
 class Rules:
     """How the server behaves. ``before`` is called before each request is done and may raise Crash or Hang.
 
-    What ``raw_reply`` gives is sent in place of the reply; ``hang_up`` ends the connection behind it.
+    ``resets`` handshakes end by a reset, each counted down. What ``raw_reply`` gives is sent in place of the reply;
+    ``hang_up`` ends the connection behind it.
     """
 
     size: int = 1 << 20
@@ -38,6 +40,7 @@ class Rules:
     blocks: bytes | None = None
     before: Callable[["Request"], None] = field(default=lambda request: None)
     raw_reply: Callable[["Request"], bytes | None] = field(default=lambda request: None)
+    resets: int = 0
     hang_up: Callable[["Request"], bool] = field(default=lambda request: False)
 
 
@@ -144,6 +147,10 @@ class CrashServer:
 
     def _shake(self, sock: socket.socket, file) -> bool:
         sock.sendall(GREETING)
+        if self.rules.resets:
+            self.rules.resets -= 1
+            select.select([sock], [], [], 30)  # closing with something unread resets the connection
+            return False
         exactly(file, 4)
         while True:
             _, option, length = wire.OPTION.unpack(exactly(file, wire.OPTION.size))

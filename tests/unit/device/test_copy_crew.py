@@ -108,6 +108,26 @@ def test_what_takes_one_call_at_a_time_gets_them_in_order():
     assert source.read(0, 6 * MiB) == target.read(0, 6 * MiB)
 
 
+def test_a_target_in_turn_waits_for_the_slowest_read():
+    class Backwards(Peer):
+        """Answers the first read when three others were answered."""
+
+        answered = threading.Semaphore(0)
+
+        def _read_into(self, offset, buffers):
+            super()._read_into(offset, buffers)
+            if offset:
+                self.answered.release()
+            else:
+                for _ in range(3):
+                    assert self.answered.acquire(timeout=30)
+
+    source, target = Backwards(disk(6 * MiB, (0, 6 * MiB))), Peer(MemoryDevice(6 * MiB), parallelism=1)
+    copy(source, target, requests=4, target_is_zero=True)
+    assert [offset for _, offset in target.order] == list(range(0, 6 * MiB, CHUNK))
+    assert source.read(MiB, 5 * MiB) == target.read(MiB, 5 * MiB)
+
+
 def test_zeros_are_left_out_or_made():
     source = Peer(disk(4 * GiB, (0, MiB), (3 * GiB, MiB)))
     assert copy(source, MemoryDevice(4 * GiB), target_is_zero=True) == CopyResult(2 * MiB, 0, 0, 4 * GiB - 2 * MiB)

@@ -277,6 +277,17 @@ def test_a_server_that_is_gone_for_good_is_given_up(server):
             device.read(0, 1)
 
 
+def test_a_handshake_that_is_reset_is_tried_again(server):
+    with connect(server.uri, writable=True, options=QUICK) as device:
+        server.rules.resets = 3
+        server.crash()
+        assert device.read(0, 1) == b"\0"
+        assert (server.rules.resets, server.accepted) == (0, 5)
+    server.rules.resets = 1
+    with pytest.raises(ConnectionLost, match=r"^nbd\+unix:[^ ]*: the connection broke in the handshake"):
+        connect(server.uri)
+
+
 def test_a_server_that_comes_back_as_another_is_refused(server):
     with connect(server.uri, writable=True, options=QUICK) as device:
         server.rules.size //= 2
@@ -359,26 +370,76 @@ def test_cancel_wakes_all_and_the_device_goes_on(server):
         assert device.read(0, 10) == bytes(10)
 
 
-def test_cancel_ends_the_wait_for_a_server_that_is_away(server):
-    with connect(server.uri, options=QUICK) as device:
+def test_cancel_ends_the_wait_for_a_server_that_is_away(server, monkeypatch):
+    monkeypatch.setattr(pool, "LONGEST_PAUSE_S", 600)
+    with connect(server.uri, options=ClientOptions(timeout_s=None, reconnect_s=600)) as device:
+        device._pool._pause_s = 599  # 600 when the pause has begun
         server.stop()
-        begun = threading.Event()
 
         def stuck():
-            begun.set()
             with pytest.raises(Cancelled):
                 device.read(0, 1)
 
         def cancel():
-            begun.wait(30)
-            while stuck_thread.is_alive():
-                device.cancel()
-                time.sleep(0.01)
+            while device._pool._pause_s == 599:
+                time.sleep(0.001)
+            device.cancel()
 
-        stuck_thread = threading.Thread(target=stuck)
-        stuck_thread.start()
-        run_together([cancel])
-        stuck_thread.join(30)
+        run_together([stuck, cancel])
+
+
+def test_an_acknowledgement_that_is_noted_too_late_is_not_relied_on(server, monkeypatch):
+    """Between a write's reply and its being noted the server dies and is met again: the write is made again."""
+    with connect(server.uri, writable=True, options=QUICK) as device:
+        acknowledged, go = threading.Event(), threading.Event()
+        check = device._not_done
+
+        def late(calls, connection):
+            if calls[0].command == Command.WRITE and not acknowledged.is_set():
+                acknowledged.set()
+                assert go.wait(30)
+            return check(calls, connection)
+
+        monkeypatch.setattr(device, "_not_done", late)
+
+        def crash():
+            assert acknowledged.wait(30)
+            server.crash()
+            assert device.read(0, 4) == bytes(4)
+            go.set()
+
+        run_together([lambda: device.write(0, b"data"), crash])
+        assert device.read(0, 4) == b"data"
+        device.flush()
+        assert server.durable[:4] == b"data"
+
+
+def test_one_lost_connection_ends_its_siblings(tmp_path):
+    """Or a request on one of them could overtake the writes that are made again."""
+    rules = Rules(flags=FLAGS | TransmissionFlag.CAN_MULTI_CONN)
+    with CrashServer(tmp_path, rules) as server, connect(server.uri, writable=True, options=QUICK) as device:
+        first = device._pool._connections[0]
+        second = device._pool._another()
+        assert second is not None
+        device.write(0, b"unflushed")
+        fell, ended = [], []
+
+        def before(request):
+            if request.command == Command.WRITE:
+                ended.append(first.failure is not None and second.failure is not None)
+
+        rules.before = before
+
+        def hang_up(request):
+            if request.offset == 4096 and not fell:
+                fell.append(request)
+            return fell == [request]
+
+        rules.hang_up = hang_up
+        rules.raw_reply = lambda request: b"" if request.offset == 4096 and not fell else None
+        assert device.read(4096, 1) == b"\0"
+        assert ended == [True], "both have ended when the write is made again"
+        assert (device.reconnects, server.accepted) == (1, 3)
 
 
 @pytest.mark.parametrize(

@@ -327,7 +327,7 @@ class NbdDevice(BlockDevice):
         """Return the error of a connection with the device's name in front."""
         if isinstance(error, TimeoutError):
             return TimeoutError(errno.ETIMEDOUT, str(error), self.name)
-        text = f"{self.name}: {error}"
+        text = str(error) if str(error).startswith(f"{self.name}: ") else f"{self.name}: {error}"
         if isinstance(error, Cancelled):
             return Cancelled(text)
         if isinstance(error, RemoteProtocolError):

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from blockwright.errors import Cancelled, ConnectionLost, NotFound, PeerError, Refused, RemoteProtocolError
+from blockwright.errors import Cancelled, ConnectionLost, NotFound, Refused, RemoteProtocolError
 from blockwright.nbd.client.connection import Connection, PendingCall
 from blockwright.nbd.client.unflushed import Entry, Unflushed
 from blockwright.nbd.protocol.session import Session
@@ -41,6 +41,10 @@ _NEEDED: Final = (
     | TransmissionFlag.SEND_RESIZE
 )
 """What a device has promised to its users, and a server that comes back must still have."""
+
+
+class _AnotherExport(ConnectionLost):
+    """A server came back that cannot keep the promise; to try again is pointless."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +76,7 @@ class Promise:
                 f"found {blocks.minimum} and {blocks.maximum}"
             )
         if problem:
-            raise ConnectionLost(f"the export is not what it was: {problem}")
+            raise _AnotherExport(f"the export is not what it was: {problem}")
 
 
 class Pool:
@@ -213,9 +217,9 @@ class Pool:
         kept = self._unflushed.lost()
         try:
             connection = self._made(_shortest(ends, self._reconnect_s))
+        except _AnotherExport:
+            raise
         except (OSError, NotFound, Refused, RemoteProtocolError) as error:
-            if isinstance(error, PeerError):
-                raise  # it is another export than before
             raise _TryAgain(error) from None
         try:
             _make_again(connection, kept, ends)

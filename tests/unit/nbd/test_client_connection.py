@@ -1,0 +1,125 @@
+"""One connection among threads, on a stream that does what a test tells it."""
+
+import threading
+
+from blockwright.nbd.client.connection import Connection, PendingCall
+from blockwright.nbd.protocol.session import ExportInfo, Session
+from blockwright.nbd.transport import Stream
+from blockwright.nbd.wire import Command, TransmissionFlag
+from tests.support.nbdserver import simple
+
+PLAIN = Session(ExportInfo("", 1 << 20, TransmissionFlag.HAS_FLAGS))
+
+
+class Told(Stream):
+    """Sends into nothing; ``receive`` is what a receive does."""
+
+    def __init__(self, receive):
+        self.receive = receive
+
+    def receive_into(self, buffer):
+        return self.receive(buffer)
+
+    def receive_now(self, buffer):
+        return None
+
+    def send(self, data, *, more=False):
+        return None
+
+    def send_now(self, data):
+        return len(data)
+
+    def set_timeout(self, receive_s, send_s):
+        return None
+
+    def shut_down(self, *, reading_only=False):
+        return None
+
+    def close(self):
+        return None
+
+    def fileno(self):
+        return -1
+
+
+def read(length):
+    data = bytearray(length)
+    return PendingCall(Command.READ, 0, length, buffers=[memoryview(data)]), data
+
+
+def test_nobody_returns_while_another_thread_receives_into_his_buffer():
+    """The call of one thread times out while another, which receives for both, is at its buffer."""
+    inside, go, returned = threading.Event(), threading.Event(), threading.Event()
+    order = []
+    slow, _ = read(100_000)
+    other, _ = read(10)
+    said = iter([simple(2)])
+
+    def receive(buffer):
+        head = next(said, None)
+        if head is not None:
+            buffer[: len(head)] = head
+            return len(head)
+        if inside.is_set():
+            return 0
+        inside.set()
+        assert go.wait(30)
+        buffer[:] = b"\xff" * len(buffer)
+        order.append("left the buffer")
+        return len(buffer)
+
+    connection = Connection(Told(receive), PLAIN)
+    connection.start([other], None)
+    connection.start([slow], None)
+
+    def leader():
+        connection.wait(other, None)
+
+    def late():
+        assert inside.wait(30)
+        connection.wait(slow, 0.0)
+        order.append("returned")
+        returned.set()
+
+    threads = [threading.Thread(target=each) for each in (leader, late)]
+    for thread in threads:
+        thread.start()
+    assert inside.wait(30)
+    while connection.failure is None:
+        threading.Event().wait(0.001)
+    returned.wait(0.2)  # it must not, however long one waits
+    go.set()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert order == ["left the buffer", "returned"]
+    assert slow.lost is not None
+
+
+def test_the_task_of_receiving_goes_on_to_the_next_who_waits():
+    """Replies come in the order of asking; each thread but the first must take over from the one before."""
+    calls = [read(4)[0] for _ in range(8)]
+    gates = [threading.Event() for _ in calls]
+    replies = iter(range(1, 9))
+
+    def receive(buffer):
+        number = next(replies)
+        assert gates[number - 1].wait(30)
+        answer = simple(number, 0, number.to_bytes(4, "big"))
+        buffer[: len(answer)] = answer
+        return len(answer)
+
+    connection = Connection(Told(receive), PLAIN)
+    threads = []
+    for call in calls:
+        connection.start([call], None)
+        threads.append(threading.Thread(target=connection.wait, args=(call, None)))
+    for thread in threads:
+        thread.start()
+    for gate in gates:
+        gate.set()
+    for thread in threads:
+        thread.join(30)
+        assert not thread.is_alive()
+    assert [bytes(call.buffers[0]) for call in calls] == [number.to_bytes(4, "big") for number in range(1, 9)]
+    assert connection.load == 0
