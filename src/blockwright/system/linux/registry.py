@@ -62,7 +62,7 @@ class Registry:
         flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if again else os.O_TRUNC)
         fd = self._open(os.path.join(self._folder, f"{name}.json"), flags)
         try:
-            os.write(fd, (json.dumps(document) + "\n").encode())
+            os.write(fd, f"{json.dumps(document, separators=(',', ':'))}\n".encode())
         finally:
             os.close(fd)
         self._written.add(name)
