@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.guest import GuestError, run_guest
+from tests.support.qemu_guest import run_qemu_guest
 
 Prepare = Callable[[Path], Iterable[Path] | None]
 
@@ -28,6 +29,9 @@ MEMORY = "BLOCKWRIGHT_GUEST_MEMORY"
 """Memory of the guest in MiB."""
 TIMEOUT = "BLOCKWRIGHT_GUEST_TIMEOUT"
 """Seconds after which the guest is stopped."""
+
+KERNEL = "BLOCKWRIGHT_GUEST_KERNEL"
+"""`uml` for User-Mode Linux, which is meant without it; `qemu` for Debian's cloud kernel in QEMU."""
 
 _SCRIPT = """\
 cd "$BLOCKWRIGHT_ROOT" || exit 99
@@ -116,7 +120,8 @@ class GuestRun:
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": os.pathsep.join([str(root), str(root / "src"), os.environ.get("PYTHONPATH", "")]),
         }
-        status, console = run_guest(
+        launch = run_qemu_guest if _in_qemu() else run_guest
+        status, console = launch(
             _SCRIPT,
             share,
             environment=environment,
@@ -143,7 +148,7 @@ class GuestRun:
                     except (Exception, pytest.skip.Exception, pytest.fail.Exception) as error:  # noqa: BLE001 - reported
                         failed[name] = error
                     else:
-                        named[name] = [f"/dev/ubd{chr(ord('a') + len(disks) + n)}" for n in range(len(made))]
+                        named[name] = [_disk_node(len(disks) + n) for n in range(len(made))]
                         disks += made
                 if name in failed:
                     self._without_input[item.nodeid] = failed[name]
@@ -174,6 +179,15 @@ class GuestRun:
         if error is not None:
             return [_report(item, "failed", "".join(traceback.format_exception(error)))]
         return [_report(item, "failed", self._why_no_result)]
+
+
+def _in_qemu() -> bool:
+    return os.environ.get(KERNEL) == "qemu"
+
+
+def _disk_node(number: int) -> str:
+    """The node that the guest has for the disk of that number."""
+    return f"/dev/nvme{number}n1" if _in_qemu() else f"/dev/ubd{chr(ord('a') + number)}"
 
 
 _RUN = pytest.StashKey[GuestRun]()

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from tests.support.tools import package_file, run, tool
 
-_FILE_SYSTEMS = ("vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8")
+FILE_SYSTEMS = ("vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8")
 _BLOCK_DEVICES = ("loop", "nbd")
 # cbc comes first: encrypted_keys, which dm-crypt needs, starts only where it is there.
 _MAPPED = (
@@ -30,7 +30,7 @@ _MAPPED = (
     "dm-flakey",
     "dm-dust",
 )
-MODULES = (*_FILE_SYSTEMS, *_BLOCK_DEVICES, *_MAPPED)
+MODULES = (*FILE_SYSTEMS, *_BLOCK_DEVICES, *_MAPPED)
 """What is loaded before the script runs, by name, without what it depends on; built-in ones are passed over."""
 
 PANIC = b"Kernel panic - not syncing"

@@ -85,6 +85,13 @@ def add(
     path = os.fspath(target)
     require_linux("map", path)
     table = table_of(path)
+    with Registry(_KIND).locked():
+        return _add_any(path, table, means, read_only=read_only, owned=owned, logger=logger)
+
+
+def _add_any(
+    path: str, table: AnyTable, means: Means | None, *, read_only: bool, owned: bool, logger: Logger | None
+) -> Mapped:
     if stat.S_ISBLK(os.stat(path).st_mode):
         return _add(by.disk_of(path), table, means, read_only=read_only, owned=owned, logger=logger)
     for found in _of_image(path):
@@ -265,9 +272,10 @@ def remove(target: str | os.PathLike[str], *, logger: Logger | None = None) -> l
     is_disk = stat.S_ISBLK(os.stat(path).st_mode)
     numbers = {_device_number(path)} if is_disk else {_device_number(each.path) for each in loop.find(path)}
     gone: list[str] = []
-    for found in list(_records()):
-        if (found.disk.major, found.disk.minor) in numbers:
-            gone += _remove(found, logger)
+    with Registry(_KIND).locked():
+        for found in list(_records()):
+            if (found.disk.major, found.disk.minor) in numbers:
+                gone += _remove(found, logger)
     return gone
 
 
@@ -307,13 +315,15 @@ def mappings(target: str | os.PathLike[str] | None = None, *, logger: Logger | N
 def gc(*, logger: Logger | None = None) -> loop.Collected:
     """Have no mappings whose owner died, nor loop devices: those of ``loop.gc`` too. Raises as that does."""
     require_linux("gc", "mappings")
-    gone, held = [], []
-    for found in list(_records()):
-        if found.record.owner is not None and not found.record.alive:
-            try:
-                gone += _remove(found, logger)
-            except InUse as error:
-                told(logger).warning("%s", error)
-                held.append(str(error))
-    loops = loop.gc(logger=logger)
+    gone: list[str] = []
+    held: list[str] = []
+    with Registry(_KIND).locked():
+        for found in list(_records()):
+            if found.record.owner is not None and not found.record.alive:
+                try:
+                    gone += _remove(found, logger)
+                except InUse as error:
+                    told(logger).warning("%s", error)
+                    held.append(str(error))
+        loops = loop.gc(logger=logger)
     return loop.Collected((*gone, *loops.detached), (*held, *loops.held))

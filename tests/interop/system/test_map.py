@@ -1,6 +1,7 @@
 """Partitions of images and loop devices as block devices of this machine's kernel, added by BLKPG."""
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -232,6 +233,27 @@ def test_killed_between_any_two_steps(disk, tmp_path):
         assert records() == [], f"killed before step {step}"
     assert steps > 20
     assert left > 10
+
+
+def _add_and_report(path, barrier, queue):
+    barrier.wait()
+    queue.put([each.path for each in partitions.add(path).partitions])
+
+
+def test_four_processes_that_map_one_image_have_the_same_partitions(disk):
+    context = multiprocessing.get_context("spawn")
+    barrier, queue = context.Barrier(4), context.Queue()
+    workers = [context.Process(target=_add_and_report, args=(disk, barrier, queue)) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    found = [queue.get(timeout=60) for _ in workers]
+    for worker in workers:
+        worker.join(60)
+        assert worker.exitcode == 0
+    [device] = attached(disk)
+    assert found == [[f"{device}p{number}" for number in (1, 2, 3)]] * 4
+    assert partitions.remove(disk) == found[0]
+    assert attached(disk) == []
 
 
 def test_the_command(disk):

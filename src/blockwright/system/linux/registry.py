@@ -9,15 +9,22 @@ Knows: records, processes, boots. Refuses to know: devices, and whether one is s
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
+from blockwright.errors import KernelError
+from blockwright.system.linux.ioctl import lock_node
+
 MAX_RECORD: Final = 64 << 10
 """Bytes of a record that are read."""
+LOCK_TIMEOUT_S: Final = 30.0
+_PAUSE_S: Final = 0.005
 MAX_RECORDS: Final = 1 << 16
 """Records of one kind that are looked at."""
 
@@ -55,7 +62,7 @@ class Registry:
         flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if again else os.O_TRUNC)
         fd = self._open(os.path.join(self._folder, f"{name}.json"), flags)
         try:
-            os.write(fd, (json.dumps(document) + "\n").encode())
+            os.write(fd, f"{json.dumps(document, separators=(',', ':'))}\n".encode())
         finally:
             os.close(fd)
         self._written.add(name)
@@ -66,6 +73,25 @@ class Registry:
         except FileNotFoundError:
             os.makedirs(self._folder, mode=0o700, exist_ok=True)
             return os.open(path, flags, 0o600)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process, and thread, from a ``locked`` block of this kind; one that dies lets go.
+
+        Raises KernelError (EAGAIN) where the lock is not free within 30 s.
+        """
+        path = os.path.join(self._folder, "lock")
+        fd = self._open(path, os.O_RDWR | os.O_CREAT)
+        try:
+            end = time.monotonic() + LOCK_TIMEOUT_S
+            while not lock_node(fd):
+                if time.monotonic() > end:
+                    text = f"somebody else has held the lock for {LOCK_TIMEOUT_S:g} s"
+                    raise KernelError("flock", path, errno.EAGAIN, text)
+                time.sleep(_PAUSE_S)
+            yield
+        finally:
+            os.close(fd)
 
     def remove(self, name: str) -> None:
         """Have no record of that name."""
@@ -80,7 +106,9 @@ class Registry:
         except FileNotFoundError:
             return
         for file in names:
-            name = file.removesuffix(".json")
+            name, dot, _ = file.rpartition(".json")
+            if not dot:
+                continue  # the lock
             found = self._read(name)
             if found is None:
                 self.remove(name)

@@ -99,6 +99,8 @@ def states(*, logger: Logger | None = None) -> Iterator[LoopState]:
         raise Unavailable("list", _BLOCK, error.errno or errno.EIO, "sysfs is not mounted") from None
     numbers = sorted(int(match[1]) for match in map(_NAME.fullmatch, names) if match)
     for number in numbers:
+        if not os.access(f"{_BLOCK}/loop{number}/loop", os.F_OK):
+            continue  # free, as most are; to ask is cheaper than to fail
         found = state(number)
         if found is not None:
             told(logger).debug("%s: attached to %s", found.path, found.backing)
