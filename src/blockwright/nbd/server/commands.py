@@ -21,6 +21,7 @@ from blockwright.nbd import wire
 from blockwright.nbd.protocol.replies import DONE, ChunkedFraming, framing
 from blockwright.nbd.protocol.requests import Request, Rules
 from blockwright.nbd.protocol.session import Session
+from blockwright.nbd.server.ending import HALF_A_REQUEST
 from blockwright.nbd.server.export import Served
 from blockwright.nbd.server.failure import failure
 from blockwright.nbd.server.flight import InFlight
@@ -36,7 +37,6 @@ from blockwright.nbd.wire import Command, CommandFlag, Error
 MAX_STATUS_PAYLOAD: Final = 8 + 4 * 256
 """Bytes of a BLOCK_STATUS request's payload: a length, and more context ids than anybody has."""
 
-_HUNG_UP: Final = "the client hung up within a request"
 _NO_ROOM: Final = "the server has no memory for the request"
 
 
@@ -247,7 +247,7 @@ class Commands:
             if ticket is None:
                 rest = request.offset + request.length - offset
                 if not inbox.skip(rest):
-                    raise RemoteProtocolError(_HUNG_UP)
+                    raise RemoteProtocolError(HALF_A_REQUEST)
                 if reply.ended(MemoryError(_NO_ROOM), len(starts) - done):
                     self._refuse(request)
                 return
@@ -259,7 +259,7 @@ class Commands:
                 raise
             if not whole:
                 self._flight.leave(ticket)
-                raise RemoteProtocolError(_HUNG_UP)
+                raise RemoteProtocolError(HALF_A_REQUEST)
             job = partial(self._write_piece, reply, offset, payload, ticket)
             if self._pooled:
                 self.served.workers.submit(job)
@@ -341,12 +341,12 @@ class Commands:
         size = request.length
         if not (wire.U64.size < size <= MAX_STATUS_PAYLOAD and size % wire.U32.size == 0):
             if not inbox.skip(size):
-                raise RemoteProtocolError(_HUNG_UP)
+                raise RemoteProtocolError(HALF_A_REQUEST)
             self._begin(request, _raise(UsageError(f"block status: {size} bytes are no payload")))
             return
         payload = bytearray(size)
         if not inbox.take_into(memoryview(payload)):
-            raise RemoteProtocolError(_HUNG_UP)
+            raise RemoteProtocolError(HALF_A_REQUEST)
         (length,) = wire.U64.unpack_from(payload)
         wanted = tuple(number for (number,) in wire.U32.iter_unpack(payload[wire.U64.size :]))
         offset, minimum = request.offset, self.rules.minimum

@@ -10,13 +10,12 @@ import socket
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
-from blockwright.errors import BlockwrightError
-from blockwright.nbd.protocol.server import OptionRefused, Tls, handshake
+from blockwright.nbd.protocol.server import Tls, handshake
 from blockwright.nbd.protocol.session import Session
 from blockwright.nbd.protocol.steps import Identity
 from blockwright.nbd.server.catalogue import Catalogue, ClientView
+from blockwright.nbd.server.ending import ENDED_HANDSHAKE, HUNG_UP, STOPPED, Ending, ended_by
 from blockwright.nbd.server.export import Export, Served
 from blockwright.nbd.server.limits import ByteBudget, Limits
 from blockwright.nbd.server.log import Log, log_event, with_fields
@@ -26,10 +25,6 @@ from blockwright.nbd.server.processes import Leaving, Processes
 from blockwright.nbd.server.session import SessionRun
 from blockwright.nbd.transport import Deadline, SocketStream, Stream, run
 
-_STOPPED: Final = "the server stopped"
-_ENDED: Final = "the client ended the handshake"
-_HUNG_UP: Final = "the client hung up"
-_USUAL: Final = frozenset({_ENDED, _HUNG_UP, "the client disconnected"})
 """Why connections end that went well."""
 
 StartTls = Callable[[Stream, "str | None"], "tuple[Stream, Identity]"]
@@ -72,48 +67,35 @@ class Connection:
         self._budget = budget
         self._processes = processes
         self._run: SessionRun | None = None
-        self._cut_off = ""
+        self._cut_off: Ending | None = None
         self.peer = peer
         self.export: str | None = None
 
-    def serve(self) -> str:
+    def serve(self) -> Ending:
         """Serve the client until its session ends, close the stream, and return why it ended. Never raises."""
-        kind = ""
         try:
-            reason = self._handshake()
+            ending = self._handshake()
         except ConnectionError:  # some do not wait for the answer to ABORT
-            reason = _HUNG_UP
-        except TimeoutError as error:
-            kind, reason = "timeout", str(error)
-        except OptionRefused as error:
-            kind, reason = "refused", str(error)
-        except BlockwrightError as error:
-            kind, reason = "protocol", str(error)
-        except OSError as error:
-            kind, reason = "broken", f"the connection broke: {(error.strerror or str(error)).lower()}"
-        except Exception as error:  # noqa: BLE001 - a bug of ours, or of a device: one client must not end the others
-            kind, reason = "internal", f"internal error: {type(error).__name__}: {error}"
+            ending = HUNG_UP
+        except Exception as error:  # noqa: BLE001 - also a bug of ours, or of a device: one client must not end others
+            ending = ended_by(error)
         finally:
             self._stream.close()
-        reason = self._cut_off or reason
-        if self._cut_off:
-            kind = "stopped" if reason == _STOPPED else "cut off"
-        elif not kind:  # a session gives its reason, also from another process, and nothing else
-            kind = "done" if reason in _USUAL else "failed"
-        self._options.metrics.count("ended", kind)
-        self._log("disconnected", export=self.export, how=kind, reason=reason)
-        return reason
+        ending = self._cut_off or ending
+        self._options.metrics.count("ended", ending.how)
+        self._log("disconnected", export=self.export, how=ending.how, reason=ending.reason)
+        return ending
 
-    def cut_off(self, reason: str) -> None:
-        """End the connection from another thread."""
-        self._cut_off = reason
+    def cut_off(self) -> None:
+        """End the connection from another thread, because the server stops."""
+        self._cut_off = STOPPED
         self._stream.shut_down()
 
     def drain(self, timeout_s: float) -> None:
         """Let what is under way be answered, and end the connection."""
         if self._run is not None:
             self._run.wait_until_idle(timeout_s)
-        self._cut_off = _STOPPED
+        self._cut_off = STOPPED
         self._stream.shut_down(reading_only=True)
 
     def cut_off_if_stuck(self) -> None:
@@ -121,7 +103,7 @@ class Connection:
         if self._run is not None:
             self._run.cut_off_if_stuck()
 
-    def _handshake(self) -> str:
+    def _handshake(self) -> Ending:
         options = self._options
         view = ClientView(
             self._catalogue, self.peer, options.limits, self._log, self._stopping, metrics=options.metrics
@@ -129,7 +111,7 @@ class Connection:
         with view:
             return self._negotiate(view)
 
-    def _negotiate(self, view: ClientView) -> str:
+    def _negotiate(self, view: ClientView) -> Ending:
         options = self._options
         deadline = Deadline(options.limits.handshake_s)
         try:
@@ -142,21 +124,21 @@ class Connection:
         finally:
             self.peer = view.peer
         if session is None:
-            return _ENDED
+            return ENDED_HANDSHAKE
         served = view.found[session.export.name]
         with served.held():
             limit = served.export.connections
             if limit is not None and served.connections > limit:
-                return f"the export has {limit} connections already"
+                return Ending("refused", f"the export has {limit} connections already")
             self.export = session.export.name
             self._log("session", export=self.export, tls=session.tls, **_framing_fields(session))
             return self._session(session, served)
 
-    def _session(self, session: Session, served: Served) -> str:
+    def _session(self, session: Session, served: Served) -> Ending:
         options = self._options
         metrics = options.metrics.export(session.export.name)
 
-        def here() -> str:
+        def here() -> Ending:
             self._run = SessionRun(
                 self._stream,
                 session,
@@ -181,7 +163,7 @@ def _framing_fields(session: Session) -> dict[str, object]:
     return {"replies": kind, "contexts": ",".join(session.contexts.values()) or "none"}
 
 
-def serve_connection(sock: socket.socket, exports: Sequence[Export], options: Options | None = None) -> str:
+def serve_connection(sock: socket.socket, exports: Sequence[Export], options: Options | None = None) -> Ending:
     """Serve one connected socket until its session ends, close it, and return why it ended.
 
     For callers who accept connections themselves; each call has limits of its own. Devices that exports opened

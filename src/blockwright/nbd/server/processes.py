@@ -22,6 +22,7 @@ from typing import NamedTuple
 from blockwright.device.base import BlockDevice
 from blockwright.nbd.protocol.session import Session
 from blockwright.nbd.server import handoff
+from blockwright.nbd.server.ending import Ending
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.handoff import Handoff
 from blockwright.nbd.server.limits import Limits
@@ -56,7 +57,7 @@ class Processes:
         self._here = 0
         self._sessions = 0
 
-    def serve(self, leaving: Leaving, here: Callable[[], str]) -> str:
+    def serve(self, leaving: Leaving, here: Callable[[], Ending]) -> Ending:
         """Have the session served by the process that has the fewest, and return why it ended.
 
         ``here`` serves it in this one. Shutting down the stream ends it in a worker too.
@@ -69,7 +70,7 @@ class Processes:
             with self._lock:
                 self._sessions -= 1
 
-    def _serve(self, leaving: Leaving, here: Callable[[], str]) -> str:
+    def _serve(self, leaving: Leaving, here: Callable[[], Ending]) -> Ending:
         file = leaving.file() if self._count else None
         worker = self._choose(may_leave=file is not None)
         if worker is None or file is None:
@@ -83,7 +84,7 @@ class Processes:
             with answers:
                 return _follow(answers, leaving.metrics, leaving.log)
         except OSError as error:
-            return f"the worker process failed: {(error.strerror or str(error)).lower()}"
+            return Ending("internal", f"the worker process failed: {(error.strerror or str(error)).lower()}")
         finally:
             with self._lock:
                 worker.sessions -= 1
@@ -206,14 +207,14 @@ class _Worker:
             self._process.wait()
 
 
-def _follow(answers: socket.socket, metrics: ExportMetrics, log: Log) -> str:
+def _follow(answers: socket.socket, metrics: ExportMetrics, log: Log) -> Ending:
     """Take what a worker tells of a session, until it has ended, and return why it did."""
     while True:
         found = handoff.told(answers)
         if found is None:
-            return "the worker process ended"
+            return Ending("internal", "the worker process ended")
         if found["kind"] == "ended":
-            return str(found["reason"])
+            return Ending(found["how"], found["reason"])
         if found["kind"] == "log":
             log(found["event"], **found["fields"])
         else:

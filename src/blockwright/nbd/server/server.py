@@ -191,7 +191,7 @@ class Server:
             thread.join(max(0.0, end - time.monotonic()))
         for connection, thread in threads:
             if thread.is_alive():
-                connection.cut_off("the server stopped")
+                connection.cut_off()
                 thread.join(TICK_S)
         self._processes.close()
         if not self.connections:

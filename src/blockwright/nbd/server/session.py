@@ -8,9 +8,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from blockwright.errors import BlockwrightError
 from blockwright.nbd.protocol.session import Session
 from blockwright.nbd.server.commands import Commands
+from blockwright.nbd.server.ending import Ending, ended_by
 from blockwright.nbd.server.export import Served
 from blockwright.nbd.server.flight import InFlight
 from blockwright.nbd.server.inbox import Inbox
@@ -45,33 +45,29 @@ class SessionRun:
         self._outbox = Outbox(stream, self._cannot_send)
         commands = Commands(session, served, self._outbox, self._flight, metrics, log)
         self._loop = Transmission(self._inbox, self._outbox, session, commands, metrics, stopping.is_set)
-        self._cut_off = ""
+        self._cut_off: Ending | None = None
 
-    def serve(self) -> str:
+    def serve(self) -> Ending:
         """Serve until the session ends, with every request answered or given up, and return why. Never raises."""
         try:
-            reason = self._loop.serve()
-        except (BlockwrightError, TimeoutError) as error:
-            reason = str(error)
-        except OSError as error:
-            reason = f"the connection broke: {(error.strerror or str(error)).lower()}"
-        except Exception as error:  # noqa: BLE001 - a bug of ours, or of a device: one client must not end the others
-            reason = f"internal error: {type(error).__name__}: {error}"
+            ending = self._loop.serve()
+        except Exception as error:  # noqa: BLE001 - also a bug of ours, or of a device: one client must not end others
+            ending = ended_by(error)
         # Workers may still be at it, and the device and the stream must outlast them.
         self._flight.wait_until_empty()
         self._outbox.wait_until_sent()
-        return self._cut_off or reason
+        return self._cut_off or ending
 
-    def cut_off(self, reason: str) -> None:
+    def cut_off(self, ending: Ending) -> None:
         """End the session from another thread."""
-        self._cut_off = self._cut_off or reason
+        self._cut_off = self._cut_off or ending
         self._stream.shut_down()
 
     def cut_off_if_stuck(self) -> None:
         """End the session if one of its requests has been under way for longer than the limit."""
         limit = self._limits.request_s
         if limit is not None and self._flight.oldest_s > limit:
-            self.cut_off(f"a request took more than {limit:g} s")
+            self.cut_off(Ending("cut off", f"a request took more than {limit:g} s"))
 
     def wait_until_idle(self, timeout_s: float) -> None:
         """Return when nothing is under way, or the time is over."""
@@ -79,4 +75,5 @@ class SessionRun:
 
     def _cannot_send(self, error: Exception) -> None:
         """End a session whose replies cannot be sent, also for the thread that waits for requests."""
-        self.cut_off(f"replies cannot be sent: {str(error).lower() or type(error).__name__}")
+        how = "timeout" if isinstance(error, TimeoutError) else "broken"
+        self.cut_off(Ending(how, f"replies cannot be sent: {str(error).lower() or type(error).__name__}"))

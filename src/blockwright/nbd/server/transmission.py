@@ -19,6 +19,7 @@ from blockwright.nbd.protocol.replies import ChunkedFraming, framing
 from blockwright.nbd.protocol.requests import Refusal, Request, payload_length, refusal
 from blockwright.nbd.protocol.session import Session
 from blockwright.nbd.server.commands import Commands
+from blockwright.nbd.server.ending import DISCONNECTED, HALF_A_REQUEST, HUNG_UP, Ending
 from blockwright.nbd.server.inbox import Inbox
 from blockwright.nbd.server.limits import PIECE, SMALL
 from blockwright.nbd.server.longread import LongReads
@@ -70,11 +71,11 @@ class Transmission:
         self._room = memoryview(self._arena)
         self._filled = 0
         self._scratch = memoryview(b"")
-        self._finished = ""
+        self._finished: Ending | None = None
         # What the batch under way has answered, to be counted when it is sent.
         self._reads = self._read_bytes = self._writes = self._write_bytes = 0
 
-    def serve(self) -> str:
+    def serve(self) -> Ending:
         """Answer requests until the session ends, and return why it did.
 
         Raises RemoteProtocolError for a client that breaks the rules, TimeoutError, OSError.
@@ -88,7 +89,9 @@ class Transmission:
             self._count(started)
             if self._finished:
                 return self._finished
-        return "the client hung up" if not inbox.held else "the client hung up within a request"
+        if inbox.held:
+            raise RemoteProtocolError(HALF_A_REQUEST)
+        return HUNG_UP
 
     # -- the loop --------------------------------------------------------------------------------------------
 
@@ -170,7 +173,7 @@ class Transmission:
         if refused:
             self._refuse(request, refused, payload)
         elif request.command == _DISC:
-            self._finished = "the client disconnected"
+            self._finished = DISCONNECTED
         elif in_line and payload <= PIECE:
             self._write_now(request.cookie, request.offset, self._payload(payload))
         elif request.command == _READ and self._long and request.length > SMALL:
@@ -197,7 +200,7 @@ class Transmission:
         if payload > self._inbox.held:
             self._flush()
         if not self._inbox.skip(payload):
-            self._finished = "the client hung up within a request"
+            raise RemoteProtocolError(HALF_A_REQUEST)
 
     # -- what is cheap ---------------------------------------------------------------------------------------
 
@@ -211,7 +214,7 @@ class Transmission:
             self._scratch = memoryview(bytearray(length))
         payload = self._scratch[:length]
         if not inbox.take_into(payload):
-            raise RemoteProtocolError("the client hung up within a request")
+            raise RemoteProtocolError(HALF_A_REQUEST)
         return payload
 
     def _read_long(self, request: Request) -> None:

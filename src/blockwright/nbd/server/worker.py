@@ -18,6 +18,7 @@ from blockwright.device.base import BlockDevice
 from blockwright.device.file import FileDevice
 from blockwright.device.window import Window
 from blockwright.nbd.server import handoff
+from blockwright.nbd.server.ending import STOPPED
 from blockwright.nbd.server.export import Export, Served
 from blockwright.nbd.server.handoff import Handoff
 from blockwright.nbd.server.limits import ByteBudget
@@ -69,7 +70,7 @@ class _Worker:
             threading.Thread(target=self._serve, args=(worked,), name=f"nbd: {request.peer}", daemon=True).start()
         self._stopping.set()
         for worked in self.open:
-            worked.session.cut_off("the server ended")
+            worked.session.cut_off(STOPPED)
 
     @property
     def open(self) -> list[_Worked]:
@@ -123,12 +124,12 @@ class _Worked:
 
     def serve(self) -> None:
         """Serve the session, and report why it ended."""
-        reason = self.session.serve()
+        ending = self.session.serve()
         self._stream.close()
         self._served.close()
         self._device.close()
         self._report()
-        handoff.tell(self.answers, "ended", reason=reason)
+        handoff.tell(self.answers, "ended", how=ending.how, reason=ending.reason)
         self.answers.close()
 
     def tick(self) -> None:

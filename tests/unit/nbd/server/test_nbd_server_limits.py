@@ -393,7 +393,7 @@ def test_one_connection_can_be_served_without_a_server():
         client.request(DISC)
         assert client.ended()
     thread.join(30)
-    assert reasons == ["the client disconnected"]
+    assert reasons == [("done", "the client disconnected")]
     assert not device.closed
 
 
@@ -442,9 +442,9 @@ def test_each_end_has_its_kind():
     assert ends(lambda client, server: client.option(2)) == "done"
     assert ends(aborts_and_is_gone) == "done"
     assert ends(is_stopped) == "stopped"
-    assert ends(breaks_the_rules) == "failed"
-    assert ends(hangs_up_within_a_request) == "failed"
-    assert ends(idle, idle_s=0.1) == "failed"
+    assert ends(breaks_the_rules) == "protocol"
+    assert ends(hangs_up_within_a_request) == "protocol"
+    assert ends(idle, idle_s=0.1) == "timeout"
     assert ends(lambda client, server: client.send_option(1, b"nobody")) == "refused"
     assert ends(lambda client, server: client.ended(), handshake_s=0.1) == "timeout"
     assert ends(lambda client, server: client.sock.sendall(bytes(16))) == "protocol"
