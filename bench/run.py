@@ -9,9 +9,13 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import attach
 import build
+import nbd
 import nbd_copy
+import nbd_tls
 
 if __name__ == "__main__":
     build.main()
     attach.main()
+    nbd.main()
     nbd_copy.main()
+    nbd_tls.main()
