@@ -25,6 +25,10 @@ MAX_ZERO: Final = GiB
 """Zeros that a thread makes at once."""
 
 
+_AGAIN_S: Final = 0.1
+"""How often a thread that shall end is looked after."""
+
+
 class Done(NamedTuple):
     """What became of a run that ends at ``end``, in bytes: moved as data, made zeros, left as zeros."""
 
@@ -72,12 +76,10 @@ class Crew:
             threading.Thread(target=self._work, name=f"copy: {number}", daemon=True)
             for number in range(self._workers)
         ]
-        running = 0
         try:
             for thread in threads:
                 thread.start()
-                running += 1
-            left = running
+            left = len(threads)
             while left:
                 result = self._results.get()
                 if isinstance(result, BaseException):
@@ -90,8 +92,18 @@ class Crew:
             self._stop()
             raise
         finally:
-            for thread in threads[:running]:
-                thread.join()
+            # A signal may have come while one was being started: it runs, or it will find that all is over.
+            for thread in threads:
+                if thread.ident is not None:
+                    self._join(thread)
+
+    def _join(self, thread: threading.Thread) -> None:
+        """Wait for the thread's end; one that was about to call a device when both were cancelled is told again."""
+        while thread.is_alive():
+            thread.join(_AGAIN_S)
+            if self._stopped and thread.is_alive():
+                self._source.cancel()
+                self._target.cancel()
 
     def _stop(self) -> None:
         """Have all threads end soon, also those that wait for a peer."""

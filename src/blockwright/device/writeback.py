@@ -17,6 +17,10 @@ STEP: Final = 16 * MiB
 """Bytes written between flushes: enough that a flush's own cost, a commit of the host's journal, does not show."""
 
 
+_AGAIN_S: Final = 0.1
+"""How often a flush that nobody wants is looked after."""
+
+
 class WriteBack:
     """A context manager that flushes ``device`` in a thread each ``STEP`` bytes, unless one is still at it.
 
@@ -57,6 +61,9 @@ class WriteBack:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        while kind is not None and self._thread is not None and self._thread.is_alive():
+            self._device.cancel()  # nobody wants what it waits for, and it may not have begun to wait yet
+            self._thread.join(_AGAIN_S)
         if self._thread is not None:
             self._thread.join()
         if kind is None:

@@ -194,6 +194,32 @@ def test_cancelling_from_progress_wakes_those_who_wait_for_the_peer():
         copy(Stuck(disk(8 * MiB, (0, 8 * MiB))), MemoryDevice(8 * MiB), requests=4, progress=progress)
 
 
+def test_a_thread_that_calls_behind_the_first_cancelling_is_cancelled_again():
+    class Late(Peer):
+        """Waits for a cancelling from the moment of a call on: an earlier one does not count."""
+
+        failed = threading.Event()
+
+        def __init__(self, inner):
+            super().__init__(inner)
+            self.cancelled = threading.Semaphore(0)
+
+        def _cancel(self):
+            self.cancelled.release()
+
+        def _read_into(self, offset, buffers):
+            if not offset:
+                self.failed.set()
+                raise OSError(5, "medium")
+            assert self.failed.wait(30)
+            assert self.cancelled.acquire(timeout=30)  # the first cancelling, which found no call
+            assert self.cancelled.acquire(timeout=30), "nobody cancelled again"
+            raise Cancelled("as asked")
+
+    with pytest.raises(OSError, match="medium"):
+        copy(Late(disk(2 * MiB, (0, 2 * MiB))), MemoryDevice(2 * MiB), requests=2)
+
+
 def test_progress_never_goes_back_and_ends_at_the_end():
     seen = []
     source = Peer(disk(5 * MiB, (0, 5 * MiB)))
