@@ -6,7 +6,6 @@ Whole processes, warm cache, the output on the file system of the source, every 
 from __future__ import annotations
 
 import argparse
-import compileall
 import os
 import platform
 import shutil
@@ -17,8 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import blockwright
-from measure import Contender, Row, compare
+from measure import Contender, Row, compare, compile_modules
 from trees import archive, tree
 
 BLOCKWRIGHT = [str(Path(sys.executable).parent / "blockwright"), "build", "--quiet", "--force", "--table", "none"]
@@ -57,8 +55,7 @@ def main() -> None:
     options = parser.parse_args()
     base = Path(options.dir)
     base.mkdir(parents=True, exist_ok=True)
-    # As an installer does: a checkout has no bytecode where PYTHONDONTWRITEBYTECODE is set, and starts 50 ms later.
-    compileall.compile_dir(Path(blockwright.__file__).parent, quiet=1)
+    compile_modules()
     out = base / "out.img"
     rounds = options.rounds
     print(f"{platform.platform()}, Python {platform.python_version()}, {os.cpu_count()} cores, in {base}")
