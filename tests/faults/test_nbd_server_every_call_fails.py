@@ -146,7 +146,7 @@ def test_a_read_that_fails_half_way_is_padded_and_says_where(tmp_path):
         kind, _, payload = chunks[-1]
         assert kind == 0x8002
         number, length = struct.unpack_from(">IH", payload)
-        assert (number, payload[6 : 6 + length]) == (5, b"broken here")
+        assert (number, payload[6 : 6 + length]) == (5, b"input/output error")
         (offset,) = struct.unpack_from(">Q", payload, 6 + length)
         assert 0 < offset <= MIB
         client.request(0, 6, 0, 512)

@@ -236,6 +236,7 @@ def run(
             if isinstance(step, Receive):
                 answer = receive_exactly(stream, step.length, deadline)
             elif isinstance(step, Send):
+                stream.set_timeout(deadline.remaining_s, deadline.remaining_s)
                 stream.send(step.data)
             elif isinstance(step, Skip):
                 for position in range(0, step.length, _SKIPPED_AT_ONCE):

@@ -111,13 +111,16 @@ def become(user: str) -> None:
         raise KernelError("setuid", user, number, "needs root to serve as another user") from None
 
 
-def end_with_parent() -> None:
-    """Have SIGTERM sent to this process when its parent ends. Raises NotSupported, KernelError."""
+def end_with_parent(parent: int) -> None:
+    """Have SIGTERM sent to this process when its parent, the process ``parent``, ends.
+
+    Called by the main thread, and behind ``become``: who changes his user is not told any more. Raises NotSupported,
+    KernelError, UsageError where the parent has ended already.
+    """
     if sys.platform != "linux":
         raise NotSupported("exit with parent: only Linux tells a process that its parent has ended")
     import ctypes
 
-    parent = os.getppid()
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_PDEATHSIG, int(signal.SIGTERM), 0, 0, 0):
         number = ctypes.get_errno()

@@ -5,6 +5,7 @@ Knows: the order in which a server starts and ends. Refuses to know: how a user 
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -66,8 +67,7 @@ def run(service: Service) -> int:
         for stream, _ in service.clients:
             stack.callback(stream.close)
         signals = stack.enter_context(Signals())
-        if service.with_parent:
-            end_with_parent()
+        parent = os.getppid()
         server = _server(service)
         unstarted = stack.enter_context(ExitStack())
         unstarted.callback(_end_unstarted, server)
@@ -81,6 +81,8 @@ def run(service: Service) -> int:
         stack.enter_context(pid_file(service.pid_file))
         if service.user is not None:
             become(service.user)
+        if service.with_parent:
+            end_with_parent(parent)
         unstarted.pop_all()
         return _serve(service, server, signals)
 

@@ -58,7 +58,11 @@ class ScrapeServer:
                 if not self._stopping:
                     time.sleep(0.05)  # out of descriptors: what is open may end
                 continue
-            threading.Thread(target=self._answer, args=(client,), name="metrics: scrape", daemon=True).start()
+            try:
+                threading.Thread(target=self._answer, args=(client,), name="metrics: scrape", daemon=True).start()
+            except RuntimeError:  # the host has no thread for it now
+                client.close()
+                self._room.release()
 
     def _answer(self, client: socket.socket) -> None:
         try:

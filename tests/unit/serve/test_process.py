@@ -6,8 +6,11 @@ import threading
 
 import pytest
 
-from blockwright.errors import KernelError, NotFound
+from blockwright.errors import KernelError, NotFound, UsageError
+from blockwright.serve import run as service
+from blockwright.serve.definition import ExportsFile
 from blockwright.serve.process import ENDED, Signals, become, pid_file
+from blockwright.serve.run import Service
 
 
 def test_signals_wait_to_be_asked_for():
@@ -74,3 +77,25 @@ def test_to_become_oneself_needs_nothing():
 def test_an_unknown_user_is_told(user):
     with pytest.raises(NotFound, match="no such user"):
         become(user)
+
+
+def test_the_parent_is_watched_by_who_we_have_become(monkeypatch):
+    """The kernel forgets whom to tell when a process changes its user (prctl(2), PR_SET_PDEATHSIG)."""
+    calls = []
+
+    def watch(*parent):
+        calls.append(("watch", *parent))
+        raise UsageError("the parent has ended already")
+
+    monkeypatch.setattr(service, "become", lambda user: calls.append(("become", user)))
+    monkeypatch.setattr(service, "end_with_parent", watch)
+    with pytest.raises(UsageError):
+        service.run(Service(ExportsFile, user="somebody", with_parent=True))
+    assert calls == [("become", "somebody"), ("watch", os.getppid())]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells")
+def test_a_parent_that_has_ended_is_noticed():
+    program = "from blockwright.serve.process import end_with_parent\nend_with_parent(1 << 30)\n"
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True, text=True)
+    assert "the parent has ended already" in done.stderr

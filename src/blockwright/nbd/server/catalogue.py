@@ -52,13 +52,15 @@ class Catalogue:
             )
         with self._lock:
             old = self._served
-            made = [*old.values(), *self._leaving]
+            opened = _ByDevice()
+            for served in (*old.values(), *self._leaving):
+                opened.note(served)
             self._served = {}
             for name, export in wanted.items():
                 same = old.get(name)
                 if same is None or same.export != export:
-                    same = Served(export, _opened(export, made))
-                    made.append(same)
+                    same = Served(export, opened.share(export))
+                    opened.note(same)
                 self._served[name] = same
             self._default = default
             self._leaving += [each for name, each in old.items() if self._served.get(name) is not each]
@@ -115,9 +117,31 @@ class Catalogue:
             each.close()
 
 
-def _opened(export: Export, served: Iterable[Served]) -> Opened | None:
-    """Return the export's device where another export has it: its calls may have to be made one at a time."""
-    return next((each.opened.share() for each in served if each.export.device == export.device), None)
+class _ByDevice:
+    """Devices that exports have: one is opened once for all of them, as its calls may have to be made in turn.
+
+    Found by hash, as there may be thousands; a source that has none is compared with the others of its kind.
+    """
+
+    def __init__(self) -> None:
+        self._hashed: dict[object, Opened] = {}
+        self._others: list[tuple[object, Opened]] = []
+
+    def note(self, served: Served) -> None:
+        """Take note of an export's device; of equal ones the first stays."""
+        device = served.export.device
+        try:
+            self._hashed.setdefault(device, served.opened)
+        except TypeError:
+            self._others.append((device, served.opened))
+
+    def share(self, export: Export) -> Opened | None:
+        """Return the export's device for one more user, None where no export has it yet."""
+        try:
+            found = self._hashed.get(export.device)
+        except TypeError:
+            found = next((opened for device, opened in self._others if device == export.device), None)
+        return None if found is None else found.share()
 
 
 class ClientView:

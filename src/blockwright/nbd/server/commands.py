@@ -16,14 +16,14 @@ from typing import Final
 
 from blockwright.device.base import ResizableDevice
 from blockwright.device.extent import ZERO
-from blockwright.errors import NoSpace, OutOfRange, RemoteProtocolError, UsageError
+from blockwright.errors import NoSpace, OutOfRange, RemoteProtocolError
 from blockwright.nbd import wire
 from blockwright.nbd.protocol.replies import DONE, ChunkedFraming, framing
 from blockwright.nbd.protocol.requests import Request, Rules
 from blockwright.nbd.protocol.session import Session
 from blockwright.nbd.server.ending import HALF_A_REQUEST
 from blockwright.nbd.server.export import Served
-from blockwright.nbd.server.failure import failure
+from blockwright.nbd.server.failure import Unfit, failure, for_client
 from blockwright.nbd.server.flight import InFlight
 from blockwright.nbd.server.inbox import Inbox
 from blockwright.nbd.server.limits import PIECE
@@ -31,8 +31,9 @@ from blockwright.nbd.server.log import Log
 from blockwright.nbd.server.longread import chunks
 from blockwright.nbd.server.metrics import ExportMetrics
 from blockwright.nbd.server.outbox import Outbox
-from blockwright.nbd.server.status import told, whole_blocks
+from blockwright.nbd.server.status import MAX_TOLD, told, whole_blocks
 from blockwright.nbd.wire import Command, CommandFlag, Error
+from blockwright.units import ceil_div
 
 MAX_STATUS_PAYLOAD: Final = 8 + 4 * 256
 """Bytes of a BLOCK_STATUS request's payload: a length, and more context ids than anybody has."""
@@ -41,13 +42,18 @@ _NO_ROOM: Final = "the server has no memory for the request"
 
 
 class _Reply:
-    """A reply under way: the last of its ``parts`` to end finishes it, with the first failure where there was one."""
+    """A reply under way: the last of its ``parts`` to end finishes it, with the first failure where there was one.
+
+    ``turn`` is held by a part that has bytes of its own from its end until they are queued: nothing may be queued
+    behind what the last one sends.
+    """
 
     def __init__(self, request: Request, parts: int) -> None:
         self.request = request
         self.started = time.perf_counter_ns()
         self._parts = parts
         self._lock = threading.Lock()
+        self.turn = threading.Lock()
         self.error: Exception | None = None
 
     def ended(self, error: Exception | None, parts: int = 1) -> bool:
@@ -84,7 +90,6 @@ class Commands:
             Command.TRIM: self._trim,
             Command.CACHE: self._cache,
             Command.WRITE_ZEROES: self._write_zeroes,
-            Command.BLOCK_STATUS: self._block_status,
             Command.RESIZE: self._resize,
         }
 
@@ -99,6 +104,8 @@ class Commands:
             self._begin_write(request, inbox)
         elif request.flags & CommandFlag.PAYLOAD_LEN:
             self._begin_status_of(request, inbox)
+        elif request.command == Command.BLOCK_STATUS:
+            self._begin(request, self._block_status, self._status_cost(request))
         else:
             self._begin(request, self._jobs[request.command])
 
@@ -121,12 +128,19 @@ class Commands:
         ticket = self._flight.enter(cost)
         if ticket is None:
             return False
-        if self._pooled:
-            self.served.workers.submit(partial(job, ticket))
-        else:
-            with self.served.calls():
-                job(ticket)
+        self._do(partial(job, ticket))
         return True
+
+    def _do(self, job: Callable[[], None]) -> None:
+        """Have a job done that has its ticket, by a worker or at once.
+
+        A job holds ``served.calls`` while it calls the device and not while it sends: a client that takes nothing
+        must not keep others from a device that takes one call at a time.
+        """
+        if self._pooled:
+            self.served.workers.submit(job)
+        else:
+            job()
 
     def _send(self, data: bytes | bytearray | memoryview, ticket: int) -> None:
         """Send a whole reply or chunk; its room is given back when it is out."""
@@ -139,20 +153,21 @@ class Commands:
         finally:
             self._flight.leave(ticket)
 
-    def _begin(self, request: Request, work: Callable[[Request], bytes]) -> None:
-        """Do a request that has neither data nor payload."""
+    def _begin(self, request: Request, work: Callable[[Request], bytes], cost: int = 0) -> None:
+        """Do a request that has neither data nor payload, whose answer takes ``cost`` bytes at most."""
         reply = _Reply(request, 1)
 
         def job(ticket: int) -> None:
             try:
-                answer = work(request)
+                with self.served.calls():
+                    answer = work(request)
             except Exception as error:  # noqa: BLE001 - whatever a device raises is the client's to know
                 reply.ended(error)
                 answer = b""
             self._send(answer or self._end(reply), ticket)
             self._record(reply, 0 if request.command == Command.BLOCK_STATUS else request.length)
 
-        if not self._run(0, job):
+        if not self._run(cost, job):
             self._refuse(request)
 
     def _record(self, reply: _Reply, length: int) -> None:
@@ -168,7 +183,7 @@ class Commands:
         return self._error(request, reply.error)
 
     def _error(self, request: Request, error: Exception) -> bytes:
-        number, text = failure(error)
+        number, text = for_client(error)
         if number == Error.ENOTSUP and not request.flags & CommandFlag.FAST_ZERO:
             number = Error.EINVAL  # "NBD_CMD_WRITE_ZEROES": ENOTSUP answers FAST_ZERO and nothing else
         return self._framing.error(request.cookie, request.offset, number, text)
@@ -195,21 +210,18 @@ class Commands:
 
     def _read_piece(self, reply: _Reply, offset: int, length: int, ticket: int) -> None:
         request = reply.request
-        tail = b""
+        failed: Exception | None = None
         try:
-            data = self._read(request, offset, length)
+            with self.served.calls():
+                data = self._read(request, offset, length)
         except Exception as error:  # noqa: BLE001 - whatever a device raises is the client's to know
-            data = bytearray()
-            last = reply.ended(error)
-        else:
-            last = reply.ended(None)
-        if last:
-            if not self._framing.whole or reply.error is not None:
-                tail = self._end(reply)
-            self._record(reply, request.length)
-        if tail:
-            data += tail
-        self._send(data, ticket)
+            data, failed = bytearray(), error
+        with reply.turn:
+            if reply.ended(failed):
+                if not self._framing.whole or reply.error is not None:
+                    data += self._end(reply)
+                self._record(reply, request.length)
+            self._send(data, ticket)
 
     def _read(self, request: Request, offset: int, length: int) -> bytearray:
         """Return the chunks that answer a piece of a read, without the end of the reply."""
@@ -260,16 +272,12 @@ class Commands:
             if not whole:
                 self._flight.leave(ticket)
                 raise RemoteProtocolError(HALF_A_REQUEST)
-            job = partial(self._write_piece, reply, offset, payload, ticket)
-            if self._pooled:
-                self.served.workers.submit(job)
-            else:
-                with self.served.calls():
-                    job()
+            self._do(partial(self._write_piece, reply, offset, payload, ticket))
 
     def _write_piece(self, reply: _Reply, offset: int, payload: bytearray, ticket: int) -> None:
         try:
-            self._device.write(offset, payload, durable=bool(reply.request.flags & CommandFlag.FUA))
+            with self.served.calls():
+                self._device.write(offset, payload, durable=bool(reply.request.flags & CommandFlag.FUA))
         except Exception as error:  # noqa: BLE001 - whatever a device raises is the client's to know
             last = reply.ended(error)
         else:
@@ -308,9 +316,9 @@ class Commands:
     def _resize(self, request: Request) -> bytes:
         """Give the device the size that stands in the offset ("NBD_CMD_RESIZE", extension-resize)."""
         if not isinstance(self._device, ResizableDevice):
-            raise UsageError("resize: the device cannot")
+            raise Unfit("resize: the device cannot")
         if request.offset % self.rules.minimum:
-            raise UsageError(f"resize: expected a multiple of {self.rules.minimum} bytes, found {request.offset}")
+            raise Unfit(f"resize: expected a multiple of {self.rules.minimum} bytes, found {request.offset}")
         try:
             self._device.resize(request.offset)
         except OutOfRange as error:
@@ -336,13 +344,20 @@ class Commands:
             found.append(framed.status(request.cookie, start, number, runs, DONE if number == numbers[-1] else 0))
         return b"".join(found)
 
+    def _status_cost(self, request: Request) -> int:
+        """Return how many bytes the answer may take: a client may ask a lot and take nothing of what it is told."""
+        one = request.flags & CommandFlag.REQ_ONE
+        extents = 1 if one else min(MAX_TOLD, ceil_div(request.length, self.rules.minimum))
+        entry = wire.EXTENDED_STATUS_ENTRY if self._framing.extended else wire.STATUS_ENTRY
+        return extents * entry.size * len(self._session.contexts)
+
     def _begin_status_of(self, request: Request, inbox: Inbox) -> None:
         """Take a payload that names contexts, "NBD_CMD_BLOCK_STATUS" with extended headers."""
         size = request.length
         if not (wire.U64.size < size <= MAX_STATUS_PAYLOAD and size % wire.U32.size == 0):
             if not inbox.skip(size):
                 raise RemoteProtocolError(HALF_A_REQUEST)
-            self._begin(request, _raise(UsageError(f"block status: {size} bytes are no payload")))
+            self._begin(request, _raise(Unfit(f"block status: {size} bytes are no payload")))
             return
         payload = bytearray(size)
         if not inbox.take_into(memoryview(payload)):
@@ -351,14 +366,13 @@ class Commands:
         wanted = tuple(number for (number,) in wire.U32.iter_unpack(payload[wire.U64.size :]))
         offset, minimum = request.offset, self.rules.minimum
         if not length or offset + length > self.rules.size or (offset | length) & (minimum - 1):
-            work = _raise(
-                UsageError(f"range: expected to lie in {self.rules.size} bytes, found {length} at {offset}")
-            )
+            work = _raise(Unfit(f"range: expected to lie in {self.rules.size} bytes, found {length} at {offset}"))
         elif len(set(wanted)) < len(wanted) or not set(wanted) <= set(self._session.contexts):
-            work = _raise(UsageError("block status: names a context twice, or one that was not selected"))
+            work = _raise(Unfit("block status: names a context twice, or one that was not selected"))
         else:
             work = partial(self._block_status, wanted=wanted)
-        self._begin(request._replace(length=length), work)
+        request = request._replace(length=length)
+        self._begin(request, work, self._status_cost(request))
 
 
 def _raise(error: Exception) -> Callable[[Request], bytes]:

@@ -19,7 +19,7 @@ from blockwright.device.vector import zeros
 from blockwright.errors import SourceChanged
 from blockwright.nbd.protocol.replies import ChunkedFraming
 from blockwright.nbd.protocol.requests import Request
-from blockwright.nbd.server.failure import failure
+from blockwright.nbd.server.failure import for_client
 from blockwright.nbd.server.limits import SMALL
 from blockwright.nbd.transport import Stream
 from blockwright.nbd.wire import CommandFlag
@@ -85,7 +85,7 @@ class LongReads:
                     stream.send(framing.data_head(cookie, start, offset, length, 0), more=True)
                     self._send_data(stream, offset, offset + length)
         except _DeviceFailed as failed:
-            number, text = failure(failed.error)
+            number, text = for_client(failed.error)
             return framing.error(cookie, start, number, text, failed.offset), failed.error
         return framing.done(cookie, start), None
 

@@ -20,7 +20,7 @@ Sent = Callable[[], None]
 class Outbox:
     """Sends replies whole, in the order of asking. After a failure nothing is sent any more.
 
-    ``failed`` is called once, with the error that ended it.
+    ``failed`` is called once, with the error that ended it, unless that was raised to whoever had a turn.
     """
 
     def __init__(self, stream: Stream, failed: Callable[[Exception], None]) -> None:
@@ -43,7 +43,9 @@ class Outbox:
             self._busy = True
         return self._stream
 
-    def __exit__(self, *exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
+        if kind is not None:  # half a reply may be out, and whatever followed would be taken for the rest of it
+            self._broken = True
         if self._queue or self._broken:
             self._drain()
             return
@@ -64,7 +66,11 @@ class Outbox:
                 return
             self._busy = True
         if not self._drain(wait=False):
-            threading.Thread(target=self._drain, name="nbd: late replies", daemon=True).start()
+            try:
+                threading.Thread(target=self._drain, name="nbd: late replies", daemon=True).start()
+            except RuntimeError as error:  # the host has no thread for it, and nobody here may wait
+                self.broke(error)
+                self._drain()
 
     def _drain(self, *, wait: bool = True) -> bool:
         """Send what is queued and end the turn; False where that would be waiting for, with the turn still held."""

@@ -73,18 +73,30 @@ class Processes:
     def _serve(self, leaving: Leaving, here: Callable[[], Ending]) -> Ending:
         file = leaving.file() if self._count else None
         worker = self._choose(may_leave=file is not None)
-        if worker is None or file is None:
+        if worker is not None and file is not None:
+            request = leaving.request(file, self._count + 1)
             try:
-                return here()
-            finally:
+                answers = worker.begin(request, leaving.stream.fileno(), file.fd)
+            except OSError:  # it has ended, and nothing of the session was served there
                 with self._lock:
-                    self._here -= 1
+                    worker.sessions -= 1
+                    self._here += 1
+            else:
+                return self._elsewhere(worker, answers, leaving)
         try:
-            answers = worker.begin(leaving.request(file, self._count + 1), leaving.stream.fileno(), file.fd)
+            return here()
+        finally:
+            with self._lock:
+                self._here -= 1
+
+    def _elsewhere(self, worker: _Worker, answers: socket.socket, leaving: Leaving) -> Ending:
+        """Follow a session in a worker to its end."""
+        try:
             with answers:
                 return _follow(answers, leaving.metrics, leaving.log)
-        except OSError as error:
-            return Ending("internal", f"the worker process failed: {(error.strerror or str(error)).lower()}")
+        except (OSError, ValueError) as error:
+            leaving.stream.shut_down()  # nobody would count it any more
+            return Ending("internal", f"the worker process failed: {str(error).lower()}")
         finally:
             with self._lock:
                 worker.sessions -= 1
@@ -113,8 +125,9 @@ class Processes:
             self._workers = [each for each in self._workers if each.alive]
             best = min(self._workers, key=lambda each: each.sessions, default=None)
             if may_leave and self._here and (best is None or best.sessions) and len(self._workers) < self._count:
-                best = _Worker()
-                self._workers.append(best)
+                with suppress(OSError):  # the host has no process for it: those that there are do
+                    best = _Worker()
+                    self._workers.append(best)
             if best is None or not may_leave or self._here < best.sessions or not self._here:
                 self._here += 1
                 return None
@@ -166,14 +179,19 @@ class _Worker:
 
     def __init__(self) -> None:
         self._channel, theirs = handoff.pair()
-        with theirs:
-            self._process = subprocess.Popen(  # noqa: S603 - this program itself
-                [sys.executable, "-c", _MAIN, str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=[theirs.fileno()],
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
-            )
+        try:
+            with theirs:
+                self._process = subprocess.Popen(  # noqa: S603 - this program itself
+                    # -P: no module is taken from the working directory, which may be anybody's
+                    [sys.executable, "-P", "-c", _MAIN, str(theirs.fileno())],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=[theirs.fileno()],
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
+                )
+        except BaseException:
+            self._channel.close()
+            raise
         self.sessions = 0
 
     @property
@@ -212,7 +230,7 @@ def _follow(answers: socket.socket, metrics: ExportMetrics, log: Log) -> Ending:
     while True:
         found = handoff.told(answers)
         if found is None:
-            return Ending("internal", "the worker process ended")
+            return Ending("internal", "the worker process has given it up")
         if found["kind"] == "ended":
             return Ending(found["how"], found["reason"])
         if found["kind"] == "log":

@@ -125,16 +125,24 @@ class Server:
         )
         reason = self._over_limit(connection)
         if reason:
-            self.options.metrics.count("refused", reason)
-            self.options.log("refused", peer=str(peer), reason=reason)
-            stream.close()
+            self._refuse(stream, peer, reason)
             return
-        self.options.metrics.count("accepted")
-        self.options.log("connected", peer=str(peer))
         thread = threading.Thread(target=self._run, args=(connection,), name=f"nbd: {peer}", daemon=True)
         with self._lock:
             self._connections[connection] = thread
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # the host has no thread for it now: whoever is served already goes on
+            with self._lock:
+                del self._connections[connection]
+            self._refuse(stream, peer, "no thread to be had")
+            return
+        self.options.metrics.count("accepted")
+
+    def _refuse(self, stream: Stream, peer: Peer, reason: str) -> None:
+        self.options.metrics.count("refused", reason)
+        self.options.log("refused", peer=str(peer), reason=reason)
+        stream.close()
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -164,6 +172,7 @@ class Server:
         return ""
 
     def _run(self, connection: Connection) -> None:
+        self.options.log("connected", peer=str(connection.peer))
         try:
             connection.serve()
         finally:

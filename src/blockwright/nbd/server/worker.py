@@ -18,7 +18,7 @@ from blockwright.device.base import BlockDevice
 from blockwright.device.file import FileDevice
 from blockwright.device.window import Window
 from blockwright.nbd.server import handoff
-from blockwright.nbd.server.ending import STOPPED
+from blockwright.nbd.server.ending import STOPPED, Ending
 from blockwright.nbd.server.export import Export, Served
 from blockwright.nbd.server.handoff import Handoff
 from blockwright.nbd.server.limits import ByteBudget
@@ -62,15 +62,31 @@ class _Worker:
             if data == handoff.STOP:
                 self._stopping.set()
                 continue
-            request = Handoff.decode(data)
-            self._budget = self._budget or ByteBudget(request.limits.bytes_in_flight)
-            worked = _Worked(request, descriptors, self._budget, self._stopping)
-            with self._lock:
-                self._open.add(worked)
-            threading.Thread(target=self._serve, args=(worked,), name=f"nbd: {request.peer}", daemon=True).start()
+            with contextlib.suppress(Exception):  # out of descriptors: who asked is told, and other sessions go on
+                self._begin(data, descriptors)
         self._stopping.set()
         for worked in self.open:
             worked.session.cut_off(STOPPED)
+
+    def _begin(self, data: bytes, descriptors: list[int]) -> None:
+        """Begin a session. Where that cannot be, its descriptors are closed: by that the other process knows."""
+        with contextlib.ExitStack() as stack:
+            for each in descriptors:
+                stack.callback(os.close, each)
+            if len(descriptors) != handoff.DESCRIPTORS:
+                return
+            request = Handoff.decode(data)
+            stack.pop_all()
+        self._budget = self._budget or ByteBudget(request.limits.bytes_in_flight)
+        worked = _Worked(request, descriptors, self._budget, self._stopping)
+        with self._lock:
+            self._open.add(worked)
+        try:
+            threading.Thread(target=self._serve, args=(worked,), name=f"nbd: {request.peer}", daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._open.discard(worked)
+            worked.end(Ending("internal", "the worker process has no thread for it"))
 
     @property
     def open(self) -> list[_Worked]:
@@ -100,6 +116,7 @@ class _Worked:
     ) -> None:
         client, file, answers = descriptors
         self.answers = socket.socket(fileno=answers)
+        self._stream = SocketStream(socket.socket(fileno=client))
         self._limits = request.limits
         self._metrics = ExportMetrics()
         self._reporting = threading.Lock()
@@ -109,7 +126,6 @@ class _Worked:
         export = Export(request.session.export.name, device, read_only=not request.writable)
         self._device = device
         self._served = Served(export)
-        self._stream = SocketStream(socket.socket(fileno=client))
         self.session = SessionRun(
             self._stream,
             request.session,
@@ -124,7 +140,10 @@ class _Worked:
 
     def serve(self) -> None:
         """Serve the session, and report why it ended."""
-        ending = self.session.serve()
+        self.end(self.session.serve())
+
+    def end(self, ending: Ending) -> None:
+        """Close what the session has, and report why it ended."""
         self._stream.close()
         self._served.close()
         self._device.close()

@@ -283,10 +283,21 @@ def test_after_a_failure_everybody_is_told_and_nothing_is_sent(pair):
     assert isinstance(failures[0], OSError)
 
 
-def test_a_turn_that_ends_by_an_error_ends(pair):
+def test_nothing_follows_what_an_error_may_have_cut_short(pair):
     stream, peer = pair
-    outbox = Outbox(stream, lambda error: None)
-    with pytest.raises(RuntimeError), outbox:
-        raise RuntimeError
-    outbox.post(b"after", lambda: None)
-    assert peer.recv(5) == b"after"
+    outbox, sent = Outbox(stream, lambda error: None), []
+
+    def send_half():
+        with outbox as held:
+            held.send(b"half a reply")
+            outbox.post(b"queued", lambda: sent.append(1))
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        send_half()
+    outbox.post(b"after", lambda: sent.append(2))
+    outbox.wait_until_sent()
+    stream.close()
+    assert sent == [1, 2]
+    assert peer.recv(100) == b"half a reply"
+    assert peer.recv(100) == b""
