@@ -25,8 +25,6 @@ from blockwright.nbd.server.processes import Leaving, Processes
 from blockwright.nbd.server.session import SessionRun
 from blockwright.nbd.transport import Deadline, SocketStream, Stream, run
 
-"""Why connections end that went well."""
-
 StartTls = Callable[[Stream, "str | None"], "tuple[Stream, Identity]"]
 
 
