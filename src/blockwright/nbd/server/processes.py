@@ -25,7 +25,7 @@ from blockwright.nbd.server import handoff
 from blockwright.nbd.server.ending import Ending
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.handoff import Handoff
-from blockwright.nbd.server.limits import Limits
+from blockwright.nbd.server.limits import ByteBudget, Limits
 from blockwright.nbd.server.log import Log
 from blockwright.nbd.server.metrics import ExportMetrics
 from blockwright.nbd.transport import SocketStream, Stream
@@ -50,10 +50,15 @@ class File(NamedTuple):
 
 
 class Processes:
-    """Up to ``count`` worker processes. Thread-safe; ``close`` ends them."""
+    """Up to ``count`` worker processes. Thread-safe; ``close`` ends them.
 
-    def __init__(self, count: int) -> None:
+    Each gets its share of ``budget``, this process's, for as long as it lives: together they hold no more than that.
+    """
+
+    def __init__(self, count: int, budget: ByteBudget) -> None:
         self._count = count if sys.platform == "linux" else 0
+        self._budget = budget
+        self._share = budget.limit // (self._count + 1)
         self._lock = threading.Lock()
         self._workers: list[_Worker] = []
         self._here = 0
@@ -85,7 +90,7 @@ class Processes:
                 with self._lock:
                     self._here -= 1
         try:
-            answers = worker.begin(leaving.request(file, self._count + 1), leaving.stream.fileno(), file.fd)
+            answers = worker.begin(leaving.request(file, self._share), leaving.stream.fileno(), file.fd)
             with answers:
                 return _follow(answers, leaving.metrics, leaving.log)
         except OSError as error:
@@ -117,6 +122,7 @@ class Processes:
         with self._lock:
             for each in [each for each in self._workers if each.gone]:
                 self._workers.remove(each)
+                self._budget.limit += self._share
                 each.close()
             best = min(self._workers, key=lambda each: each.sessions, default=None)
             if may_leave and self._here and (best is None or best.sessions) and len(self._workers) < self._count:
@@ -136,6 +142,7 @@ class Processes:
             log("worker not started", reason=(error.strerror or str(error)).lower())
             return None
         self._workers.append(worker)
+        self._budget.limit -= self._share
         return worker
 
     def _do_without(self, worker: _Worker, log: Log) -> None:
@@ -146,6 +153,7 @@ class Processes:
             first = worker in self._workers
             if first:
                 self._workers.remove(worker)
+                self._budget.limit += self._share
                 self._count = len(self._workers)
         if first:
             log("worker not started", reason="the process ended before it could serve")
@@ -179,11 +187,11 @@ class Leaving:
             run = runs[0]
             return File(run.fd, run.offset, run.writable) if stat.S_ISREG(os.fstat(run.fd).st_mode) else None
 
-    def request(self, file: File, processes: int) -> Handoff:
-        """Return the message to a worker, which may use its share of the memory."""
+    def request(self, file: File, share: int) -> Handoff:
+        """Return the message to a worker, which may have ``share`` bytes in flight."""
         return Handoff(
             self.session,
-            replace(self.limits, bytes_in_flight=self.limits.bytes_in_flight // processes),
+            replace(self.limits, bytes_in_flight=share),
             self.peer,
             self.export.name,
             file.offset,

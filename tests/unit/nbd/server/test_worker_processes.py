@@ -41,9 +41,10 @@ def write_on_each_and_read_on_all(server, count):
 
 
 def test_what_one_session_writes_all_read(image):
-    with running([Export("", image)], workers=2) as server:
+    with running([Export("", image)], workers=2, bytes_in_flight=9 * MIB) as server:
         write_on_each_and_read_on_all(server, 4)
         assert len(server.server._processes._workers) == 2
+        assert server.server._budget.limit == 3 * MIB  # and 3 MiB for each worker
     assert not any(event == "worker not started" for event, _ in server.events)
 
 
