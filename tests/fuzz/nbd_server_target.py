@@ -104,9 +104,8 @@ def serve(stream: MemoryStream, served: BlockDevice, *, resizable: bool) -> None
     blocks = BlockSizes(served.traits.minimum_block, 4096, 1 << 18)
     catalogue = Catalogue([Export("", served, blocks=blocks, resizable=resizable)])
     options = Options(limits=LIMITS, log=log)
-    connection = Connection(
-        stream, Peer("pipe"), catalogue, options, ByteBudget(1 << 24), threading.Event(), Processes(0)
-    )
+    budget = ByteBudget(1 << 24)
+    connection = Connection(stream, Peer("pipe"), catalogue, options, budget, threading.Event(), Processes(0, budget))
     connection.serve()
     catalogue.close()
     if bugs:

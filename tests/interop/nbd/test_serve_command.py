@@ -69,6 +69,7 @@ def test_what_cannot_be_served_is_one_line_and_nothing_is_left(image, tmp_path):
         (2, image, image),  # of one name
         (5, "--exports", tmp_path / "missing.toml"),
         (5, image, "--user", "no-such-user"),
+        (2, image, "--max-request", "5000"),
         (5, image, "--pid-file", tmp_path / "missing" / "pid"),
     ):
         more = [] if "--stdio" in arguments else ["--socket", sock]
@@ -398,7 +399,7 @@ def test_the_log_is_json_where_asked_for(image, tmp_path):
     assert events[3]["reason"] == "the client hung up"
 
 
-@pytest.mark.parametrize("how", ["file", "raw", "read-only", "memory", "overlay", "directory"])
+@pytest.mark.parametrize("how", ["file", "raw", "read-only", "memory", "overlay", "directory", "coarse"])
 def test_our_own_probe_finds_nothing(image, tmp_path, how):
     """Every rule that `nbd check` knows, of what a user can serve."""
     tree = tmp_path / "tree"
@@ -411,6 +412,7 @@ def test_our_own_probe_finds_nothing(image, tmp_path, how):
         "memory": ["mem:64M"],
         "overlay": [image, "--overlay"],
         "directory": [tree],
+        "coarse": [image, "--block-size", "4k,1M,32M", "--max-request", "300k"],
     }[how]
     more = [] if how in ("read-only", "directory") else ["--write"]
     with serving(*arguments, "--socket", tmp_path / "s", "--log", "off") as server:

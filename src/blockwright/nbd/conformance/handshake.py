@@ -129,4 +129,5 @@ def _dripping(probe: Probe) -> None:
 def _enter_by_name(probe: Probe, link: Link) -> Session:
     link.send(option_bytes(Option.EXPORT_NAME, probe.name))
     size, flags = wire.EXPORT_NAME_REPLY.unpack(link.receive(wire.EXPORT_NAME_REPLY.size))
-    return Session(link, "simple", size, flags, None, {})
+    # EXPORT_NAME tells no block sizes, and a server may hold to those that INFO tells all the same.
+    return Session(link, "simple", size, flags, probe.facts.blocks, {})

@@ -165,9 +165,13 @@ class Probe:
         return read_contexts(answer.expect(ReplyType.ACK).of(ReplyType.META_CONTEXT))
 
     def blocks_of(self, length: int, *, least: int = 1) -> int:
-        """Return ``length`` in whole blocks, up to the export's size. NotApplicable where ``least`` do not fit."""
-        block = self.facts.blocks.minimum if self.facts.blocks else 1
-        fitting = align_down(min(align_up(length, block), self.facts.size), block)
+        """Return ``length`` in whole blocks, up to the export's size and the longest request.
+
+        NotApplicable where ``least`` do not fit.
+        """
+        blocks = self.facts.blocks
+        block, most = (blocks.minimum, max(blocks.maximum, blocks.minimum)) if blocks else (1, length)
+        fitting = align_down(min(align_up(length, block), self.facts.size, most), block)
         if fitting < max(least, 1):
             raise NotApplicable(f"needs an export of {max(least, block)} bytes, which has {self.facts.size}")
         return fitting

@@ -170,13 +170,8 @@ def serve_connection(sock: socket.socket, exports: Sequence[Export], options: Op
     options = options or Options()
     catalogue = Catalogue(exports, options.default)
     with contextlib.closing(catalogue):
+        budget = ByteBudget(options.limits.bytes_in_flight)
         connection = Connection(
-            SocketStream(sock),
-            peer_of(sock),
-            catalogue,
-            options,
-            ByteBudget(options.limits.bytes_in_flight),
-            threading.Event(),
-            Processes(0),
+            SocketStream(sock), peer_of(sock), catalogue, options, budget, threading.Event(), Processes(0, budget)
         )
         return connection.serve()

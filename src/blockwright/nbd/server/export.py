@@ -23,7 +23,7 @@ from blockwright.nbd.server.limits import Limits
 from blockwright.nbd.server.peer import Peer
 from blockwright.nbd.server.pool import Workers
 from blockwright.nbd.wire import BASE_ALLOCATION, CHANGED_SINCE, MAX_STRING, TransmissionFlag
-from blockwright.units import KiB
+from blockwright.units import KiB, align_down
 
 MAX_MINIMUM_BLOCK: Final = 64 * KiB
 """The largest minimum block that "Block size constraints" allows."""
@@ -250,6 +250,9 @@ class Served:
         if self.export.blocks is not None:
             given = self.export.blocks
             minimum = max(given.minimum, traits.minimum_block)
-            return BlockSizes(minimum, max(given.preferred, minimum), min(given.maximum, limits.request_bytes))
-        minimum = min(traits.minimum_block, MAX_MINIMUM_BLOCK)
-        return BlockSizes(minimum, max(512, minimum, min(traits.preferred_block, 1 << 20)), limits.request_bytes)
+            preferred, maximum = given.preferred, min(given.maximum, limits.request_bytes)
+        else:
+            minimum = min(traits.minimum_block, MAX_MINIMUM_BLOCK)
+            preferred, maximum = min(traits.preferred_block, 1 << 20), limits.request_bytes
+        largest = 1 << maximum.bit_length() - 1  # the power of two that a preferred block may be
+        return BlockSizes(minimum, max(512, minimum, min(preferred, largest)), align_down(maximum, minimum))

@@ -26,6 +26,8 @@ from blockwright.nbd.wire import TransmissionFlag
 MAX_MESSAGE: Final = 64 * 1024
 """Bytes of one message; the longest holds a name and a description of 4 KiB each."""
 DESCRIPTORS: Final = 3
+READY: Final = b"ready"
+"""Sent by the worker when it has started."""
 STOP: Final = b"stop"
 """Sent in place of a session: answer ESHUTDOWN from now on."""
 

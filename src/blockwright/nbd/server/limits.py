@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Final
 
+from blockwright.errors import UsageError
 from blockwright.nbd.protocol.server import HandshakeLimits
 from blockwright.units import KiB, MiB
 
@@ -20,7 +21,8 @@ class Limits:
     ``bytes_in_flight`` bounds what all connections' requests hold in memory together, and
     ``connection_bytes_in_flight`` and ``connection_requests`` what one of them does; one request of at most
     ``PIECE`` bytes is always let in, so nobody is locked out by others. ``request_s`` is how long a client may take
-    to send a whole request or to take its replies, and a device to answer.
+    to send a whole request or to take its replies, and a device to answer. Raises UsageError for ``request_bytes``
+    below ``MIN_REQUEST``.
     """
 
     connections: int = 100
@@ -34,6 +36,15 @@ class Limits:
     request_s: float | None = 60.0
     idle_s: float | None = None
 
+    def __post_init__(self) -> None:
+        if self.request_bytes < MIN_REQUEST:
+            raise UsageError(
+                f"limits: expected requests of at least {MIN_REQUEST} bytes to be let in, found {self.request_bytes}"
+            )
+
+
+MIN_REQUEST: Final = 64 * KiB
+"""Bytes of a read that every server takes, even with DF ("Structured reply message")."""
 
 PIECE: Final = 1 * MiB
 """Bytes that one read or write of a device moves; longer requests are served in pieces."""

@@ -17,7 +17,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from blockwright.device.base import BlockDevice
 from blockwright.nbd.protocol.session import Session
@@ -25,12 +25,14 @@ from blockwright.nbd.server import handoff
 from blockwright.nbd.server.ending import Ending
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.handoff import Handoff
-from blockwright.nbd.server.limits import Limits
+from blockwright.nbd.server.limits import ByteBudget, Limits
 from blockwright.nbd.server.log import Log
 from blockwright.nbd.server.metrics import ExportMetrics
 from blockwright.nbd.transport import SocketStream, Stream
 from blockwright.nbd.wire import BASE_ALLOCATION
 
+START_S: Final = 30.0
+"""Seconds that a worker process may take to start."""
 _MAIN = "import sys; from blockwright.nbd.server.worker import main; main(int(sys.argv[1]))"
 
 if sys.platform == "linux":
@@ -48,10 +50,15 @@ class File(NamedTuple):
 
 
 class Processes:
-    """Up to ``count`` worker processes. Thread-safe; ``close`` ends them."""
+    """Up to ``count`` worker processes. Thread-safe; ``close`` ends them.
 
-    def __init__(self, count: int) -> None:
+    Each gets its share of ``budget``, this process's, for as long as it lives: together they hold no more than that.
+    """
+
+    def __init__(self, count: int, budget: ByteBudget) -> None:
         self._count = count if sys.platform == "linux" else 0
+        self._budget = budget
+        self._share = budget.limit // (self._count + 1)
         self._lock = threading.Lock()
         self._workers: list[_Worker] = []
         self._here = 0
@@ -72,9 +79,12 @@ class Processes:
 
     def _serve(self, leaving: Leaving, here: Callable[[], Ending]) -> Ending:
         file = leaving.file() if self._count else None
-        worker = self._choose(may_leave=file is not None)
+        worker = self._choose(leaving.log, may_leave=file is not None)
+        if worker is not None and not worker.ready():
+            self._do_without(worker, leaving.log)
+            worker = None
         if worker is not None and file is not None:
-            request = leaving.request(file, self._count + 1)
+            request = leaving.request(file, self._share)
             try:
                 answers = worker.begin(request, leaving.stream.fileno(), file.fd)
             except OSError:  # it has ended, and nothing of the session was served there
@@ -119,20 +129,47 @@ class Processes:
         for worker in workers:
             worker.close()
 
-    def _choose(self, *, may_leave: bool) -> _Worker | None:
+    def _choose(self, log: Log, *, may_leave: bool) -> _Worker | None:
         """Return the worker that is to have one more session, None for this process, which has it then."""
         with self._lock:
-            self._workers = [each for each in self._workers if each.alive]
+            for each in [each for each in self._workers if each.gone]:
+                self._workers.remove(each)
+                self._budget.limit += self._share
+                each.close()
             best = min(self._workers, key=lambda each: each.sessions, default=None)
             if may_leave and self._here and (best is None or best.sessions) and len(self._workers) < self._count:
-                with suppress(OSError):  # the host has no process for it: those that there are do
-                    best = _Worker()
-                    self._workers.append(best)
+                best = self._started(log) or best
             if best is None or not may_leave or self._here < best.sessions or not self._here:
                 self._here += 1
                 return None
             best.sessions += 1
             return best
+
+    def _started(self, log: Log) -> _Worker | None:
+        """Return a new worker; None where the system starts none, and then never asks again. The lock is held."""
+        try:
+            worker = _Worker()
+        except OSError as error:
+            self._count = len(self._workers)
+            log("worker not started", reason=(error.strerror or str(error)).lower())
+            return None
+        self._workers.append(worker)
+        self._budget.limit -= self._share
+        return worker
+
+    def _do_without(self, worker: _Worker, log: Log) -> None:
+        """Serve here what was meant for a worker that came to nothing, and start no more of them."""
+        with self._lock:
+            worker.sessions -= 1
+            self._here += 1
+            first = worker in self._workers
+            if first:
+                self._workers.remove(worker)
+                self._budget.limit += self._share
+                self._count = len(self._workers)
+        if first:
+            log("worker not started", reason="the process ended before it could serve")
+            worker.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,11 +199,11 @@ class Leaving:
             run = runs[0]
             return File(run.fd, run.offset, run.writable) if stat.S_ISREG(os.fstat(run.fd).st_mode) else None
 
-    def request(self, file: File, processes: int) -> Handoff:
-        """Return the message to a worker, which may use its share of the memory."""
+    def request(self, file: File, share: int) -> Handoff:
+        """Return the message to a worker, which may have ``share`` bytes in flight."""
         return Handoff(
             self.session,
-            replace(self.limits, bytes_in_flight=self.limits.bytes_in_flight // processes),
+            replace(self.limits, bytes_in_flight=share),
             self.peer,
             self.export.name,
             file.offset,
@@ -175,7 +212,7 @@ class Leaving:
 
 
 class _Worker:
-    """One process, and how many sessions it has."""
+    """One process, and how many sessions it has. Raises OSError where the system does not start it."""
 
     def __init__(self) -> None:
         self._channel, theirs = handoff.pair()
@@ -193,11 +230,25 @@ class _Worker:
             self._channel.close()
             raise
         self.sessions = 0
+        self._starting = threading.Lock()
+        self._ready: bool | None = None
+
+    def ready(self) -> bool:
+        """Whether the process can serve, once that is known: it ends at once where its user may not read us."""
+        with self._starting:
+            if self._ready is None:
+                self._channel.settimeout(START_S)
+                try:
+                    self._ready = bool(self._channel.recv(len(handoff.READY)))
+                    self._channel.settimeout(None)
+                except OSError:
+                    self._ready = False
+            return self._ready
 
     @property
-    def alive(self) -> bool:
-        """Whether the process has not ended."""
-        return self._process.poll() is None
+    def gone(self) -> bool:
+        """Whether the process has ended, after it had started well."""
+        return bool(self._ready) and self._process.poll() is not None
 
     def begin(self, request: Handoff, client: int, file: int) -> socket.socket:
         """Send a session, and return the socket on which the worker answers."""

@@ -49,7 +49,7 @@ class Server:
         self.catalogue = Catalogue(exports, self.options.default)
         self.listeners = list(listeners)
         self._budget = ByteBudget(self.options.limits.bytes_in_flight)
-        self._processes = Processes(self.options.workers)
+        self._processes = Processes(self.options.workers, self._budget)
         self._stopping = threading.Event()
         self._connections: dict[Connection, threading.Thread] = {}
         self._lock = threading.Lock()

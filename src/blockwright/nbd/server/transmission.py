@@ -66,6 +66,7 @@ class Transmission:
         self._plain_write = int(CommandFlag.PAYLOAD_LEN) if session.extended else 0
         chunked = self._framing if isinstance(self._framing, ChunkedFraming) else None
         self._long = LongReads(self._device, chunked) if in_line and chunked else None
+        self._short = SMALL - 1 if self._long else SMALL  # of reads; a longer one is told its holes
         self._known = chunked if in_line and traits.known_extents else None
         self._arena = bytearray(SMALL)
         self._room = memoryview(self._arena)
@@ -100,7 +101,7 @@ class Transmission:
         inbox, framing = self._inbox, self._framing
         head_size: int = framing.request.size
         magic, unpack = framing.request_magic, framing.request.unpack_from
-        stopping = self._stopping()
+        stopping, short = self._stopping(), self._short
         while not self._finished:
             start = inbox.start
             held = inbox.end - start
@@ -110,7 +111,7 @@ class Transmission:
             if found != magic:
                 raise RemoteProtocolError(f"request: expected the magic {magic:#x}, found {found:#x}")
             if 0 < length <= SMALL and not stopping:
-                if command == _READ and not flags and self._read_now(cookie, offset, length):
+                if command == _READ and length <= short and not flags and self._read_now(cookie, offset, length):
                     inbox.start = start + head_size
                     continue
                 if command == _WRITE and flags == self._plain_write and self._write is not None:
@@ -176,7 +177,7 @@ class Transmission:
             self._finished = DISCONNECTED
         elif in_line and payload <= PIECE:
             self._write_now(request.cookie, request.offset, self._payload(payload))
-        elif request.command == _READ and self._long and request.length > SMALL:
+        elif request.command == _READ and self._long and request.length > self._short:
             self._flush()
             self._read_long(request)
         elif request.command == _READ and self._known and not request.flags:

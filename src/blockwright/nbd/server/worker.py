@@ -40,6 +40,8 @@ def main(descriptor: int) -> None:
         with contextlib.suppress(OSError):
             os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
     with socket.socket(fileno=descriptor) as channel:
+        with contextlib.suppress(OSError):  # closed already: run sees it too
+            channel.send(handoff.READY)
         _Worker(channel).run()
     os._exit(0)
 

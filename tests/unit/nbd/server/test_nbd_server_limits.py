@@ -11,10 +11,11 @@ from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.errors import UsageError
 from blockwright.nbd.protocol.server import HandshakeLimits
+from blockwright.nbd.protocol.session import BlockSizes
 from blockwright.nbd.server.access import access_list
 from blockwright.nbd.server.catalogue import Catalogue
 from blockwright.nbd.server.connection import Options, serve_connection
-from blockwright.nbd.server.export import Export
+from blockwright.nbd.server.export import Export, Served
 from blockwright.nbd.server.limits import Limits
 from tests.support.rawnbd import RawClient
 from tests.support.runningserver import running
@@ -125,6 +126,18 @@ def test_bytes_of_a_request():
         assert client.reply()[0] == 22
         client.request(READ, 1, 0, 64 * KIB)
         assert client.reply(64 * KIB)[0] == 0
+
+
+def test_a_request_that_every_server_takes_cannot_be_forbidden():
+    with pytest.raises(UsageError, match="at least 65536 bytes"):
+        Limits(request_bytes=64 * KIB - 1)
+
+
+def test_block_sizes_fit_the_longest_request():
+    limits = Limits(request_bytes=100_000)
+    for blocks, told in ((BlockSizes(4096, MIB, 32 * MIB), (4096, 64 * KIB, 98304)), (None, (1, 4096, 100_000))):
+        found = Served(Export("", MemoryDevice(64 * MIB), blocks=blocks)).info(limits).blocks
+        assert (found.minimum, found.preferred, found.maximum) == told
 
 
 def test_time_within_a_request():

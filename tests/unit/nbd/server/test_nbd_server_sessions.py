@@ -107,7 +107,7 @@ def test_reads(server, length):
 
 
 def test_holes_are_told_as_holes_where_the_device_knows(tmp_path):
-    for kind, low in (("memory", 4096), ("file", 128 * KIB), ("slow file", 128 * KIB)):
+    for kind, low in (("memory", 4096), ("file", 64 * KIB), ("slow file", 64 * KIB)):
         with KINDS[kind](tmp_path) as device, running([Export("", device)]) as server, server.client() as client:
             client.go(structured=True)
             client.request(READ, offset=2 * MIB, length=low)

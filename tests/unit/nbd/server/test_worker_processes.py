@@ -1,0 +1,60 @@
+"""Sessions that leave for worker processes, and those that cannot."""
+
+import sys
+from contextlib import ExitStack
+
+import pytest
+
+from blockwright.device.file import FileDevice
+from blockwright.nbd.server import processes
+from blockwright.nbd.server.export import Export
+from tests.support.runningserver import running
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="worker processes are for Linux")
+MIB = 1 << 20
+READ, WRITE, FLUSH = 0, 1, 3
+
+
+@pytest.fixture
+def image(tmp_path):
+    path = tmp_path / "disk.img"
+    path.write_bytes(bytes(MIB))
+    with FileDevice(path, writable=True) as device:
+        yield device
+
+
+def write_on_each_and_read_on_all(server, count):
+    """Open `count` sessions; each writes a block, flushes, and all read what all have written."""
+    with ExitStack() as stack:
+        clients = [stack.enter_context(server.client()) for _ in range(count)]
+        for client in clients:
+            client.go()
+        for number, client in enumerate(clients):
+            client.request(WRITE, 1, number * 512, 512, bytes([number + 1]) * 512)
+            assert client.reply()[0] == 0
+            client.request(FLUSH)
+            assert client.reply()[0] == 0
+        written = b"".join(bytes([number + 1]) * 512 for number in range(count))
+        for client in clients:
+            client.request(READ, 1, 0, len(written))
+            assert client.reply(len(written))[2] == written
+
+
+def test_what_one_session_writes_all_read(image):
+    with running([Export("", image)], workers=2, bytes_in_flight=9 * MIB) as server:
+        write_on_each_and_read_on_all(server, 4)
+        assert len(server.server._processes._workers) == 2
+        assert server.server._budget.limit == 3 * MIB  # and 3 MiB for each worker
+    assert not any(event == "worker not started" for event, _ in server.events)
+
+
+@pytest.mark.parametrize("program", ["/no/such/python", "/bin/false"], ids=["missing", "ends at once"])
+def test_where_no_worker_starts_all_are_served_here(image, monkeypatch, program):
+    """As where the user that the server has become may not read Python or this package."""
+    monkeypatch.setattr(processes.sys, "executable", program)
+    with running([Export("", image)], workers=2) as server:
+        write_on_each_and_read_on_all(server, 4)
+        told = [fields for event, fields in server.events if event == "worker not started"]
+        assert 1 <= len(told) <= 2  # the second may be under way when the first one ends
+        write_on_each_and_read_on_all(server, 4)
+        assert [fields for event, fields in server.events if event == "worker not started"] == told
