@@ -169,20 +169,20 @@ def test_it_connects_again_while_requests_wait(tmp_path):
     image = tmp_path / "disk.img"
     image.write_bytes(os.urandom(4 * MiB))
     path = tmp_path / "nbdkit.sock"
-    with nbdpeers.running([tool("nbdkit"), "-f", "-U", path, "file", image], path) as server:
-        with nbd.attach(server.uri(), connections=2) as attached:
-            for each in range(3):
-                server.kill()
-                found = []
-                reader = threading.Thread(target=lambda: found.append(read(attached.path, 4 * MiB)))  # noqa: B023
-                reader.start()
-                time.sleep(0.2)  # so that it waits in the kernel; the other order must do as well
-                assert found == []
-                server.start()
-                reader.join(PATIENCE_S)
-                assert found == [image.read_bytes()]
-                write(attached.path, f"written after restart {each}".encode())
-                assert image.read_bytes()[:23] == f"written after restart {each}".encode()
+    kit = [tool("nbdkit"), "-f", "-U", path, "file", image]
+    with nbdpeers.running(kit, path) as server, nbd.attach(server.uri(), connections=2) as attached:
+        for each in range(3):
+            server.kill()
+            found = []
+            reader = threading.Thread(target=lambda: found.append(read(attached.path, 4 * MiB)))  # noqa: B023
+            reader.start()
+            time.sleep(0.2)  # so that it waits in the kernel; the other order must do as well
+            assert found == []
+            server.start()
+            reader.join(PATIENCE_S)
+            assert found == [image.read_bytes()]
+            write(attached.path, f"written after restart {each}".encode())
+            assert image.read_bytes()[:23] == f"written after restart {each}".encode()
 
 
 def read(path, length):

@@ -21,7 +21,7 @@ from typing import Final
 
 from blockwright.errors import InUse, KernelError, NotFound, Unavailable
 from blockwright.system.linux import blkdev
-from blockwright.system.linux.ioctl import call, lock_node, open_node
+from blockwright.system.linux.ioctl import call, lock_node, open_node, unlock_node
 from blockwright.system.linux.log import Logger, told
 from blockwright.system.linux.nbd import state
 from blockwright.system.linux.nbd.layout import Request, Settings
@@ -110,6 +110,7 @@ class Holder:
             try:
                 # Between two of us the lock decides; others are told apart by the driver, at the first socket.
                 if lock_node(fd) and state.state(number) is None and self._configure(fd, number):
+                    unlock_node(fd)
                     self.number = number
                     return fd
             except BaseException:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import socket
 import time
 from types import TracebackType
@@ -185,14 +186,25 @@ def _wait_until_quiet(number: int, path: str, end: float) -> None:
     pause = _FIRST_PAUSE_S
     while True:
         now = state.state(number)
-        who = blkdev.users(path)
-        if now is None or (not now.in_flight and not who):
+        if now is None:
+            return
+        who = _users(path, now)
+        if not now.in_flight and not who:
             return
         if time.monotonic() >= end:
             busy = holders.named(who) or f"{now.in_flight} requests are under way"
             raise InUse(f"{path}: is in use: {busy}")
         time.sleep(pause)
         pause = min(2 * pause, _MAX_PAUSE_S)
+
+
+def _users(path: str, found: NbdState) -> list[str]:
+    """Return who uses the device, without the process that holds it open because it attached it by ioctl."""
+    who = blkdev.users(path)
+    if found.identifier:
+        return who
+    holder = re.search(r"^Tgid:\t(\d+)$", blkdev.text(f"/proc/{found.task}/status"), re.MULTILINE)
+    return [each for each in who if holder is None or not each.startswith(f"process {holder[1]} (")]
 
 
 def _disconnect(number: int) -> None:
@@ -214,7 +226,7 @@ def _wait_until_free(found: NbdState, path: str, end: float) -> None:
         if now is None or (now.task, now.identifier) != (found.task, found.identifier):
             return
         if time.monotonic() >= end:
-            who = holders.named(blkdev.users(path)) or "somebody unknown"
+            who = holders.named(_users(path, found)) or "somebody unknown"
             raise InUse(f"{path}: takes no more requests, and is held by {who}; it is free when its last user closes")
         time.sleep(pause)
         pause = min(2 * pause, _MAX_PAUSE_S)
