@@ -8,16 +8,19 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from collections.abc import Set as AbstractSet
 
 STEPS = {"fcntl.ioctl", "fcntl.flock", "os.rename", "os.remove", "os.symlink", "os.mkdir"}
 
 
-def killed_at_every_step(function: Callable[[], object], *, at_most: int = 500) -> Iterator[int]:
+def killed_at_every_step(
+    function: Callable[[], object], *, at_most: int = 500, steps: AbstractSet[str] = STEPS
+) -> Iterator[int]:
     """Yield k after `function` was killed before its k-th step; ends when it came to its end."""
     for step in range(at_most):
         pid = os.fork()
         if not pid:
-            _run(function, step)
+            _run(function, step, steps)
         _, status = os.waitpid(pid, 0)
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0, f"failed with {os.WEXITSTATUS(status)} before step {step}"
@@ -27,12 +30,12 @@ def killed_at_every_step(function: Callable[[], object], *, at_most: int = 500) 
     raise AssertionError(f"more than {at_most} steps")
 
 
-def _run(function: Callable[[], object], step: int) -> None:
+def _run(function: Callable[[], object], step: int, steps: AbstractSet[str]) -> None:
     left = step
 
     def count(event: str, _arguments: object) -> None:
         nonlocal left
-        if event in STEPS:
+        if event in steps:
             if left == 0:
                 os.kill(os.getpid(), signal.SIGKILL)
             left -= 1

@@ -93,7 +93,7 @@ _COMMANDS: Subcommands = {
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
     "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
-    "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them.", _nbd),
+    "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them, attach exports.", _nbd),
     "serve": ("Serve disks as network block devices.", _serve),
 }
 

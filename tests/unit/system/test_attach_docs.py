@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from blockwright.attach import partitions
+from blockwright.attach import nbd, partitions
 from blockwright.system.linux import dm, loop
 
 DOCUMENT = Path(__file__).parents[3] / "docs" / "attach.md"
-MODULES = {"loop": loop, "partitions": partitions, "mapper": dm.Mapper, "dm": dm}
+MODULES = {"loop": loop, "partitions": partitions, "nbd": nbd, "mapper": dm.Mapper, "dm": dm}
 CALLS = sorted(
     {
         match.groups()
         for line in DOCUMENT.read_text().splitlines()
         if line.startswith("|")
-        for match in re.finditer(r"`(loop|partitions|mapper|dm)\.([A-Za-z_]+)\(([^`]*)\)", line)
+        for match in re.finditer(r"`(loop|partitions|nbd|mapper|dm)\.([A-Za-z_]+)\(([^`]*)\)", line)
     }
 )
 
