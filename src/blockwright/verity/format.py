@@ -5,11 +5,9 @@ Knows: the order of writing. Refuses to know: how a tree is computed, and where 
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from uuid import UUID
 
-from blockwright.codec.identity import derive_bytes, derive_uuid
 from blockwright.device.base import BlockDevice
 from blockwright.device.concat import Concat
 from blockwright.device.memory import MemoryDevice
@@ -19,9 +17,6 @@ from blockwright.units import align_up
 from blockwright.verity.layout import MAX_SALT, Parameters, Superblock, parse_superblock
 from blockwright.verity.plan import area_end, tree_start
 from blockwright.verity.tree import Progress, write_tree
-
-SALT: int = 32
-"""Bytes of a salt that nobody gave."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +46,6 @@ def read_bytes(device: BlockDevice, offset: int, length: int) -> bytes:
     block = device.traits.minimum_block
     start = offset // block * block
     return device.read(start, align_up(offset + length, block) - start)[offset - start :][:length]
-
-
-def salt_and_uuid(seed: bytes | None) -> tuple[bytes, UUID]:
-    """Return a salt and a UUID that follow from the seed, or that nobody can guess where it is None."""
-    seed = os.urandom(32) if seed is None else seed
-    return derive_bytes(seed, "verity.salt", SALT), derive_uuid(seed, "verity.uuid")
 
 
 def blocks_of(size: int, data_block: int, data_blocks: int | None = None) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from blockwright.codec.identity import derive_bytes, derive_uuid
 from blockwright.codec.record import Buffer, Record, raw, u16, u32, u64
 from blockwright.errors import Corrupt, NotThisFormat, Unsupported, UsageError
 from blockwright.units import MAX_SIZE
@@ -22,6 +23,8 @@ MIN_BLOCK: Final = 512
 MAX_BLOCK: Final = 512 << 10
 """What veritysetup takes; Linux opens no device with blocks larger than a page."""
 MAX_SALT: Final = 256
+SALT: Final = 32
+"""Bytes of a salt that nobody gave."""
 
 DIGEST_SIZES: Final = {"sha1": 20, "sha224": 28, "sha256": 32, "sha384": 48, "sha512": 64}
 """Bytes of a digest by the kernel's name of the algorithm, which is hashlib's too."""
@@ -92,6 +95,11 @@ class Parameters:
             salt_size=len(self.salt),
             salt=self.salt,
         ).pack()
+
+
+def identity(seed: bytes) -> tuple[bytes, UUID]:
+    """Return a salt and a UUID that follow from the seed."""
+    return derive_bytes(seed, "verity.salt", SALT), derive_uuid(seed, "verity.uuid")
 
 
 def is_superblock(data: Buffer) -> bool:

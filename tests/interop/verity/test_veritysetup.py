@@ -7,14 +7,14 @@ import pytest
 
 from blockwright.device.file import FileDevice, open_path
 from blockwright.verity.check import check
-from blockwright.verity.format import read_area, salt_and_uuid, write_area
-from blockwright.verity.layout import DIGEST_SIZES, Parameters
+from blockwright.verity.format import read_area, write_area
+from blockwright.verity.layout import DIGEST_SIZES, Parameters, identity
 from blockwright.verity.plan import area_end
 from tests.support.tools import run, tool
 
 SIZES = [512 << power for power in range(8)]
 BYTES = bytes(number * number >> 7 & 255 for number in range(1 << 18)) * 3
-SALT, UUID_ = salt_and_uuid(b"interop")
+SALT, UUID_ = identity(b"interop")
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from blockwright.device.memory import MemoryDevice, ZeroDevice
 from blockwright.errors import Misaligned, NoSpace, NotThisFormat, UsageError
 from blockwright.testing.fault import FaultDevice
 from blockwright.units import MiB
-from blockwright.verity.format import blocks_of, parse_salt, protected, read_area, salt_and_uuid, write_area
-from blockwright.verity.layout import Parameters
+from blockwright.verity.format import blocks_of, parse_salt, protected, read_area, write_area
+from blockwright.verity.layout import Parameters, identity
 from blockwright.verity.plan import area_end, plan_tree
 from blockwright.verity.tree import write_tree
 
@@ -193,8 +193,7 @@ def test_how_many_blocks():
 
 
 def test_salts():
-    assert salt_and_uuid(b"seed") == salt_and_uuid(b"seed")
-    assert salt_and_uuid(None) != salt_and_uuid(None)
+    assert identity(b"seed") == identity(b"seed") != identity(b"another")
     assert parse_salt("-") == b""
     assert parse_salt("00FF") == b"\x00\xff"
     for text in ("", "0", "xx", "00" * 257):
