@@ -43,13 +43,26 @@ def kernel_as_program(kernel: Kernel, *, mtime_ns: int) -> Directory:
 
 def with_root(cmdline: str, partition_guid: str) -> str:
     """Return the command line with ``root=PARTUUID=…`` and ``rw`` in front, unless it says either itself."""
+    return _with(cmdline, root=f"PARTUUID={partition_guid}", mode="rw")
+
+
+def with_verity_root(cmdline: str, root_hash: str) -> str:
+    """Return the command line with ``root=/dev/mapper/root``, ``ro`` and ``roothash=…`` in front.
+
+    systemd's generator in the initial RAM disk makes that device of the partitions whose UUIDs are the first and the
+    last 128 bits of the root hash. ``root=`` and ``ro`` are left to a line that says them itself.
+    """
+    return _with(cmdline, f"roothash={root_hash}", root="/dev/mapper/root", mode="ro")
+
+
+def _with(cmdline: str, *more: str, root: str, mode: str) -> str:
     words = cmdline.split()
     defaults = []
     if not any(word.startswith("root=") for word in words):
-        defaults.append(f"root=PARTUUID={partition_guid}")
+        defaults.append(f"root={root}")
     if not any(word in ("ro", "rw") for word in words):
-        defaults.append("rw")
-    return " ".join([*defaults, *([cmdline.strip()] if words else [])])
+        defaults.append(mode)
+    return " ".join([*defaults, *more, *([cmdline.strip()] if words else [])])
 
 
 def _file_name(version: str) -> str:

@@ -77,6 +77,7 @@ class Definition:
     ``size`` None makes the disk as small as its parts; given, the root takes what remains unless it has a size of
     its own. ``seed`` None follows from the definition and the tree; ``random`` is a new one each time.
     ``medium_size`` is that of a device which is there already: the table spans it, whatever the parts take.
+    ``verity`` adds a hash partition, which proves every block of a root that is never written again.
     ``time_s`` is SOURCE_DATE_EPOCH: every time of the result is at most that many seconds after 1970.
     """
 
@@ -86,6 +87,7 @@ class Definition:
     medium_size: int | None = None
     root: RootOptions = field(default_factory=RootOptions)
     boot: BootOptions = field(default_factory=BootOptions)
+    verity: bool = False
     seed: str | None = None
     time_s: int | None = None
 
@@ -129,6 +131,20 @@ class Definition:
                 "build: firmware starts a bare kernel without RAM disk and command line: use --boot systemd-boot,"
                 " or a unified kernel image that holds both"
             )
+        if self.verity:
+            self._check_verity()
+
+    def _check_verity(self) -> None:
+        if self.table is Table.NONE:
+            raise UsageError("build: a bare file system has no room for hashes: expected --table gpt with --verity")
+        if self.boot.boot is Boot.KERNEL:
+            raise UsageError("build: a bare kernel is not told the root hash: use --boot systemd-boot with --verity")
+        for word in self.boot.cmdline.split():
+            if word == "rw" or word.startswith("roothash="):
+                raise UsageError(
+                    "build: kernel command line: expected --verity to say the root hash and that the root is"
+                    f" read-only, found {word[:80]}"
+                )
 
     def identity_seed(self, tree_digest: bytes) -> bytes:
         """Return what every UUID, hash seed and volume number of the disk follows from.

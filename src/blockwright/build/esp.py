@@ -6,11 +6,10 @@ Knows: where each comes from, and how large the partition is. Refuses to know: t
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from uuid import UUID
 
 from blockwright.boot.image import efi_suffix
 from blockwright.boot.kernel import Kernel, find_kernel, find_loader, named_kernel, os_title
-from blockwright.boot.uefi import kernel_as_program, systemd_boot, with_root
+from blockwright.boot.uefi import kernel_as_program, systemd_boot
 from blockwright.build.definition import Boot, Definition
 from blockwright.errors import NotFound
 from blockwright.fs.fat.options import FatOptions
@@ -58,14 +57,17 @@ def plan_esp(
     tree: Directory,
     machine: Machine,
     definition: Definition,
-    root_guid: UUID,
+    cmdline: str,
     seed: bytes,
     time_ns: int,
     *,
     streamed: bool,
 ) -> FatPlan:
-    """Return the partition's file system: of the size that was asked for, or as small as holds its files, in MiB."""
-    files = _files(tree, machine, definition, root_guid, time_ns)
+    """Return the partition's file system: of the size that was asked for, or as small as holds its files, in MiB.
+
+    ``cmdline`` is the whole kernel command line.
+    """
+    files = _files(tree, machine, definition, cmdline, time_ns)
     options = FatOptions(seed=seed, label="ESP", sector_size=definition.sector_size)
     size = streamed_size(definition) if streamed else definition.boot.esp_size
     if size is None:
@@ -78,7 +80,7 @@ def streamed_size(definition: Definition) -> int:
     return definition.boot.esp_size or max(STREAMED, MINIMUM[definition.sector_size])
 
 
-def _files(tree: Directory, machine: Machine, definition: Definition, root_guid: UUID, time_ns: int) -> Directory:
+def _files(tree: Directory, machine: Machine, definition: Definition, cmdline: str, time_ns: int) -> Directory:
     boot = definition.boot
     if boot.boot is Boot.KERNEL:
         return kernel_as_program(machine.kernel, mtime_ns=time_ns)
@@ -92,7 +94,7 @@ def _files(tree: Directory, machine: Machine, definition: Definition, root_guid:
         machine.kernel,
         loader,
         title=os_title(tree),
-        options=with_root(boot.cmdline, str(root_guid)),
+        options=cmdline,
         machine_suffix=machine.suffix,
         mtime_ns=time_ns,
     )

@@ -6,39 +6,57 @@ sources and outputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from blockwright.build.definition import Definition, RootOptions, Table
 from blockwright.device.planned import PlannedDevice, SegmentTable
+from blockwright.errors import UsageError
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import Ext4Plan
 from blockwright.fs.ext4.plan import plan as plan_ext4
 from blockwright.tree.node import Directory, Node
 
-if TYPE_CHECKING:  # a bare file system needs neither, and starts sooner without
+if TYPE_CHECKING:  # a bare file system needs none of them, and starts sooner without
+    from blockwright.build.verity import VerityPlan
     from blockwright.fs.fat.plan import FatPlan
     from blockwright.table.partition import Partition, PartitionTable
 
+    AnyPlan = Ext4Plan | FatPlan | VerityPlan
+
 
 class Part(NamedTuple):
-    """A file system of the disk: what it is for, where it begins in bytes, and its partition if it has one."""
+    """A file system of the disk, or hashes: what it is for, where it begins in bytes, its partition if it has one."""
 
     role: str
     start: int
-    file_system: Ext4Plan | FatPlan
+    file_system: AnyPlan
     partition: Partition | None
 
 
 class DiskPlan(NamedTuple):
-    """A whole disk of ``size`` bytes: a table (None for a bare file system) with its bytes, and file systems."""
+    """A whole disk of ``size`` bytes: a table (None for a bare file system) with its bytes, and file systems.
+
+    Where a hash of the root file system is still to come, ``seal`` returns the same disk with it.
+    """
 
     size: int
     table: PartitionTable | None
     parts: tuple[Part, ...]
     table_segments: SegmentTable
+    seal: Callable[[bytes], DiskPlan] | None = None
+
+    def part(self, role: str) -> Part:
+        """Return the part with that role, which there is."""
+        return next(part for part in self.parts if part.role == role)
 
     def device(self) -> PlannedDevice:
-        """Return the disk as a read-only device; nothing of it is written anywhere yet."""
+        """Return the disk as a read-only device; nothing of it is written anywhere yet.
+
+        Of a verity partition it has the superblock only. Raises UsageError where the root hash is not known.
+        """
+        if self.seal is not None:
+            raise UsageError("build: a disk with --verity is known when it was written: expected an output")
         segments = SegmentTable()
         segments.include(self.table_segments, 0)
         for part in self.parts:

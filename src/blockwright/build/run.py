@@ -63,11 +63,12 @@ def build(
     if source.addressable:
         plan = plan_source(source, definition)
         if output is None:
-            return Built(plan, 0)
-        with OutputFile(output, force=force, size=plan.size) as out, plan.device() as device:
-            result = copy(device, out.device, target_is_zero=out.target_is_zero, write_back=True, progress=progress)
-        return Built(plan, result.copied)
+            return _write_nowhere(plan, progress)
+        with OutputFile(output, force=force, size=plan.size) as out:
+            return _write(plan, out.device, target_is_zero=out.target_is_zero, progress=progress)
     if output is None:
+        if definition.verity:
+            raise UsageError("build: --dry-run: the root hash of what streams past once is known when it was written")
         with ZeroDevice(definition.size or STREAM_LIMIT, writable=True) as nowhere:
             return Built(_stream(source, nowhere, definition, progress), 0)
     with OutputFile(output, force=force) as out:
@@ -78,9 +79,33 @@ def build(
         plan = _stream(source, out.device, definition, progress)
         if isinstance(out.device, ResizableDevice):
             out.device.resize(plan.size)
-        with plan.device() as device:
-            result = copy(device, out.device, target_is_zero=True, write_back=True)
+        return _write(plan, out.device, target_is_zero=True, streamed=True)
+
+
+def _write(
+    plan: DiskPlan,
+    target: BlockDevice,
+    *,
+    target_is_zero: bool,
+    streamed: bool = False,
+    progress: Progress | None = None,
+) -> Built:
+    """Write the disk, but for what a stream has put into the target already."""
+    if plan.seal is not None:
+        from blockwright.build.seal import write_sealed
+
+        return Built(*write_sealed(plan, target, target_is_zero=target_is_zero, streamed=streamed, progress=progress))
+    with plan.device() as device:
+        result = copy(device, target, target_is_zero=target_is_zero, write_back=True, progress=progress)
     return Built(plan, result.copied)
+
+
+def _write_nowhere(plan: DiskPlan, progress: Progress | None) -> Built:
+    """Return what would be made; identities that follow from a root hash need all of it read."""
+    if plan.seal is None:
+        return Built(plan, 0)
+    with ZeroDevice(plan.size, writable=True) as nowhere:
+        return Built(_write(plan, nowhere, target_is_zero=True, progress=progress).plan, 0)
 
 
 def plan_source(source: Source, definition: Definition) -> DiskPlan:
@@ -136,7 +161,7 @@ def _stream(source: Source, target: BlockDevice, definition: Definition, progres
             seed = definition.identity_seed(tree_digest(tree))
             planned = placer.finish(tree, ext4_options(root, seed, disk_time_ns(tree, definition), size))
             flushed.result()
-    if definition.boot.boot is not Boot.NONE:
+    if definition.boot.boot is not Boot.NONE or definition.verity:
         tree = _readable(tree, target, start)
     return plan_disk(tree, definition, seed, root_plan=planned)
 

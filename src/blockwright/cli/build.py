@@ -52,6 +52,7 @@ from blockwright.units import parse_size
 @click.option("--loader", help="systemd-bootx64.efi or its like; without it the one in SOURCE.")
 @click.option("--cmdline", default="", help="Kernel command line; root=PARTUUID=… is put in front.")
 @click.option("--esp-size", callback=size_value, metavar="SIZE", help="Size of the EFI system partition.")
+@click.option("--verity", is_flag=True, help="Add a hash partition; the root is read-only, proven by roothash=….")
 @click.option("--seed", help="Text that every identity follows from, or random. Default: the input.")
 @click.option("--dry-run", is_flag=True, help="Print the layout and write nothing.")
 @force_option
@@ -67,6 +68,7 @@ def build(**options: Any) -> None:
     Examples:
       blockwright build rootfs/ -o disk.img
       blockwright build rootfs.tar.gz -o disk.img --size 4G --boot systemd-boot
+      blockwright build rootfs/ -o disk.img --boot systemd-boot --verity
       blockwright build rootfs/ -o root.ext4 --table none --free 20%
     """  # noqa: D301  # click leaves lines as they are below a real backspace
     output, dry_run = options["output"], options["dry_run"]
@@ -114,6 +116,7 @@ def _definition(options: dict[str, Any]) -> Definition:
             cmdline=options["cmdline"],
             esp_size=options["esp_size"],
         ),
+        verity=options["verity"],
         seed=options["seed"],
         time_s=source_date_epoch(),
     )

@@ -41,6 +41,7 @@ _TYPES: Final = {
     "root-x86-64": "4f68bce3-e8cd-4db1-96e7-fbcaf984b709",
     "root-arm-verity": "7386cdf2-203c-47a9-a498-f2ecce45a2d6",
     "root-arm64-verity": "df3300ce-d69f-4c92-978c-9bfb0f38d820",
+    "root-loongarch64-verity": "f3393b22-e9af-4613-a948-9d3bfbd0c535",
     "root-riscv64-verity": "b6ed5582-440b-4209-b8da-5ff7c419ea3d",
     "root-x86-verity": "d13c5d3b-b5d1-422a-b29f-9454fdc89d76",
     "root-x86-64-verity": "2c7357ed-ebd2-46d9-aec1-23d437ec2bf5",
