@@ -1,7 +1,7 @@
 """Our client inside TLS with nbdkit and qemu-nbd: as the address says, and never otherwise."""
 
 import random
-import threading
+from functools import partial
 
 import pytest
 
@@ -14,6 +14,7 @@ from blockwright.units import KiB
 from tests.support.certificates import Authority, folder
 from tests.support.command import blockwright, document
 from tests.support.nbdpeers import nbdkit
+from tests.support.together import run_together
 
 SIZE = 4 << 20
 
@@ -58,25 +59,14 @@ def test_threads_share_a_session(tmp_path, made):
         options = ClientOptions(connections=1)
         with connect(inside(server, made["good"]), writable=True, options=options) as device:
             device.write(0, content)
-            errors = []
 
             def read(seed):
                 chance = random.Random(seed)
-                try:
-                    for _ in range(60):
-                        offset, length = chance.randrange(SIZE // 2), chance.choice((1, 5000, 70_000, 700_000))
-                        assert device.read(offset, length) == content[offset : offset + length]
-                except BaseException as error:  # noqa: BLE001 - raised below
-                    errors.append(error)
+                for _ in range(60):
+                    offset, length = chance.randrange(SIZE // 2), chance.choice((1, 5000, 70_000, 700_000))
+                    assert device.read(offset, length) == content[offset : offset + length]
 
-            threads = [threading.Thread(target=read, args=(seed,)) for seed in range(5)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(60)
-                assert not thread.is_alive()
-            if errors:
-                raise errors[0]
+            run_together(partial(read, seed) for seed in range(5))
 
 
 def test_who_does_not_prove_himself_gets_nothing(tmp_path, made):

@@ -7,6 +7,7 @@ import struct
 import sys
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -31,6 +32,7 @@ from blockwright.nbd.wire import Command, Option, TransmissionFlag
 from blockwright.testing import check_device
 from tests.support.nbdcrash import FLAGS, Crash, CrashAfter, CrashServer, Hang, Rules
 from tests.support.nbdserver import ack, chunk, context, simple
+from tests.support.together import run_together
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
 
@@ -180,30 +182,19 @@ def test_no_acknowledged_and_flushed_byte_is_lost_under_load(server):
     chance = random.Random(7)
     server.rules.before = lambda request: _crash_sometimes(chance)
     stripe = 4096
-    errors = []
 
     def work(device, number):
         own = random.Random(number)
-        try:
-            for turn in range(25):
-                content = own.randbytes(stripe)
-                device.write(number * stripe, content[:100])
-                device.write(number * stripe + 100, content[100:])
-                device.flush()
-                kept = server.durable[number * stripe : (number + 1) * stripe]
-                assert kept == content, f"thread {number}, turn {turn}"
-        except BaseException as error:  # noqa: BLE001 - raised by the test
-            errors.append(error)
+        for turn in range(25):
+            content = own.randbytes(stripe)
+            device.write(number * stripe, content[:100])
+            device.write(number * stripe + 100, content[100:])
+            device.flush()
+            kept = server.durable[number * stripe : (number + 1) * stripe]
+            assert kept == content, f"thread {number}, turn {turn}"
 
     with connect(server.uri, writable=True, options=QUICK) as device:
-        threads = [threading.Thread(target=work, args=(device, number)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(120)
-            assert not thread.is_alive()
-        if errors:
-            raise errors[0]
+        run_together(partial(work, device, number) for number in range(4))
         assert device.reconnects > 0
 
 
@@ -241,25 +232,6 @@ def test_several_connections_end_and_come_back_together(tmp_path):
             assert server.requests[before_reads].offset == 0, "what was unflushed comes first"
             assert device.read(0, 9) == b"unflushed"
             assert device.read(1000, 4) == bytes(range(4))
-
-
-def run_together(calls):
-    errors = []
-
-    def run(call):
-        try:
-            call()
-        except BaseException as error:  # noqa: BLE001 - raised below
-            errors.append(error)
-
-    threads = [threading.Thread(target=run, args=(call,)) for call in calls]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-        assert not thread.is_alive()
-    if errors:
-        raise errors[0]
 
 
 def test_a_server_that_is_gone_for_good_is_given_up(server):

@@ -3,8 +3,8 @@
 import random
 import socket
 import sys
-import threading
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -21,6 +21,7 @@ from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.server import Server
 from blockwright.testing import check_device
 from blockwright.units import GiB, KiB, MiB, TiB
+from tests.support.together import run_together
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Unix sockets")
 
@@ -63,7 +64,6 @@ def test_extents_come_in_few_requests_and_as_they_are(tmp_path):
 
 def test_threads_over_several_connections(tmp_path):
     disk = MemoryDevice(content=random.Random(1).randbytes(4 * MiB))
-    errors = []
     options = ClientOptions(connections=3)
     with (
         served(tmp_path, Export("disk", disk)) as (uri, server),
@@ -72,25 +72,15 @@ def test_threads_over_several_connections(tmp_path):
 
         def work(number):
             own, content = random.Random(number), bytearray(disk.read(number * MiB, MiB))
-            try:
-                for _ in range(150):
-                    low = own.randrange(MiB)
-                    length = min(own.choice((1, 4096, 100_000)), MiB - low)
-                    if own.random() < 0.4:
-                        content[low : low + length] = own.randbytes(length)
-                        device.write(number * MiB + low, content[low : low + length])
-                    assert device.read(number * MiB + low, length) == content[low : low + length]
-            except BaseException as error:  # noqa: BLE001 - raised below
-                errors.append(error)
+            for _ in range(150):
+                low = own.randrange(MiB)
+                length = min(own.choice((1, 4096, 100_000)), MiB - low)
+                if own.random() < 0.4:
+                    content[low : low + length] = own.randbytes(length)
+                    device.write(number * MiB + low, content[low : low + length])
+                assert device.read(number * MiB + low, length) == content[low : low + length]
 
-        threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join(60)
-            assert not thread.is_alive()
-        if errors:
-            raise errors[0]
+        run_together(partial(work, number) for number in range(4))
         assert 1 <= len(server.connections) <= 3
 
 

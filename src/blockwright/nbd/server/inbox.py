@@ -6,6 +6,7 @@ Knows: bytes and time. Refuses to know: what the bytes mean.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Final
 
 from blockwright.nbd.server.polling import Polling
@@ -21,7 +22,11 @@ SHRINK_AFTER_S: Final = 2.0
 
 
 class Inbox:
-    """The bytes [start, end) of ``data`` were received and not taken. Used by one thread."""
+    """The bytes [start, end) of ``data`` were received and not taken. Used by one thread.
+
+    ``let_go`` is called once, and forgotten, when the peer is silent between requests for SHRINK_AFTER_S: for whoever
+    has memory of a busy time to give back.
+    """
 
     def __init__(self, stream: Stream, polling: Polling, *, idle_s: float | None, request_s: float | None) -> None:
         self._stream = stream
@@ -29,6 +34,7 @@ class Inbox:
         self._idle_s = idle_s
         self._request_s = request_s
         self._timeout_s: float | None = -1.0
+        self.let_go: Callable[[], None] | None = None
         self.start = 0
         self.end = 0
         self.data = bytearray(SMALLEST)
@@ -114,13 +120,17 @@ class Inbox:
         if self.held:
             self._set_timeout(self._request_s)
             return self._stream.receive_into(room)
-        if len(self.data) > SMALLEST:
+        if len(self.data) > SMALLEST or self.let_go is not None:
             try:
                 self._set_timeout(SHRINK_AFTER_S)
                 return self._stream.receive_into(room)
             except TimeoutError:
-                self._allocate(SMALLEST)
-                room = self.view
+                if len(self.data) > SMALLEST:
+                    self._allocate(SMALLEST)
+                    room = self.view
+                let_go, self.let_go = self.let_go, None
+                if let_go is not None:
+                    let_go()
         self._set_timeout(self._idle_s)
         return self._stream.receive_into(room)
 

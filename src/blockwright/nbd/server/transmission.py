@@ -213,6 +213,7 @@ class Transmission:
             return inbox.view[inbox.start - length : inbox.start]
         if len(self._scratch) < length:
             self._scratch = memoryview(bytearray(length))
+            self._inbox.let_go = self._shrink
         payload = self._scratch[:length]
         if not inbox.take_into(payload):
             raise RemoteProtocolError(HALF_A_REQUEST)
@@ -262,9 +263,16 @@ class Transmission:
             grown = bytearray(max(min(ARENA, size * 4), self._filled + needed))
             grown[: self._filled] = self._room[: self._filled]
             self._arena, self._room = grown, memoryview(grown)
+            self._inbox.let_go = self._shrink
         else:
             self._flush()
         return self._arena, self._room, self._filled, len(self._arena)
+
+    def _shrink(self) -> None:
+        """Give back what a busy time took; nothing is filled while the client is waited for."""
+        self._arena = bytearray(SMALL)
+        self._room = memoryview(self._arena)
+        self._scratch = memoryview(b"")
 
     def _flush(self) -> None:
         """Send what is filled."""

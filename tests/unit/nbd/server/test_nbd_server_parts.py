@@ -221,6 +221,17 @@ def test_a_grown_buffer_is_given_back_in_silence(pair, monkeypatch):
     assert len(inbox.data) == SMALLEST
 
 
+def test_in_silence_others_give_back_memory_too(pair, monkeypatch):
+    stream, _ = pair
+    monkeypatch.setattr("blockwright.nbd.server.inbox.SHRINK_AFTER_S", 0.01)
+    inbox, calls = inbox_of(stream, idle_s=0.02), []
+    inbox.let_go = lambda: calls.append(1)
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            inbox.fill()
+    assert calls == [1]
+
+
 # -- Outbox ------------------------------------------------------------------------------------------------------
 
 

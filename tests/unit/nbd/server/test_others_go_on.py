@@ -1,6 +1,7 @@
 """What one client does, and what the host denies, is no other client's trouble."""
 
 import socket
+import struct
 import subprocess
 import threading
 
@@ -18,12 +19,13 @@ from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.outbox import Outbox
 from blockwright.nbd.server.pool import Workers
 from blockwright.nbd.server.status import MAX_TOLD
+from blockwright.nbd.server.transmission import Transmission
 from blockwright.nbd.transport import Deadline, SocketStream, run
 from tests.support.memorystream import MemoryStream
 from tests.support.runningserver import running
 
 MIB = 1 << 20
-READ, STATUS = 0, 7
+READ, WRITE, STATUS = 0, 1, 7
 
 
 class Waiting(ForwardingDevice):
@@ -110,6 +112,41 @@ def test_an_error_names_nothing_of_the_host_to_a_client():
         [(_, _, payload)] = client.chunks()
         assert payload[6:] == b"the device failed"
         assert "/srv/hidden" in str(server.said("request failed")["reason"])
+
+
+def test_an_idle_client_holds_no_more_than_a_new_one(monkeypatch, tmp_path):
+    monkeypatch.setattr("blockwright.nbd.server.inbox.SHRINK_AFTER_S", 0.01)
+    shrunk, shrink = threading.Event(), Transmission._shrink
+
+    def sizes(loop):
+        return len(loop._arena), len(loop._room), len(loop._scratch)
+
+    def noted(loop):
+        grown.append(sizes(loop))
+        shrink(loop)
+        grown.append(sizes(loop))
+        shrunk.set()
+
+    grown = []
+    (tmp_path / "image").write_bytes(bytes(8 * MIB))
+    monkeypatch.setattr(Transmission, "_shrink", noted)
+    with (
+        FileDevice(tmp_path / "image", writable=True) as image,
+        running([Export("", image)]) as server,
+        server.client() as client,
+    ):
+        client.go()
+        client.request(WRITE, 1, 0, MIB, b"\1" * MIB)
+        assert client.reply()[0] == 0
+        header = struct.pack(">IHHQQI", 0x25609513, 0, READ, 2, 0, 65536)
+        client.sock.sendall(header * 16)
+        for _ in range(16):
+            assert client.reply(65536)[2] == b"\1" * 65536
+        assert shrunk.wait(30)
+        client.request(READ, 3, 0, 512)
+        assert client.reply(512)[2] == b"\1" * 512
+    assert max(grown[0]) > 65536
+    assert grown[1] == (65536, 65536, 0)
 
 
 # -- no thread to be had -----------------------------------------------------------------------------------------
