@@ -2,6 +2,7 @@
 
 import json
 import os
+import pwd
 import random
 import signal
 import socket
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import ExitStack
 
 import pytest
 
@@ -121,6 +123,23 @@ def test_a_stop_answers_what_is_under_way_and_a_second_signal_does_not_wait(tmp_
         server.signal(signal.SIGTERM)
         assert server.wait() == 130
     assert files_in(tmp_path) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+def test_it_serves_as_another_user(image, tmp_path):
+    """Also where that user may not read Python or this package, and so no worker process starts."""
+    with serving(image, "--from", "raw", "--socket", tmp_path / "s", "--user", "nobody") as server:
+        with open(f"/proc/{server.process.pid}/status", encoding="ascii") as file:
+            status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+        assert set(status["Uid"].split()) == {str(pwd.getpwnam("nobody").pw_uid)}
+        assert int(status["CapEff"], 16) == 0
+        with ExitStack() as stack:
+            for number in range(3):
+                client = stack.enter_context(RawClient.at(tmp_path / "s"))
+                client.go()
+                client.request(1, 1, number, 1, bytes([number]))
+                assert client.reply() == (0, 1, b"")
+    assert image.read_bytes()[:3] == b"\0\1\2"
 
 
 def test_ends_with_its_last_client(image, tmp_path):
