@@ -293,6 +293,19 @@ class BlockDevice(ABC):
         return self._held_backing(offset, length)
 
     @final
+    def refresh(self) -> int:
+        """Take note of what others have added at the end where the bytes live, and return the size in bytes.
+
+        A device never becomes smaller by this: who was told of its size may count on it.
+        """
+        self._enter()
+        try:
+            self._size = max(self._size, self._current_size())
+        finally:
+            self._leave()
+        return self._size
+
+    @final
     def close(self) -> None:
         """Wait for the calls in flight and free what the device holds. Idempotent; does not flush."""
         with self._close_lock:
@@ -353,6 +366,10 @@ class BlockDevice(ABC):
 
     def _cancel(self) -> None:
         """Do nothing: for devices that wait for nobody."""
+
+    def _current_size(self) -> int:
+        """Answer with the size that is known: for devices that nobody else can resize."""
+        return self._size
 
     def _backing(self, offset: int, length: int) -> Backing:
         """Answer that no file holds the bytes. The device is not closed inside the context."""

@@ -75,6 +75,9 @@ class CachedDevice(ForwardingDevice):
         """The bytes in memory."""
         return len(self._blocks) * self._block
 
+    def _current_size(self) -> int:
+        return self._size  # the last block is kept as long as it was
+
     def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
         length = total(buffers)
         if not length:

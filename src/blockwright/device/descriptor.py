@@ -95,6 +95,9 @@ class HostDevice(BlockDevice):
         if sys.platform == "linux":
             os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_WILLNEED)
 
+    def _current_size(self) -> int:
+        return hostfile.end_of(self._fd)
+
     def _backing(self, offset: int, length: int) -> Backing:
         if sys.platform == "win32":
             return nullcontext(None)

@@ -112,6 +112,9 @@ class DirtyDevice(ForwardingDevice):
             if self._checkpoints is not known:
                 self._mark(offset, length)
 
+    def _current_size(self) -> int:
+        return self._size  # what others add past this cannot be told as changed
+
     def _zero(self, offset: int, length: int, *, may_unmap: bool, fast_only: bool, durable: bool) -> None:
         with self._marked(offset, length):
             self._inner.zero(offset, length, may_unmap=may_unmap, fast_only=fast_only, durable=durable)

@@ -51,6 +51,10 @@ class ForwardingDevice(BlockDevice):
     def _cancel(self) -> None:
         self._inner.cancel()
 
+    def _current_size(self) -> int:
+        whole = self._inner.size == self._size
+        return self._inner.refresh() if whole else self._size
+
     def _backing(self, offset: int, length: int) -> Backing:
         return self._inner.backing(offset, length)
 

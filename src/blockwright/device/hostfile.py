@@ -50,6 +50,12 @@ def read_full(fd: int, offset: int, buffers: Sequence[memoryview]) -> int:
     return done
 
 
+def end_of(fd: int) -> int:
+    """Return the size of a file or block device as it is now, in bytes."""
+    with _cursor:
+        return os.lseek(fd, 0, os.SEEK_END)
+
+
 _NO_WAIT: Final = getattr(os, "RWF_NOWAIT", 0) if sys.platform == "linux" else 0
 
 

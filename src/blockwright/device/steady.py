@@ -51,6 +51,9 @@ class SteadyDevice(ForwardingDevice, ResizableDevice):
         with self._held(offset, length):
             super()._discard(offset, length, durable=durable)
 
+    def _current_size(self) -> int:
+        return self._size  # whoever is to grow it does so through this
+
     def _resize(self, size: int) -> None:
         assert isinstance(self._inner, ResizableDevice), "the constructor takes no other"
         with self._resizing.exclusive(0, _ALL):

@@ -69,5 +69,8 @@ class Window(ForwardingDevice):
     def _prefetch(self, offset: int, length: int) -> None:
         self._inner.prefetch(self._start + offset, length)
 
+    def _current_size(self) -> int:
+        return self._size  # a part stays as long as it is, also where it is all there was
+
     def _backing(self, offset: int, length: int) -> Backing:
         return self._inner.backing(self._start + offset, length)

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -97,6 +98,7 @@ class SocketStream(Stream):
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = sock
+        self._ending = threading.Lock()
 
     def receive_into(self, buffer: memoryview) -> int:
         try:
@@ -160,11 +162,13 @@ class SocketStream(Stream):
             self.socket.setsockopt(socket.SOL_SOCKET, option, _timeval(seconds))
 
     def shut_down(self, *, reading_only: bool = False) -> None:
-        with suppress(OSError):  # the peer was quicker
+        # A number that was closed meanwhile may be another connection's by now.
+        with self._ending, suppress(OSError):  # the peer was quicker
             self.socket.shutdown(socket.SHUT_RD if reading_only else socket.SHUT_RDWR)
 
     def close(self) -> None:
-        self.socket.close()
+        with self._ending:
+            self.socket.close()
 
     def fileno(self) -> int:
         return self.socket.fileno()

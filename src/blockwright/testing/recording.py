@@ -74,6 +74,10 @@ class ObservingDevice(ForwardingDevice):
         self._observe(Call("cancel"))
         super()._cancel()
 
+    def _current_size(self) -> int:
+        self._observe(Call("refresh"))
+        return super()._current_size()
+
     def _backing(self, offset: int, length: int) -> Backing:
         return nullcontext(None)
 

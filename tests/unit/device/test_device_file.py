@@ -7,6 +7,7 @@ import pytest
 
 from blockwright.device import DATA, HOLE, ZERO, Extent, FileRun, Waits, fallocate, hostfile
 from blockwright.device.file import FileDevice, HostBlockDevice, open_path
+from blockwright.device.window import Window
 from blockwright.errors import Closed, InUse, NotSupported, ReadOnly, SourceChanged, UsageError
 from blockwright.units import MAX_SIZE, MiB
 
@@ -318,3 +319,16 @@ def test_opening_for_writing_does_not_modify(tmp_path):
     os.utime(path, ns=(5_000_000_000, 7_000_000_001))
     FileDevice(path, writable=True).close()
     assert path.stat().st_mtime_ns == 7_000_000_001
+
+
+def test_what_others_add_is_seen_when_asked_for_and_what_they_cut_off_is_not(path):
+    path.write_bytes(b"abc")
+    with open_path(path) as device, Window(device, 0, owns=False) as part:
+        with open(path, "ab") as file:
+            file.write(b"def")
+        assert device.size == 3
+        assert part.refresh() == 3
+        assert (device.refresh(), device.size) == (6, 6)
+        assert device.read(3, 3) == b"def"
+        os.truncate(path, 1)
+        assert device.refresh() == 6

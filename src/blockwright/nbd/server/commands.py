@@ -138,7 +138,7 @@ class Commands:
         must not keep others from a device that takes one call at a time.
         """
         if self._pooled:
-            self.served.workers.submit(job)
+            self.served.workers.submit(job, self)
         else:
             job()
 

@@ -203,9 +203,9 @@ class Served:
                 self.connections -= 1
 
     def info(self, limits: Limits) -> ExportInfo:
-        """Return what clients are told. Opens the device."""
+        """Return what clients are told, with what was added to the device since. Opens the device."""
         device, export = self.device, self.export
-        return ExportInfo(export.name, device.size, self._flags(), self._blocks(limits), export.description)
+        return ExportInfo(export.name, device.refresh(), self._flags(), self._blocks(limits), export.description)
 
     def context(self, name: str) -> Context:
         """Return the context called ``name``, which is one of ``context_names``."""

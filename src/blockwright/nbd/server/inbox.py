@@ -65,9 +65,9 @@ class Inbox:
         buffer[:held] = self.view[self.start : self.start + held]
         self.start += held
         buffer = buffer[held:]
+        late = self._late()
         while buffer:
-            self._set_timeout(self._request_s)
-            count = self._stream.receive_into(buffer)
+            count = self._receive_within(buffer, late)
             if not count:
                 return False
             buffer = buffer[count:]
@@ -75,13 +75,29 @@ class Inbox:
 
     def skip(self, length: int) -> bool:
         """Take ``length`` bytes and forget them; False where the peer ends before."""
+        held = min(length, self.held)
+        self.start += held
+        length -= held
+        if length:  # and so nothing is held
+            self.start = self.end = 0
+        late = self._late()
         while length:
-            part = min(length, self.held)
-            self.start += part
-            length -= part
-            if length and not self.fill():
+            count = self._receive_within(self.view[:length], late)
+            if not count:
                 return False
+            length -= count
         return True
+
+    def _late(self) -> float:
+        """Return the moment by which the request under way must have arrived."""
+        return float("inf") if self._request_s is None else time.monotonic() + self._request_s
+
+    def _receive_within(self, room: memoryview, late: float) -> int:
+        """Receive some of a payload. Raises TimeoutError for a peer that stalls, or has dripped for too long."""
+        if time.monotonic() > late:
+            raise TimeoutError("the peer took too long to send a request")
+        self._set_timeout(self._request_s)
+        return self._stream.receive_into(room)
 
     def _allocate(self, size: int) -> None:
         data = bytearray(size)

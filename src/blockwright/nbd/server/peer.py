@@ -9,6 +9,7 @@ import socket
 import struct
 import sys
 from dataclasses import dataclass
+from ipaddress import IPv6Network
 
 from blockwright.nbd.protocol.steps import Identity
 
@@ -38,8 +39,13 @@ class Peer:
 
     @property
     def key(self) -> str:
-        """What counts as one origin for limits: an address, a user."""
-        return f"{self.kind}:{self.address if self.uid is None else self.uid}"
+        """What counts as one origin for limits: an IPv4 address, an IPv6 network of one site, a user."""
+        if self.uid is not None:
+            return f"{self.kind}:{self.uid}"
+        if ":" in self.address:
+            # Whoever has one address of a network of 64 bits has all of them (RFC 6177).
+            return f"{self.kind}:{IPv6Network((self.address.partition('%')[0], 64), strict=False)}"
+        return f"{self.kind}:{self.address}"
 
 
 def peer_of(sock: socket.socket) -> Peer:

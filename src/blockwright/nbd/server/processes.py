@@ -224,6 +224,7 @@ class _Worker:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
+                    process_group=0,  # the terminal's control-C is for the process that accepts
                     env={**os.environ, "PYTHONPATH": os.pathsep.join(each for each in sys.path if each)},
                 )
         except BaseException:
@@ -273,7 +274,8 @@ class _Worker:
             self._process.wait(5.0)
         except subprocess.TimeoutExpired:
             self._process.kill()
-            self._process.wait()
+            with suppress(subprocess.TimeoutExpired):  # a disk that hangs may hold it for ever
+                self._process.wait(5.0)
 
 
 def _follow(answers: socket.socket, metrics: ExportMetrics, log: Log) -> Ending:

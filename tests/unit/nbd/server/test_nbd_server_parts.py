@@ -9,6 +9,7 @@ from blockwright.nbd.server.flight import InFlight
 from blockwright.nbd.server.inbox import LARGEST, SMALLEST, Inbox
 from blockwright.nbd.server.limits import PIECE, ByteBudget, Limits
 from blockwright.nbd.server.outbox import Outbox
+from blockwright.nbd.server.peer import Peer
 from blockwright.nbd.server.polling import Polling
 from blockwright.nbd.server.pool import Workers
 from blockwright.nbd.transport import SocketStream
@@ -312,3 +313,33 @@ def test_nothing_follows_what_an_error_may_have_cut_short(pair):
     assert sent == [1, 2]
     assert peer.recv(100) == b"half a reply"
     assert peer.recv(100) == b""
+
+
+# -- Peer --------------------------------------------------------------------------------------------------------
+
+
+def test_who_counts_as_one():
+    assert Peer("tcp", "192.0.2.1", 1).key == Peer("tcp", "192.0.2.1", 2).key != Peer("tcp", "192.0.2.2", 1).key
+    assert Peer("tcp", "2001:db8::1", 1).key == Peer("tcp", "2001:db8::ffff:0:1", 2).key
+    assert Peer("tcp", "2001:db8::1", 1).key != Peer("tcp", "2001:db8:0:1::1", 1).key
+    assert Peer("tcp", "fe80::1%eth0", 1).key == Peer("tcp", "fe80::2", 1).key
+    assert Peer("unix", uid=1, pid=1).key == Peer("unix", uid=1, pid=2).key != Peer("unix", uid=2, pid=1).key
+
+
+# -- Workers take turns -------------------------------------------------------------------------------------------
+
+
+def test_nobody_has_all_workers_and_all_have_their_turn():
+    workers, gate, done = Workers(4, "test"), threading.Event(), []
+    for number in range(9):
+        workers.submit(lambda number=number: (gate.wait(30), done.append(f"many {number}")), "many")
+    quick = threading.Event()
+    workers.submit(quick.set, "one")
+    assert quick.wait(30), "the one that is kept free"
+    for number in range(3):
+        workers.submit(lambda number=number: (gate.wait(30), done.append(f"few {number}")), "few")
+    gate.set()
+    workers.close()
+    assert sorted(done) == sorted(
+        [f"many {number}" for number in range(9)] + [f"few {number}" for number in range(3)]
+    )

@@ -1,5 +1,6 @@
 """NBD_CMD_RESIZE, the draft of extension-resize: the new size stands in the offset."""
 
+import os
 import socket
 import struct
 import threading
@@ -249,3 +250,15 @@ def test_resizes_and_writes_of_many_sessions_leave_nothing_behind_the_end(tmp_pa
         assert not errors
     if isinstance(device, FileDevice):
         assert (tmp_path / "file").stat().st_size == SIZE
+
+
+def test_what_others_add_to_a_file_is_seen_by_new_clients(tmp_path):
+    with file(tmp_path) as made, served(tmp_path, made, resizable=False) as client, client() as first:
+        assert first.go() == SIZE
+        os.truncate(made.name, 2 * SIZE)
+        with client() as second:
+            assert second.go() == 2 * SIZE
+            second.request(READ, 7, offset=SIZE, length=4)
+            assert second.reply(4) == (0, 7, bytes(4))
+        first.request(READ, 7, offset=SIZE, length=4)
+        assert first.reply()[0] == Error.EINVAL
