@@ -34,7 +34,6 @@ class Keeper:
         self,
         device: NbdDevice,
         source: Source,
-        size: int,
         dead: DeadLinks | None,
         *,
         connections: int,
@@ -44,7 +43,6 @@ class Keeper:
         self._device = device
         self._source = source
         self._dead = dead
-        self._size = size
         self._connections = connections
         self._read_only = read_only
         self._logger = logger
@@ -121,9 +119,9 @@ class Keeper:
         try:
             link = self._source.link()
             try:
-                self._check(link)
-                if link.export.size != self._size:
-                    self.resized(link.export.size)
+                if self._grown(link):
+                    self._device.resize(link.export.size)
+                    self._logger.info("%s: has %d bytes now", self._device.path, link.export.size)
                 self._device.replace(link.sock)
             finally:
                 link.sock.close()
@@ -141,15 +139,16 @@ class Keeper:
     def _tell(self, error: Exception, *, quiet: bool) -> None:
         (self._logger.debug if quiet else self._logger.warning)("%s: not connected: %s", self._device.path, error)
 
-    def _check(self, link: Link) -> None:
-        if link.export.size < self._size:
-            text = f"the server came back with less: expected at least {self._size} bytes, found {link.export.size}"
+    def _grown(self, link: Link) -> bool:
+        """Whether the server has more than the device. Raises IntegrityError where it is not the one that was there.
+
+        The device is asked, whose size any process may have changed.
+        """
+        now = self._device.state()
+        size = link.export.size // now.block_size * now.block_size
+        if size < now.size:
+            text = f"the server came back with less: expected at least {now.size} bytes, found {link.export.size}"
             raise IntegrityError(f"{self._source.text}: {text}")
         if link.export.flags & TransmissionFlag.READ_ONLY and not self._read_only:
             raise IntegrityError(f"{self._source.text}: the server came back and takes no writes any more")
-
-    def resized(self, size: int) -> None:
-        """Have the device of that size in bytes. Raises KernelError, NotFound, NotSupported."""
-        self._device.resize(size)
-        self._size = size
-        self._logger.info("%s: has %d bytes now", self._device.path, size)
+        return size > now.size

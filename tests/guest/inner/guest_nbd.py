@@ -216,7 +216,8 @@ def test_writing_goes_on_through_restarts_of_our_server(image):
     path = image.with_suffix(".sock")
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serving(image, "--socket", path, code=None))
-        attached = stack.enter_context(nbd.attach(server.uri, connections=4))
+        # What was under way when a connection died is asked again after that time: 30 s where none is said.
+        attached = stack.enter_context(nbd.attach(server.uri, connections=4, timeout_s=2))
         done, stop = [], threading.Event()
 
         def keep_writing():
