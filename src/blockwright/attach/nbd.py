@@ -130,13 +130,13 @@ def attach(  # noqa: PLR0913 - a device's settings
 
     ``sock_or_uri`` is an address, or a connected socket on which nothing was said yet, of whose server ``export`` is
     wanted; the socket belongs to the device then. ``device`` is taken if it is free, any without it. ``connections``
-    are made where the server allows several. After ``timeout_s`` without an answer a request is asked again on another
-    connection, and so is what was under way when one died; without it a slow server is waited for, and what was
-    under way is asked again after 30 s. ``dead_timeout_s`` is how long requests wait for another connection when all
-    have died; they are made again for as long as this process lives. ``block_size`` in bytes is by default the server's minimum.
-    ``identifier`` is what the kernel knows the device by. With ``owned`` it goes with this process: ``gc`` detaches
-    it when that has died. ``on_connected`` is called with the device when it can be read, for which ``ready_timeout``
-    seconds are waited.
+    are made where the server allows several, and made again when they die, for as long as this process lives.
+    ``dead_timeout_s`` is how long requests wait while all are dead. After ``timeout_s`` without an answer a request
+    is asked again on another connection, and so is what was under way when one died; without it a slow server is
+    waited for, and what was under way is asked again after 30 s. ``block_size`` in bytes is by default the server's
+    minimum. ``identifier`` is what the kernel knows the device by. With ``owned`` it goes with this process: ``gc``
+    detaches it when that has died. ``on_connected`` is called with the device when it can be read, for which
+    ``ready_timeout`` seconds are waited.
 
     Raises UsageError; NotFound where nobody listens or there is no such export, Refused with the server's reason,
     NotTrusted, RemoteProtocolError, TimeoutError, OSError; NotSupported for blocks that the kernel does not have;
