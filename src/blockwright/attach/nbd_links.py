@@ -48,6 +48,7 @@ class Keeper:
         self._logger = logger
         self._read, self._write = socket.socketpair()
         self._stopping = False
+        self._told = ""
         self._thread = threading.Thread(target=self._run, name=f"nbd: {device.path}", daemon=True)
         self._on_end: list[Callable[[], None]] = []
         self._lock = threading.Lock()
@@ -99,7 +100,7 @@ class Keeper:
                 missing = min(missing + died, self._connections)
                 continue  # the kernel tells of them one by one
             while missing and not self._stopping and self._device.is_attached:
-                if not self._replace(quiet=pause > FIRST_PAUSE_S):
+                if not self._replace():
                     pause = min(2 * pause, MAX_PAUSE_S)
                     break
                 missing -= 1
@@ -114,7 +115,7 @@ class Keeper:
             return 0
         return self._dead.wait(self._device.number, timeout_s, wake=[self._read])
 
-    def _replace(self, *, quiet: bool) -> bool:
+    def _replace(self) -> bool:
         """Give the kernel one connection for a dead one, and say whether that worked."""
         try:
             link = self._source.link()
@@ -128,16 +129,20 @@ class Keeper:
         except NotFound as error:
             if not self._device.is_attached:
                 return True
-            self._tell(error, quiet=quiet)
+            self._tell(str(error))
             return False
         except (BlockwrightError, OSError) as error:
-            self._tell(error, quiet=quiet)
+            self._tell(str(error))
             return False
+        self._told = ""
         self._logger.info("%s: connected to %s again", self._device.path, self._source.text)
         return True
 
-    def _tell(self, error: Exception, *, quiet: bool) -> None:
-        (self._logger.debug if quiet else self._logger.warning)("%s: not connected: %s", self._device.path, error)
+    def _tell(self, reason: str) -> None:
+        """Warn of a reason once, until there is another."""
+        tell = self._logger.debug if reason == self._told else self._logger.warning
+        tell("%s: not connected: %s", self._device.path, reason)
+        self._told = reason
 
     def _grown(self, link: Link) -> bool:
         """Whether the server has more than the device. Raises IntegrityError where it is not the one that was there.

@@ -306,7 +306,7 @@ def test_read_only_takes_no_writes(image, mount):
         nbd.attach(server.uri, read_only=True) as attached,
         pytest.raises(PermissionError),
     ):
-        os.close(os.open(attached.path, os.O_RDWR))
+        write(attached.path, b"no")
     with by_unix(image, "--read-only") as server, nbd.attach(server.uri) as attached:
         assert attached.state().read_only
         assert document("nbd", "status")["devices"][0]["read_only"] is True
@@ -320,7 +320,8 @@ def test_a_device_in_use_stays_and_the_holder_is_named(image, mount, monkeypatch
         assert failed == f"blockwright: {attached.path}: is in use: mounted on {point}\n"
         (point / "more").write_bytes(b"m" * 100_000)
         run(["umount", point])
-        holder = subprocess.Popen(["sleep", "100"], stdin=open(attached.path, "rb"))  # noqa: SIM115
+        with open(attached.path, "rb") as device:
+            holder = subprocess.Popen(["sleep", "100"], stdin=device)
         try:
             failed = blockwright("nbd", "detach", "--timeout", "0.2", attached.path, code=1).stderr.decode()
             assert f"{attached.path}: is in use: process {holder.pid} (sleep)" in failed

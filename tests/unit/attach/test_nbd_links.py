@@ -141,10 +141,13 @@ def test_never_more_than_there_are():
 
 def test_it_tries_until_the_server_is_there_and_tells_once():
     device = Device()
-    server = Server(*(NotFound("nobody listens there") for _ in range(5)))
+    refused, others = [NotFound("nobody listens there")] * 5, [(SIZE - 512, 1)] * 2
+    server = Server(*refused, *others)
     log = kept(device, server, Dead(1), lambda: len(device.replaced) == 1)
     told = [text for level, text in log if level == "warning" and "not connected" in text]
-    assert told == ["/dev/nbd3: not connected: nobody listens there"]
+    assert told[0] == "/dev/nbd3: not connected: nobody listens there"
+    assert "came back with less" in told[1]
+    assert len(told) == 2
     assert ("info", "/dev/nbd3: connected to nbd://there/ again") in log
 
 
