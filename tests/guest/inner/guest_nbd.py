@@ -415,6 +415,35 @@ def test_inside_tls(tmp_path, mount):
             assert read(attached.path, 4096) == bytes(4096), "memory is empty after a restart"
 
 
+@pytest.mark.parametrize("more", [[], ["-nonetlink"]], ids=["netlink", "ioctl"])
+def test_what_nbd_client_attached_is_seen_and_detached_by_us(tmp_path, more):
+    with nbdpeers.nbdkit(tmp_path, "memory", "32M") as server:
+        run([tool("nbd-client"), "-unix", server.path, "/dev/nbd2", *more])
+        eventually(lambda: driver.state(2) is not None)
+        found = list(nbd.devices())
+        assert [(each.state.path, each.state.size, each.source, each.owner) for each in found] == [
+            ("/dev/nbd2", SIZE, "", None)
+        ]
+        assert nbd.gc() == driver.Collected((), ()), "it is not ours"
+        with pytest.raises(InUse, match="/dev/nbd2: is in use"):
+            nbd.attach(server.uri(), "/dev/nbd2")
+        assert nbd.detach("/dev/nbd2") is True
+        assert list(nbd.devices()) == []
+
+
+def test_what_we_attached_is_seen_and_detached_by_nbd_client(tmp_path):
+    with nbdpeers.nbdkit(tmp_path, "memory", "32M") as server:
+        attached = nbd.attach(server.uri(), "/dev/nbd2")
+        assert run([tool("nbd-client"), "-c", "/dev/nbd2"]).stdout.strip() == str(attached.state().task)
+        run([tool("nbd-client"), "-d", "/dev/nbd2"])
+        assert attached.wait(PATIENCE_S)
+        with pytest.raises(NotFound, match="is no longer the device that was attached here"):
+            attached.state()
+        attached.detach()
+        with attaching(server.uri(), "--device", "/dev/nbd2"):
+            run([tool("nbd-client"), "-d", "/dev/nbd2"])
+
+
 # -- processes that look after a device ------------------------------------------------------------------------
 
 
