@@ -343,6 +343,20 @@ def test_what_was_written_is_stored_when_it_is_detached(image):
         assert image.read_bytes()[MiB : MiB + 22] == b"in the page cache only"
 
 
+def test_the_server_is_told_to_store_it_when_it_is_detached(tmp_path):
+    log = tmp_path / "log"
+    with nbdpeers.nbdkit(tmp_path, "--filter=log", "memory", "32M", f"logfile={log}") as server:
+        attached = nbd.attach(server.uri())
+        fd = os.open(attached.path, os.O_RDWR)
+        os.pwrite(fd, b"x" * 4096, MiB)
+        os.close(fd)
+        attached.detach()
+        eventually(lambda: "Disconnect" in log.read_text())
+        told = log.read_text()
+        assert "Write" in told
+        assert "Flush" in told.rpartition("Write")[2]
+
+
 def test_a_server_that_does_not_answer(tmp_path):
     with nbdpeers.nbdkit(tmp_path, "--filter=delay", "memory", "32M", "rdelay=600") as server:
         with pytest.raises(TimeoutError, match=r"cannot be read after 0\.5 s"):
