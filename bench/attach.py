@@ -1,35 +1,40 @@
-"""Measure devices of the kernel beside losetup, kpartx and dmsetup: ``python bench/attach.py``, as root.
+"""Measure devices of the kernel beside losetup, kpartx, dmsetup and nbd-client: ``python bench/attach.py``, as root.
 
-The library in this process against the programs a script would call. Loop devices are measured in this machine's
-kernel, device-mapper in User-Mode Linux, where starting a program costs more than elsewhere; so the two tables are
-not to be compared with each other.
+The library in this process against the programs a script would call, and /dev/nbd0 over our server beside nbdkit.
+Loop devices are measured in this machine's kernel, the others in User-Mode Linux, where starting a program costs more
+than elsewhere; so the two tables are not to be compared with each other.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
+import random
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT)]
 
 # Only now are they to be found.
-from blockwright.attach import partitions  # noqa: E402
+from blockwright.attach import nbd, partitions  # noqa: E402
 from blockwright.attach.means import Means  # noqa: E402
 from blockwright.device.file import FileDevice  # noqa: E402
 from blockwright.system.linux import dm, loop  # noqa: E402
 from blockwright.table.gpt import names  # noqa: E402
 from blockwright.table.gpt.edit import write  # noqa: E402
 from blockwright.table.gpt.plan import Request, plan  # noqa: E402
-from blockwright.units import MiB  # noqa: E402
+from blockwright.units import KiB, MiB  # noqa: E402
 from measure import Row  # noqa: E402
+from tests.support import nbdpeers  # noqa: E402
 from tests.support.guest import run_guest  # noqa: E402
+from tests.support.serving import serving  # noqa: E402
 from tests.support.tools import tool  # noqa: E402
 
 ROUNDS = 15
@@ -43,7 +48,7 @@ def call(*argv: str) -> str:
     return subprocess.run(argv, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def measure(title: str, bar: float, contenders: Sequence[tuple[str, Job]]) -> None:
+def measure(title: str, bar: float | None, contenders: Sequence[tuple[str, Job]]) -> None:
     """Run all in turn, a batch each, and print medians, ranges and the ratio of each to the last, which is the peer.
 
     A batch, since what takes a tenth of a millisecond is measured by what ran before it.
@@ -55,7 +60,7 @@ def measure(title: str, bar: float, contenders: Sequence[tuple[str, Job]]) -> No
             for _ in range(BATCH):
                 job()
             row.seconds.append((time.perf_counter() - started) / BATCH)
-    print(f"\n{title}, {ROUNDS} rounds of {BATCH}; to reach: {bar}x")
+    print(f"\n{title}, {ROUNDS} rounds of {BATCH}" + (f"; to reach: {bar}x" if bar is not None else ""))
     for row, _ in rows:
         span = f"{min(row.seconds) * 1000:.2f}-{max(row.seconds) * 1000:.2f}"
         ratio = row.median / rows[-1][0].median
@@ -115,6 +120,52 @@ def mappings(folder: Path) -> None:
             mapper.remove("bench")
 
 
+def exports(folder: Path) -> None:
+    client = tool("nbd-client")
+    image = folder / "nbd.img"
+    image.write_bytes(os.urandom(32 * MiB))
+    with (
+        serving(image, "--socket", folder / "ours.sock") as ours,
+        nbdpeers.nbdkit(folder, "file", image) as theirs,
+        ExitStack() as stack,
+    ):
+
+        def attached() -> None:
+            nbd.attach(theirs.uri(), "/dev/nbd1", connections=1).detach()
+
+        def by_client() -> None:
+            call(client, "-unix", str(theirs.path), "/dev/nbd1")
+            call(client, "-d", "/dev/nbd1")
+
+        measure(
+            "attach an export of nbdkit, and detach it",
+            None,
+            [("blockwright", attached), ("nbd-client, twice", by_client)],
+        )
+        names = {"blockwright serve": ours.uri, "nbdkit": theirs.uri()}
+        opened = {}
+        for name, uri in names.items():
+            path = stack.enter_context(nbd.attach(uri, connections=1)).path
+            opened[name] = os.open(path, os.O_RDONLY | os.O_DIRECT)
+            stack.callback(os.close, opened[name])
+        for title, size, places in (
+            ("read 32 MiB of /dev/nbd0, 1 MiB at once", MiB, range(0, 32 * MiB, MiB)),
+            ("300 reads of 4 KiB anywhere in it", 4 * KiB, random.Random(1).sample(range(0, 32 * MiB, 4 * KiB), 300)),
+        ):
+            measure(title, None, [(name, reading(fd, size, places)) for name, fd in opened.items()])
+
+
+def reading(fd: int, size: int, places: Sequence[int]) -> Job:
+    buffer = mmap.mmap(-1, size)  # on a page, as O_DIRECT wants it
+
+    def job() -> None:
+        for place in places:
+            if os.preadv(fd, [buffer], place) != size:
+                raise SystemExit(f"fewer than {size} bytes at {place}")
+
+    return job
+
+
 def in_guest() -> None:
     """Run the rest of this program in User-Mode Linux, and print what it prints."""
     with tempfile.TemporaryDirectory(prefix="bench-") as share:
@@ -139,6 +190,7 @@ def main() -> None:
             print(f"\nUser-Mode Linux {os.uname().release}")
             loops(folder)
             mappings(folder)
+            exports(folder)
             return
         print(f"Linux {os.uname().release}, Python {sys.version.split()[0]}, {os.cpu_count()} processors")
         loops(folder)

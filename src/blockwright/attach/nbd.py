@@ -42,12 +42,15 @@ class Attached:
     As a context manager it goes with the block, and with this process where that dies: ``gc`` finds it then.
     """
 
-    def __init__(self, device: NbdDevice, source: Source, export: ExportInfo, keeper: Keeper) -> None:
+    def __init__(
+        self, device: NbdDevice, source: Source, export: ExportInfo, keeper: Keeper, logger: Logger | None
+    ) -> None:
         self.device = device
         self.path = device.path
         self.export = export
         self._source = source
         self._keeper = keeper
+        self._logger = logger
 
     def __str__(self) -> str:
         return self.path
@@ -65,8 +68,8 @@ class Attached:
         Raises NotSupported where the source was a socket, NotFound, KernelError; else as ``attach``.
         """
         size = self._source.size()
-        if size != self.state().size:
-            self._keeper.resized(size)
+        self.device.resize(size)
+        told(self._logger).info("%s: has %d bytes now", self.path, size)
         return size
 
     def keep(self) -> None:
@@ -127,12 +130,13 @@ def attach(  # noqa: PLR0913 - a device's settings
 
     ``sock_or_uri`` is an address, or a connected socket on which nothing was said yet, of whose server ``export`` is
     wanted; the socket belongs to the device then. ``device`` is taken if it is free, any without it. ``connections``
-    are made where the server allows several. ``timeout_s`` is how long the server may take for a request, for ever
-    without it; ``dead_timeout_s`` how long requests wait for another connection when all have died, which are made
-    again for as long as this process lives. ``block_size`` in bytes is by default the server's minimum.
-    ``identifier`` is what the kernel knows the device by. With ``owned`` it goes with this process: ``gc`` detaches
-    it when that has died. ``on_connected`` is called with the device when it can be read, for which ``ready_timeout``
-    seconds are waited.
+    are made where the server allows several, and made again when they die, for as long as this process lives.
+    ``dead_timeout_s`` is how long requests wait while all are dead. After ``timeout_s`` without an answer a request
+    is asked again on another connection, and so is what was under way when one died; without it a slow server is
+    waited for, and what was under way is asked again after 30 s. ``block_size`` in bytes is by default the server's
+    minimum. ``identifier`` is what the kernel knows the device by. With ``owned`` it goes with this process: ``gc``
+    detaches it when that has died. ``on_connected`` is called with the device when it can be read, for which
+    ``ready_timeout`` seconds are waited.
 
     Raises UsageError; NotFound where nobody listens or there is no such export, Refused with the server's reason,
     NotTrusted, RemoteProtocolError, TimeoutError, OSError; NotSupported for blocks that the kernel does not have;
@@ -187,10 +191,9 @@ def _attached(
             dead.close()
         raise
     read_only = bool(settings.flags & ServerFlag.READ_ONLY)
-    size = settings.kept_size
-    keeper = Keeper(made, source, size, dead, connections=len(links), read_only=read_only, logger=told(logger))
+    keeper = Keeper(made, source, dead, connections=len(links), read_only=read_only, logger=told(logger))
     keeper.start()
-    return Attached(made, source, found, keeper)
+    return Attached(made, source, found, keeper, logger)
 
 
 def _dead_links(by: By) -> driver.DeadLinks | None:

@@ -34,7 +34,6 @@ class Keeper:
         self,
         device: NbdDevice,
         source: Source,
-        size: int,
         dead: DeadLinks | None,
         *,
         connections: int,
@@ -44,12 +43,12 @@ class Keeper:
         self._device = device
         self._source = source
         self._dead = dead
-        self._size = size
         self._connections = connections
         self._read_only = read_only
         self._logger = logger
         self._read, self._write = socket.socketpair()
         self._stopping = False
+        self._told = ""
         self._thread = threading.Thread(target=self._run, name=f"nbd: {device.path}", daemon=True)
         self._on_end: list[Callable[[], None]] = []
         self._lock = threading.Lock()
@@ -101,7 +100,7 @@ class Keeper:
                 missing = min(missing + died, self._connections)
                 continue  # the kernel tells of them one by one
             while missing and not self._stopping and self._device.is_attached:
-                if not self._replace(quiet=pause > FIRST_PAUSE_S):
+                if not self._replace():
                     pause = min(2 * pause, MAX_PAUSE_S)
                     break
                 missing -= 1
@@ -116,40 +115,45 @@ class Keeper:
             return 0
         return self._dead.wait(self._device.number, timeout_s, wake=[self._read])
 
-    def _replace(self, *, quiet: bool) -> bool:
+    def _replace(self) -> bool:
         """Give the kernel one connection for a dead one, and say whether that worked."""
         try:
             link = self._source.link()
             try:
-                self._check(link)
-                if link.export.size != self._size:
-                    self.resized(link.export.size)
+                if self._grown(link):
+                    self._device.resize(link.export.size)
+                    self._logger.info("%s: has %d bytes now", self._device.path, link.export.size)
                 self._device.replace(link.sock)
             finally:
                 link.sock.close()
         except NotFound as error:
             if not self._device.is_attached:
                 return True
-            self._tell(error, quiet=quiet)
+            self._tell(str(error))
             return False
         except (BlockwrightError, OSError) as error:
-            self._tell(error, quiet=quiet)
+            self._tell(str(error))
             return False
+        self._told = ""
         self._logger.info("%s: connected to %s again", self._device.path, self._source.text)
         return True
 
-    def _tell(self, error: Exception, *, quiet: bool) -> None:
-        (self._logger.debug if quiet else self._logger.warning)("%s: not connected: %s", self._device.path, error)
+    def _tell(self, reason: str) -> None:
+        """Warn of a reason once, until there is another."""
+        tell = self._logger.debug if reason == self._told else self._logger.warning
+        tell("%s: not connected: %s", self._device.path, reason)
+        self._told = reason
 
-    def _check(self, link: Link) -> None:
-        if link.export.size < self._size:
-            text = f"the server came back with less: expected at least {self._size} bytes, found {link.export.size}"
+    def _grown(self, link: Link) -> bool:
+        """Whether the server has more than the device. Raises IntegrityError where it is not the one that was there.
+
+        The device is asked, whose size any process may have changed.
+        """
+        now = self._device.state()
+        size = link.export.size // now.block_size * now.block_size
+        if size < now.size:
+            text = f"the server came back with less: expected at least {now.size} bytes, found {link.export.size}"
             raise IntegrityError(f"{self._source.text}: {text}")
         if link.export.flags & TransmissionFlag.READ_ONLY and not self._read_only:
             raise IntegrityError(f"{self._source.text}: the server came back and takes no writes any more")
-
-    def resized(self, size: int) -> None:
-        """Have the device of that size in bytes. Raises KernelError, NotFound, NotSupported."""
-        self._device.resize(size)
-        self._size = size
-        self._logger.info("%s: has %d bytes now", self._device.path, size)
+        return size > now.size

@@ -50,7 +50,7 @@ class _Stderr:
     show_default=True,
     help="Connections to make if the server allows several.",
 )
-@click.option("--timeout", type=_SECONDS, help="Seconds that the server has for a request; for ever by default.")
+@click.option("--timeout", type=_SECONDS, help="Seconds after which a request is asked again.")
 @click.option(
     "--dead-timeout",
     type=click.FloatRange(min=0, max=1e9),

@@ -216,7 +216,8 @@ def test_writing_goes_on_through_restarts_of_our_server(image):
     path = image.with_suffix(".sock")
     with contextlib.ExitStack() as stack:
         server = stack.enter_context(serving(image, "--socket", path, code=None))
-        attached = stack.enter_context(nbd.attach(server.uri, connections=4))
+        # What was under way when a connection died is asked again after that time: 30 s where none is said.
+        attached = stack.enter_context(nbd.attach(server.uri, connections=4, timeout_s=2))
         done, stop = [], threading.Event()
 
         def keep_writing():
@@ -305,7 +306,7 @@ def test_read_only_takes_no_writes(image, mount):
         nbd.attach(server.uri, read_only=True) as attached,
         pytest.raises(PermissionError),
     ):
-        os.close(os.open(attached.path, os.O_RDWR))
+        write(attached.path, b"no")
     with by_unix(image, "--read-only") as server, nbd.attach(server.uri) as attached:
         assert attached.state().read_only
         assert document("nbd", "status")["devices"][0]["read_only"] is True
@@ -319,7 +320,8 @@ def test_a_device_in_use_stays_and_the_holder_is_named(image, mount, monkeypatch
         assert failed == f"blockwright: {attached.path}: is in use: mounted on {point}\n"
         (point / "more").write_bytes(b"m" * 100_000)
         run(["umount", point])
-        holder = subprocess.Popen(["sleep", "100"], stdin=open(attached.path, "rb"))  # noqa: SIM115
+        with open(attached.path, "rb") as device:
+            holder = subprocess.Popen(["sleep", "100"], stdin=device)
         try:
             failed = blockwright("nbd", "detach", "--timeout", "0.2", attached.path, code=1).stderr.decode()
             assert f"{attached.path}: is in use: process {holder.pid} (sleep)" in failed
@@ -339,6 +341,20 @@ def test_what_was_written_is_stored_when_it_is_detached(image):
         os.close(fd)
         attached.detach()
         assert image.read_bytes()[MiB : MiB + 22] == b"in the page cache only"
+
+
+def test_the_server_is_told_to_store_it_when_it_is_detached(tmp_path):
+    log = tmp_path / "log"
+    with nbdpeers.nbdkit(tmp_path, "--filter=log", "memory", "32M", f"logfile={log}") as server:
+        attached = nbd.attach(server.uri())
+        fd = os.open(attached.path, os.O_RDWR)
+        os.pwrite(fd, b"x" * 4096, MiB)
+        os.close(fd)
+        attached.detach()
+        eventually(lambda: "Disconnect" in log.read_text())
+        told = log.read_text()
+        assert "Write" in told
+        assert "Flush" in told.rpartition("Write")[2]
 
 
 def test_a_server_that_does_not_answer(tmp_path):
@@ -411,6 +427,35 @@ def test_inside_tls(tmp_path, mount):
             server.kill()
             server.start()
             assert read(attached.path, 4096) == bytes(4096), "memory is empty after a restart"
+
+
+@pytest.mark.parametrize("more", [[], ["-nonetlink"]], ids=["netlink", "ioctl"])
+def test_what_nbd_client_attached_is_seen_and_detached_by_us(tmp_path, more):
+    with nbdpeers.nbdkit(tmp_path, "memory", "32M") as server:
+        run([tool("nbd-client"), "-unix", server.path, "/dev/nbd2", *more])
+        eventually(lambda: driver.state(2) is not None)
+        found = list(nbd.devices())
+        assert [(each.state.path, each.state.size, each.source, each.owner) for each in found] == [
+            ("/dev/nbd2", SIZE, "", None)
+        ]
+        assert nbd.gc() == driver.Collected((), ()), "it is not ours"
+        with pytest.raises(InUse, match="/dev/nbd2: is in use"):
+            nbd.attach(server.uri(), "/dev/nbd2")
+        assert nbd.detach("/dev/nbd2") is True
+        assert list(nbd.devices()) == []
+
+
+def test_what_we_attached_is_seen_and_detached_by_nbd_client(tmp_path):
+    with nbdpeers.nbdkit(tmp_path, "memory", "32M") as server:
+        attached = nbd.attach(server.uri(), "/dev/nbd2")
+        assert run([tool("nbd-client"), "-c", "/dev/nbd2"]).stdout.strip() == str(attached.state().task)
+        run([tool("nbd-client"), "-d", "/dev/nbd2"])
+        assert attached.wait(PATIENCE_S)
+        with pytest.raises(NotFound, match="is no longer the device that was attached here"):
+            attached.state()
+        attached.detach()
+        with attaching(server.uri(), "--device", "/dev/nbd2"):
+            run([tool("nbd-client"), "-d", "/dev/nbd2"])
 
 
 # -- processes that look after a device ------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -25,6 +26,9 @@ class Device:
         self.replaced = []
         self.sizes = []
         self.refusals = []
+
+    def state(self):
+        return SimpleNamespace(size=self.sizes[-1] if self.sizes else SIZE, block_size=512)
 
     def replace(self, sock):
         if self.refusals:
@@ -97,7 +101,6 @@ def kept(device, server, dead, until, *, read_only=False, connections=4):
     keeper = Keeper(
         device,
         server,
-        SIZE,
         dead,
         connections=connections,
         read_only=read_only,
@@ -138,10 +141,13 @@ def test_never_more_than_there_are():
 
 def test_it_tries_until_the_server_is_there_and_tells_once():
     device = Device()
-    server = Server(*(NotFound("nobody listens there") for _ in range(5)))
+    refused, others = [NotFound("nobody listens there")] * 5, [(SIZE - 512, 1)] * 2
+    server = Server(*refused, *others)
     log = kept(device, server, Dead(1), lambda: len(device.replaced) == 1)
     told = [text for level, text in log if level == "warning" and "not connected" in text]
-    assert told == ["/dev/nbd3: not connected: nobody listens there"]
+    assert told[0] == "/dev/nbd3: not connected: nobody listens there"
+    assert "came back with less" in told[1]
+    assert len(told) == 2
     assert ("info", "/dev/nbd3: connected to nbd://there/ again") in log
 
 
@@ -150,6 +156,9 @@ def test_less_than_there_was_is_not_taken_and_more_is():
     log = kept(device, server, Dead(1), lambda: len(device.replaced) == 1)
     assert any(f"expected at least {SIZE} bytes, found {SIZE - 512}" in text for _, text in log)
     assert device.sizes == [2 * SIZE]
+    device, server = Device(), Server((SIZE + 511, 1))
+    kept(device, server, Dead(1), lambda: len(device.replaced) == 1)
+    assert device.sizes == [], "less than a block more is no more"
 
 
 def test_a_server_that_takes_no_writes_any_more_is_not_taken():
@@ -169,7 +178,7 @@ def test_a_refusal_of_the_kernel_is_tried_again():
 @pytest.mark.parametrize("dead", [None, Dead()], ids=["by ioctl", "by netlink"])
 def test_it_ends_when_the_device_is_gone(dead):
     device = Device()
-    keeper = Keeper(device, Server(), SIZE, dead, connections=1, read_only=False, logger=Log())  # type: ignore[arg-type]
+    keeper = Keeper(device, Server(), dead, connections=1, read_only=False, logger=Log())  # type: ignore[arg-type]
     told = []
     keeper.when_ended(lambda: told.append(1))
     keeper.start()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
-import select
+import selectors
 import socket
 import struct
 import sys
@@ -296,7 +296,10 @@ class Events:
 
         None says that the kernel told more than could be held, and some of it is lost.
         """
-        ready, _, _ = select.select([self._socket, *wake], [], [], timeout_s)
+        with selectors.DefaultSelector() as selector:  # select() itself knows no descriptor above 1023
+            for each in (self._socket, *wake):
+                selector.register(each, selectors.EVENT_READ)
+            ready = {key.fileobj for key, _ in selector.select(timeout_s)}
         if self._socket not in ready:
             return []
         try:
