@@ -38,6 +38,8 @@ def test_an_area_that_speaks_of_other_data_is_none():
     copy = MemoryDevice(content=whole.read(0, whole.size))
     copy.write(40960, Parameters(11).superblock(UUID(int=9)))
     assert find_behind(copy) is None
+    copy.write(40960, Parameters(10, hash_block=512).superblock(UUID(int=9)))
+    assert find_behind(copy) is None
 
 
 def test_little_is_read():
