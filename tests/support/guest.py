@@ -24,6 +24,7 @@ _MAPPED = (
     "ecb",
     "dm-thin-pool",
     "dm-snapshot",
+    "sha512_generic",  # of dm-verity
     "dm-verity",
     "dm-zero",
     "dm-crypt",

@@ -156,6 +156,7 @@ class _Draft:
         parts = tuple(
             Part(role, run.start, plan, run) for (role, plan), run in zip(plans, table.partitions, strict=True)
         )
+        assert all(plan.size <= run.size for (_, plan), run in zip(plans, table.partitions, strict=True))
         seal = None
         if definition.verity and root_hash is None:
             seal = lambda found: self.disk(root, self.esp(found), found)  # noqa: E731

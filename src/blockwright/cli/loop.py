@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from blockwright.attach.partitions import gc as collect
+from blockwright.attach import partitions, verity
 from blockwright.cli.options import force_unlocked_option, json_option, partition_option, size_value
 from blockwright.cli.output import print_json, print_lines, print_path, table
 from blockwright.errors import NotFound, UsageError
@@ -114,14 +114,19 @@ def find(*, image: str, as_json: bool) -> None:
 @loop.command()
 @json_option
 def gc(*, as_json: bool) -> None:
-    """Detach what was attached by a process that died before it could do so itself, and remove what it mapped."""
-    result = collect()
+    """Detach what was attached by a process that died before it could do so itself, and remove what it mapped.
+
+    So too what it opened with `verity open`.
+    """
+    results = verity.gc(), partitions.gc()
+    detached = [path for result in results for path in result.detached]
+    held = [line for result in results for line in result.held]
     if as_json:
-        print_json("blockwright.loop.gc/1", {"detached": list(result.detached), "held": list(result.held)})
+        print_json("blockwright.loop.gc/1", {"detached": detached, "held": held})
     else:
-        for path in result.detached:
+        for path in detached:
             print_path(path)
-        print_lines(result.held)
+        print_lines(held)
 
 
 def _show(found: Sequence[LoopState], *, as_json: bool) -> None:

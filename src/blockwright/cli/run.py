@@ -79,6 +79,12 @@ def _map() -> click.Command:
     return map_
 
 
+def _verity() -> click.Command:
+    from blockwright.cli.verity import verity
+
+    return verity
+
+
 def _serve() -> click.Command:
     from blockwright.cli.serve import serve
 
@@ -95,6 +101,7 @@ _COMMANDS: Subcommands = {
     "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
     "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them, attach exports.", _nbd),
     "serve": ("Serve disks as network block devices.", _serve),
+    "verity": ("Prove every block of a device by a hash tree: format, verify, open, close.", _verity),
 }
 
 

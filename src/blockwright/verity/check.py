@@ -15,8 +15,9 @@ from typing import Final, NamedTuple
 
 from blockwright.device.base import BlockDevice
 from blockwright.device.window import Window
-from blockwright.errors import Corrupt
+from blockwright.errors import Corrupt, IntegrityError
 from blockwright.finding import Finding
+from blockwright.verity.format import HashArea, read_bytes
 from blockwright.verity.layout import Parameters
 from blockwright.verity.plan import TreePlan, plan_tree
 from blockwright.verity.tree import Hasher, Progress, hashed_blocks, write_tree
@@ -79,6 +80,25 @@ def check(
             found = _Walk(data, tree, parameters, plan, start).findings(root, threads)
         first = tuple(islice(found, MAX_FINDINGS + 1))
     return Report(first[:MAX_FINDINGS], computed, cut=len(first) > MAX_FINDINGS)
+
+
+def proves_root(hashes: BlockDevice, area: HashArea, root: bytes) -> None:
+    """Return where the tree's highest block has the root hash, so that the tree may prove something.
+
+    Raises IntegrityError otherwise, Corrupt where the device ends before the tree. Data of one block has no tree.
+    """
+    plan, parameters = plan_tree(area.parameters), area.parameters
+    if hashes.size < area.tree_start + plan.size:
+        raise Corrupt(
+            f"verity: hash device: expected at least {area.tree_start + plan.size} bytes, found {hashes.size}"
+        )
+    if plan.levels:
+        content = read_bytes(hashes, area.tree_start + plan.levels[-1].start, parameters.hash_block)
+        found = Hasher(parameters).digest(content)
+        if found != root:
+            raise IntegrityError(
+                f"verity: the tree is not the one of the root hash: expected {root.hex()}, found {found.hex()}"
+            )
 
 
 def _damaged(plan: TreePlan, parameters: Parameters, start: int, position: int) -> Finding:

@@ -23,6 +23,8 @@ MIN_BLOCK: Final = 512
 MAX_BLOCK: Final = 512 << 10
 """What veritysetup takes; Linux opens no device with blocks larger than a page."""
 MAX_SALT: Final = 256
+MAX_DATA: Final = MAX_SIZE // 4
+"""Bytes of data: what takes a seventh of it at most, and a block for each level, fits behind it."""
 SALT: Final = 32
 """Bytes of a salt that nobody gave."""
 
@@ -177,8 +179,7 @@ def _problem_of(
     for name, size, at in (("data block", data_block, 0x40), ("hash block", hash_block, 0x44)):
         if size.bit_count() != 1 or not MIN_BLOCK <= size <= MAX_BLOCK:
             return at, f"{name}: expected a power of two from {MIN_BLOCK} to {MAX_BLOCK} bytes, found {size}"
-    # A tree is smaller than its data but for the smallest blocks, where it takes up to a quarter more.
-    limit = MAX_SIZE // 4 // data_block
+    limit = MAX_DATA // data_block
     if not 1 <= data_blocks <= limit:
         return 0x48, f"data blocks: expected 1 to {limit}, found {data_blocks}"
     return None

@@ -74,7 +74,8 @@ OPTIONS = [
     [],
     ["--size", "100M"],
     ["--size", "100000256", "--root-size", "60M"],
-    ["--block-size", "1024"],
+    ["--size", "300M"],
+    ["--block-size", "1024", "--root-size", "20481k"],
     ["--free", "40%", "--label", "sixteen bytes ok"],
 ]
 
@@ -91,6 +92,9 @@ def test_veritysetup_verifies_the_partitions(source: Path, tmp_path: Path, way: 
     assert part["role"] == "verity"
     assert part["file_system"]["root_hash"] == dump["root_hash"]
     assert (part["file_system"]["uuid"], part["file_system"]["salt"]) == (dump["UUID"], dump["Salt"])
+    root = built["parts"][0]["file_system"]
+    assert root["size"] <= part["file_system"]["data_blocks"] * 4096 < root["size"] + 4096
+    assert part["file_system"]["size"] <= part["partition"]["size"]
     assert image.stat().st_size == built["size"]
     assert image.stat().st_blocks * 512 < 16 << 20, "holes must stay holes"
 

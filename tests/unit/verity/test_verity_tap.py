@@ -5,6 +5,7 @@ import random
 import pytest
 
 from blockwright.device.copy import copy
+from blockwright.device.file import FileDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.errors import Misaligned, UsageError
 from blockwright.testing.fault import FaultDevice
@@ -53,10 +54,14 @@ def test_several_buffers_are_one_write():
     assert tap.finish() == write_tree(data, PARAMETERS, lambda *_: None)
 
 
-def test_there_is_no_way_past_it():
+def test_there_is_no_way_past_it(tmp_path):
     tap, _ = tapped(MemoryDevice(8 * MiB))
-    with tap.backing(0, MiB) as runs:
-        assert runs is None
+    with FileDevice(tmp_path / "file", writable=True, create=True) as file:
+        file.resize(8 * MiB)
+        with file.backing(0, MiB) as runs:
+            assert runs
+        with tapped(file)[0].backing(0, MiB) as runs:
+            assert runs is None
     assert tap.traits.parallelism == 1
     tap.write(8192, bytes(4096))
     for job in (lambda: tap.write(4096, bytes(4096)), lambda: tap.zero(8192, 4096)):

@@ -95,8 +95,8 @@ def test_known_trees(given, root, tree):
 @pytest.mark.parametrize("number", range(40))
 def test_any_mixture_of_holes_and_data(number):
     source = random.Random(f"verity.{number}")
-    data_block, hash_block = source.choice([512, 4096, 65536]), source.choice([512, 1024, 4096])
-    device = MemoryDevice(source.randrange(1, 60) * 65536)
+    data_block, hash_block = source.choice([512, 4096, 65536, 262144]), source.choice([512, 1024, 4096])
+    device = MemoryDevice(source.randrange(4, 60) * 65536)  # whose holes are multiples of 65536 bytes
     for _ in range(source.randrange(5)):
         offset = source.randrange(device.size)
         device.write(offset, source.randbytes(min(source.randrange(200_000), device.size - offset)))
