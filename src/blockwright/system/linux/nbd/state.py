@@ -126,6 +126,16 @@ def node(number: int) -> str:
     return path
 
 
+_COMPLETED: Final = (0, 4, 11, 15)
+"""Where requests that were done are counted, by kind: reads, writes, discards, flushes (block/stat.rst)."""
+
+
+def completed(number: int) -> list[str]:
+    """Return how many requests of each kind the device has done."""
+    fields = blkdev.text(f"{_BLOCK}/nbd{number}/stat").split()
+    return [fields[each] for each in _COMPLETED if each < len(fields)]
+
+
 def limit_requests(number: int, largest: int) -> None:
     """Have the kernel ask for at most ``largest`` bytes at once. Raises KernelError where it takes no such limit."""
     path = f"{_BLOCK}/nbd{number}/queue/max_sectors_kb"
