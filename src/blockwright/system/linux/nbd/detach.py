@@ -19,12 +19,12 @@ from blockwright.device import holders
 from blockwright.errors import InUse, KernelError, NotFound, NotSupported, Unavailable
 from blockwright.system.linux import blkdev
 from blockwright.system.linux.bounded import within
-from blockwright.system.linux.ioctl import kernel_error, open_node, require_linux
+from blockwright.system.linux.ioctl import kernel_error, open_node
 from blockwright.system.linux.log import Logger, told
 from blockwright.system.linux.nbd import by_ioctl, ownership, state
 from blockwright.system.linux.nbd.control import Control
 from blockwright.system.linux.nbd.ownership import Ownership
-from blockwright.system.linux.nbd.state import NbdState
+from blockwright.system.linux.nbd.state import NbdState, require_driver
 
 TIMEOUT_S: Final = 5.0
 """How long users of a device that come and go by themselves, as udevd does, are waited for, and its server."""
@@ -124,7 +124,7 @@ def detach(
     ``force`` neither is asked: who uses the device gets errors, and what is not stored is lost.
     Raises NotFound without such a device; Unavailable.
     """
-    require_linux("detach", str(device))
+    require_driver("detach", str(device))
     number = state.number_of(device)
     found = state.state(number)
     if found is None:

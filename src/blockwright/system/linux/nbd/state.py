@@ -63,13 +63,26 @@ def state(number: int) -> NbdState | None:
 
 
 def states(*, logger: Logger | None = None) -> Iterator[NbdState]:
-    """Yield every attached device, ascending. Raises Unavailable where sysfs does not tell."""
-    require_linux("list", "network block devices")
+    """Yield every attached device, ascending. Raises Unavailable without the driver, or sysfs."""
+    require_driver("list", "network block devices")
     for number in numbers():
         found = state(number)
         if found is not None:
             told(logger).debug("%s: attached as %s", found.path, found.identifier or "nothing by name")
             yield found
+
+
+def require_driver(operation: str, device: str) -> None:
+    """Return where the kernel has the driver. Raises Unavailable."""
+    require_linux(operation, device)
+    if not has_driver():
+        text = "the kernel lacks the driver"
+        raise Unavailable(operation, device, errno.ENODEV, text, remedy="modprobe nbd")
+
+
+def has_driver() -> bool:
+    """Whether the kernel has network block devices, attached or free."""
+    return any("nbd" in line.split() for line in blkdev.text("/proc/devices").splitlines())
 
 
 def numbers() -> list[int]:
