@@ -56,6 +56,7 @@ def _obey(attached: Attached, signals: Signals, logger: Logger) -> int:
             stopping = True
             notify_stopping()
             threading.Thread(target=_detach, args=(attached, logger), name="nbd: detach", daemon=True).start()
+    logger.info("%s: is detached", attached.path)
     attached.detach()  # whoever did it, there is nothing on record any more
     return 0
 

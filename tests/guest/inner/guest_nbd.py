@@ -13,7 +13,9 @@ import pytest
 
 from blockwright.attach import nbd
 from blockwright.device.file import open_path
+from blockwright.device.memory import MemoryDevice
 from blockwright.errors import InUse, KernelError, NotFound, NotSupported, UsageError
+from blockwright.nbd.server.export import Export
 from blockwright.system.linux import nbd as driver
 from blockwright.system.linux.nbd import By, Control, Settings
 from blockwright.system.linux.registry import Registry
@@ -23,6 +25,7 @@ from tests.support.certificates import Authority, folder
 from tests.support.command import COMMAND, blockwright, document
 from tests.support.killed import killed_at_every_step
 from tests.support.loops import sparse
+from tests.support.runningserver import running
 from tests.support.serving import serving
 from tests.support.tools import run, tool
 
@@ -341,6 +344,28 @@ def test_what_was_written_is_stored_when_it_is_detached(image):
         os.close(fd)
         attached.detach()
         assert image.read_bytes()[MiB : MiB + 22] == b"in the page cache only"
+
+
+def test_one_process_serves_and_attaches(mount):
+    with running([Export("", MemoryDevice(SIZE))]) as server, nbd.attach(server.uri) as attached:
+        digest = file_system_on(attached.path, mount)
+        assert digest_on(attached.path, mount) == digest
+
+
+def test_what_takes_long_to_store_is_waited_for(tmp_path):
+    with nbdpeers.nbdkit(tmp_path, "--threads=8", "--filter=delay", "memory", "32M", "wdelay=1") as server:
+        attached = nbd.attach(server.uri(), connections=1)
+        reader = os.open(attached.path, os.O_RDONLY)  # while it is open the kernel has no reason to store anything
+        fd = os.open(attached.path, os.O_RDWR)
+        for place in range(0, 40 * MiB // 4, 256 * KiB):
+            os.pwrite(fd, b"x" * 4096, place)
+        os.close(fd)
+        timer = threading.Timer(1.0, os.close, [reader])
+        timer.start()
+        attached.detach(timeout_s=1.5)
+        timer.join()
+        with nbd.attach(server.uri(), read_only=True) as again:
+            assert read(again.path, 10 * MiB)[:: 256 * KiB] == b"x" * 40
 
 
 def test_the_server_is_told_to_store_it_when_it_is_detached(tmp_path):

@@ -11,7 +11,7 @@ from blockwright.cli.run import run
 from blockwright.errors import Unavailable
 from blockwright.system.linux import nbd as driver
 from blockwright.system.linux import netlink
-from blockwright.system.linux.nbd import by_ioctl, control
+from blockwright.system.linux.nbd import control
 
 # Functions of the package have the names of these two.
 ATTACH, STATE = (sys.modules[f"{driver.__name__}.{each}"] for each in ("attach", "state"))
@@ -43,19 +43,31 @@ needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="needs Linux")
 def test_without_the_driver(monkeypatch, capsys, tmp_path):
     monkeypatch.setenv("BLOCKWRIGHT_HOME", str(tmp_path))
     monkeypatch.setattr(control.layout, "FAMILY", "no-such-one")
-    monkeypatch.setattr(by_ioctl, "_devices", lambda: ["Block devices:", "  7 loop"])
+    monkeypatch.setattr(STATE, "has_driver", lambda: False)
     monkeypatch.setattr(ATTACH, "check_privilege", lambda _operation, _device: None)
     assert run(["nbd", "attach", "nbd://localhost/x"]) == 4
     said = capsys.readouterr().err
     assert said == "blockwright: no-such-one: CTRL_CMD_GETFAMILY: the kernel lacks the driver: modprobe nbd\n"
+    for command in COMMANDS[1:]:
+        assert run(["nbd", *command]) == 4
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert captured.err.endswith(": the kernel lacks the driver: modprobe nbd\n")
 
 
 @needs_linux
 def test_without_the_driver_s_netlink_its_ioctls_are_taken(monkeypatch):
     monkeypatch.setattr(control.layout, "FAMILY", "no-such-one")
-    monkeypatch.setattr(by_ioctl, "_devices", lambda: ["Block devices:", " 43 nbd"])
+    monkeypatch.setattr(STATE, "has_driver", lambda: True)
     monkeypatch.setattr(ATTACH, "check_privilege", lambda _operation, _device: None)
     assert driver.available() is driver.By.IOCTL
+
+
+@needs_linux
+@pytest.mark.parametrize(("devices", "has"), [("Block devices:\n  7 loop\n 43 nbd\n", True), ("  7 loop\n", False)])
+def test_the_driver_is_known_by_its_devices(devices, has, monkeypatch):
+    monkeypatch.setattr(control.blkdev, "text", lambda _path: devices)
+    assert STATE.has_driver() is has
 
 
 @needs_linux
@@ -87,10 +99,12 @@ def test_a_family_that_every_kernel_has():
                 assert events.wait(60.0, wake=[ours]) == []
 
 
+@needs_linux
 def test_nothing_is_attached_where_there_is_nothing(monkeypatch, tmp_path):
     monkeypatch.setenv("BLOCKWRIGHT_HOME", str(tmp_path))
     if not os.path.isdir("/sys/block"):
         pytest.skip("needs sysfs")
     monkeypatch.setattr(STATE, "numbers", list)
+    monkeypatch.setattr(STATE, "has_driver", lambda: True)
     assert list(nbd.devices()) == []
     assert nbd.gc() == driver.Collected((), ())

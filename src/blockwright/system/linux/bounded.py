@@ -12,10 +12,17 @@ from typing import TypeVar
 _Result = TypeVar("_Result")
 
 
-def within(timeout_s: float, function: Callable[[], _Result], *, late: Callable[[_Result], None]) -> _Result:
+def within(
+    timeout_s: float,
+    function: Callable[[], _Result],
+    *,
+    late: Callable[[_Result], None],
+    progress: Callable[[], object] = lambda: None,
+) -> _Result:
     """Return what ``function`` returns, or raise what it raises; TimeoutError where it has not ended by then.
 
-    It goes on by itself then, and ``late`` gets what it returns in the end.
+    As long as ``progress`` returns something else each time, it has that time again. What has not ended goes on by
+    itself, and ``late`` gets what it returns in the end.
     """
     lock = threading.Lock()
     done = threading.Event()
@@ -36,8 +43,13 @@ def within(timeout_s: float, function: Callable[[], _Result], *, late: Callable[
                     results.append(result)
         done.set()
 
+    before = progress()
     threading.Thread(target=run, name="bounded call", daemon=True).start()
-    done.wait(timeout_s)
+    while not done.wait(timeout_s):
+        now = progress()
+        if now == before:
+            break
+        before = now
     with lock:
         given_up = not done.is_set() and not results
     if errors:

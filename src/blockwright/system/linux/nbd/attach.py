@@ -42,7 +42,7 @@ def available() -> By:
     try:
         Control().close()
     except Unavailable:
-        if not by_ioctl.available():
+        if not state.has_driver():
             raise
         return By.IOCTL
     return By.NETLINK

@@ -20,7 +20,6 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from blockwright.errors import InUse, KernelError, NotFound, Unavailable
-from blockwright.system.linux import blkdev
 from blockwright.system.linux.ioctl import call, lock_node, open_node, unlock_node
 from blockwright.system.linux.log import Logger, told
 from blockwright.system.linux.nbd import state
@@ -29,15 +28,6 @@ from blockwright.system.linux.nbd.layout import Request, Settings
 START_S: Final = 10.0
 """How long the driver is waited for until it shows the device as attached."""
 _PAUSE_S: Final = 0.002
-
-
-def available() -> bool:
-    """Whether the kernel has devices to attach to."""
-    return sys.platform == "linux" and any("nbd" in line.split() for line in _devices())
-
-
-def _devices() -> list[str]:
-    return blkdev.text("/proc/devices").splitlines()
 
 
 class Holder:

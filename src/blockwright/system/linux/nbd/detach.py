@@ -19,12 +19,12 @@ from blockwright.device import holders
 from blockwright.errors import InUse, KernelError, NotFound, NotSupported, Unavailable
 from blockwright.system.linux import blkdev
 from blockwright.system.linux.bounded import within
-from blockwright.system.linux.ioctl import kernel_error, open_node, require_linux
+from blockwright.system.linux.ioctl import kernel_error, open_node
 from blockwright.system.linux.log import Logger, told
 from blockwright.system.linux.nbd import by_ioctl, ownership, state
 from blockwright.system.linux.nbd.control import Control
 from blockwright.system.linux.nbd.ownership import Ownership
-from blockwright.system.linux.nbd.state import NbdState
+from blockwright.system.linux.nbd.state import NbdState, require_driver
 
 TIMEOUT_S: Final = 5.0
 """How long users of a device that come and go by themselves, as udevd does, are waited for, and its server."""
@@ -124,7 +124,7 @@ def detach(
     ``force`` neither is asked: who uses the device gets errors, and what is not stored is lost.
     Raises NotFound without such a device; Unavailable.
     """
-    require_linux("detach", str(device))
+    require_driver("detach", str(device))
     number = state.number_of(device)
     found = state.state(number)
     if found is None:
@@ -133,9 +133,10 @@ def detach(
         return False
     path = state.node(number)
     end = time.monotonic() + timeout_s
-    fd = -1 if force else _claimed(path, timeout_s, end)
+    fd = -1 if force else _claimed(number, path, timeout_s, end)
     try:
         if fd >= 0:
+            end = max(end, time.monotonic() + _MAX_PAUSE_S)  # storing took its time
             blkdev.delete_partitions(fd, path, blkdev.partitions(path), timeout_s=timeout_s)
             _wait_until_quiet(number, path, end)
         _disconnect(number)
@@ -148,10 +149,13 @@ def detach(
     return True
 
 
-def _claimed(path: str, timeout_s: float, end: float) -> int:
+def _claimed(number: int, path: str, timeout_s: float, end: float) -> int:
     """Return the open node, which nobody else claims from now on, with everything written stored."""
     try:
-        return within(timeout_s, lambda: _claim_and_store(path, end), late=os.close)
+        # Much may be left to store: that is waited for as long as any of it gets done.
+        return within(
+            timeout_s, lambda: _claim_and_store(path, end), late=os.close, progress=lambda: state.completed(number)
+        )
     except TimeoutError:
         text = f"its server has not answered for {timeout_s:g} s, and what was written is not stored"
         raise KernelError("fsync", path, errno.ETIMEDOUT, text, remedy="wait, or detach by force") from None

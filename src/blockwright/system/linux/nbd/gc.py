@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from blockwright.errors import InUse, KernelError
-from blockwright.system.linux.ioctl import require_linux
 from blockwright.system.linux.log import Logger, told
 from blockwright.system.linux.nbd import ownership
 from blockwright.system.linux.nbd.detach import detach
+from blockwright.system.linux.nbd.state import require_driver
 from blockwright.system.linux.registry import Registry
 
 
@@ -29,7 +29,7 @@ def gc(*, force: bool = False, logger: Logger | None = None) -> Collected:
     What was attached to stay does so, and what others attached is not looked at. With ``force`` what cannot be
     stored, as when the server is gone too, is lost. Raises Unavailable, KernelError.
     """
-    require_linux("gc", "network block devices")
+    require_driver("gc", "network block devices")
     registry = Registry(ownership.KIND)
     detached, held = [], []
     for record, found in list(ownership.records()):

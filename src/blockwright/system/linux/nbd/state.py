@@ -63,13 +63,26 @@ def state(number: int) -> NbdState | None:
 
 
 def states(*, logger: Logger | None = None) -> Iterator[NbdState]:
-    """Yield every attached device, ascending. Raises Unavailable where sysfs does not tell."""
-    require_linux("list", "network block devices")
+    """Yield every attached device, ascending. Raises Unavailable without the driver, or sysfs."""
+    require_driver("list", "network block devices")
     for number in numbers():
         found = state(number)
         if found is not None:
             told(logger).debug("%s: attached as %s", found.path, found.identifier or "nothing by name")
             yield found
+
+
+def require_driver(operation: str, device: str) -> None:
+    """Return where the kernel has the driver. Raises Unavailable."""
+    require_linux(operation, device)
+    if not has_driver():
+        text = "the kernel lacks the driver"
+        raise Unavailable(operation, device, errno.ENODEV, text, remedy="modprobe nbd")
+
+
+def has_driver() -> bool:
+    """Whether the kernel has network block devices, attached or free."""
+    return any("nbd" in line.split() for line in blkdev.text("/proc/devices").splitlines())
 
 
 def numbers() -> list[int]:
@@ -124,6 +137,16 @@ def node(number: int) -> str:
         if not is_node(path, stat.S_IFBLK, os.makedev(int(major), int(minor))):
             make_node(path, stat.S_IFBLK, int(major), int(minor))
     return path
+
+
+_COMPLETED: Final = (0, 4, 11, 15)
+"""Where requests that were done are counted, by kind: reads, writes, discards, flushes (block/stat.rst)."""
+
+
+def completed(number: int) -> list[str]:
+    """Return how many requests of each kind the device has done."""
+    fields = blkdev.text(f"{_BLOCK}/nbd{number}/stat").split()
+    return [fields[each] for each in _COMPLETED if each < len(fields)]
 
 
 def limit_requests(number: int, largest: int) -> None:
