@@ -5,6 +5,7 @@ import hashlib
 import os
 import random
 import re
+from pathlib import Path
 
 import pytest
 
@@ -213,3 +214,17 @@ def test_killed_between_any_two_steps(data, tmp_path):
     nothing_left()
     assert steps > 20
     assert left > 10
+
+
+def test_a_built_disk_is_mounted_through_its_hash_partition(tmp_path, mount):
+    source, image = tmp_path / "source", tmp_path / "disk.img"
+    (source / "bin").mkdir(parents=True)
+    (source / "bin" / "sh").write_bytes(Path("/proc/self/exe").read_bytes())
+    (source / "file").write_bytes(CONTENT)
+    built = document("build", source, "-o", image, "--verity")
+    root = built["parts"][-1]["file_system"]["root_hash"]
+    with verity.open_verified(f"{image}:1", f"{image}:2", root, "root") as opened:
+        point = mount(opened.path, fstype="ext4")
+        assert (point / "file").read_bytes() == CONTENT
+        run(["umount", point])
+    nothing_left()
