@@ -52,10 +52,11 @@ def lock(fd: int, uses: Permission, shares: Permission, *, unasked: bool = False
         return None
     import fcntl
 
-    unshared = ALL & ~shares
-    mine = [_USED_BASE + bit for bit in range(4) if uses >> bit & 1]
+    # Bare numbers: operators of an enumeration's values cost more than the system calls.
+    used, unshared = int(uses), int(ALL) & ~int(shares)
+    mine = [_USED_BASE + bit for bit in range(4) if used >> bit & 1]
     mine += [_UNSHARED_BASE + bit for bit in range(4) if unshared >> bit & 1]
-    against = [_UNSHARED_BASE + bit for bit in range(4) if uses >> bit & 1]
+    against = [_UNSHARED_BASE + bit for bit in range(4) if used >> bit & 1]
     against += [_USED_BASE + bit for bit in range(4) if unshared >> bit & 1]
     try:
         for byte in mine:

@@ -167,9 +167,17 @@ def folder_of(path: str) -> str:
 def partitions(path: str) -> list[Node]:
     """Return the kernel's partitions of the disk at ``path``, ascending. Raises NotFound, UsageError."""
     base = folder_of(path)
-    found = []
     try:
         disk = os.path.basename(os.readlink(base))
+    except OSError:
+        return []
+    return partitions_in(base, disk)
+
+
+def partitions_in(base: str, disk: str) -> list[Node]:
+    """Return the kernel's partitions of the ``disk`` (its kernel name) that sysfs tells of in ``base``, ascending."""
+    found = []
+    try:
         names = os.listdir(base)
     except OSError:
         return []

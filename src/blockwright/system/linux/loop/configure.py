@@ -46,17 +46,14 @@ class Wish:
     partition_scan: bool
 
     @property
-    def flags(self) -> Flag:
+    def flags(self) -> int:
         """The driver's flags."""
-        wanted = Flag(0)
-        for flag, wish in (
-            (Flag.READ_ONLY, self.read_only),
-            (Flag.AUTOCLEAR, self.autoclear),
-            (Flag.PARTSCAN, self.partition_scan),
-            (Flag.DIRECT_IO, self.direct_io),
-        ):
-            wanted |= flag if wish else Flag(0)
-        return wanted
+        return (
+            Flag.READ_ONLY * self.read_only
+            | Flag.AUTOCLEAR * self.autoclear
+            | Flag.PARTSCAN * self.partition_scan
+            | Flag.DIRECT_IO * self.direct_io
+        )
 
 
 def pause(attempt: int) -> None:
@@ -134,19 +131,22 @@ def _settle(fd: int, path: str, wish: Wish) -> None:
     if found is None:
         raise KernelError("attach", path, errno.ENXIO, "the device is free at once: somebody else detached it")
     wanted = wish.flags & (Flag.AUTOCLEAR | Flag.PARTSCAN)
-    if Flag(found.lo_flags) & wanted != wanted or blkdev.size(fd, path) != wish.size:
+    size = blkdev.size(fd, path)
+    if found.lo_flags & wanted != wanted or size != wish.size:
         _again(fd, path, layout.SET_STATUS64, _info(wish).pack(), "LOOP_SET_STATUS64")
         found = info(fd, path) or layout.Info()
-    flags = Flag(found.lo_flags)
+        size = blkdev.size(fd, path)
+    flags = found.lo_flags
+    direct_io = bool(flags & Flag.DIRECT_IO)
     direct = "; the file system under the image cannot do it" if wish.direct_io else ""
     for what, expected, shown in (
         ("offset", wish.offset, found.lo_offset),
-        ("size", wish.size, blkdev.size(fd, path)),
+        ("size", wish.size, size),
         ("block size", wish.block_size, wish.block_size and blkdev.sector_size(fd, path)),
-        ("read-only", wish.read_only, Flag.READ_ONLY in flags and blkdev.is_read_only(fd, path)),
-        ("autoclear", wish.autoclear, Flag.AUTOCLEAR in flags),
-        ("partition scan", wish.partition_scan, Flag.PARTSCAN in flags),
-        (f"direct I/O{direct}", wish.direct_io or Flag.DIRECT_IO in flags, Flag.DIRECT_IO in flags),
+        ("read-only", wish.read_only, bool(flags & Flag.READ_ONLY) and blkdev.is_read_only(fd, path)),
+        ("autoclear", wish.autoclear, bool(flags & Flag.AUTOCLEAR)),
+        ("partition scan", wish.partition_scan, bool(flags & Flag.PARTSCAN)),
+        (f"direct I/O{direct}", wish.direct_io or direct_io, direct_io),
     ):
         if expected != shown:
             raise kernel_error("attach", path, errno.EINVAL, f"{what}: expected {expected}, found {shown}")

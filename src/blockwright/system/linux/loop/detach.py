@@ -65,7 +65,7 @@ class LoopDevice:
         if self._fd is not None:
             os.close(self._fd)
             self._fd = None
-            if state.attachment(self.number) is None:
+            if not state.backing_of(self.number):
                 self._record.forget()
 
     def detach(self, *, timeout_s: float = TIMEOUT_S, logger: Logger | None = None) -> None:
@@ -102,22 +102,12 @@ def detach(
     """
     require_linux("detach", str(device))
     number = state.number_of(device)
-    found = state.attachment(number)
-    if found is None:
-        if isinstance(device, str) and not os.path.exists(f"/sys/block/loop{number}"):
+    backing = state.backing_of(number)
+    if not backing:
+        if isinstance(device, str) and not os.path.exists(state.folder_of(number)):
             raise NotFound(f"/dev/loop{number}: no such device")
         return False
     path = state.node(number)
-    if not _clear(path, sequence, timeout_s):
-        return False
-    _wait_until_free(number, path, found[1], timeout_s)
-    ownership.forget(number, found[1])
-    told(logger).info("detached %s from %s", path, found[0])
-    return True
-
-
-def _clear(path: str, sequence: int | None, timeout_s: float) -> bool:
-    """Tell the driver to let go of the file, while nobody else claims the device."""
     try:
         fd = open_node(path, os.O_RDONLY | os.O_EXCL)
     except KernelError as error:
@@ -127,10 +117,23 @@ def _clear(path: str, sequence: int | None, timeout_s: float) -> bool:
             return False
         raise
     try:
-        if sequence is not None and blkdev.disk_sequence(fd, path) != sequence:
+        found = blkdev.disk_sequence(fd, path)
+        if sequence not in (None, found) or not _clear(fd, number, path, timeout_s):
             return False
+    finally:
+        os.close(fd)
+    _wait_until_free(number, path, found, timeout_s)
+    ownership.forget(number, found)
+    told(logger).info("detached %s from %s", path, backing)
+    return True
+
+
+def _clear(fd: int, number: int, path: str, timeout_s: float) -> bool:
+    """Tell the driver to let go of the file, while nobody else claims the device; answer whether it had one."""
+    try:
         # Linux leaves those that it has not found by itself when the disk under them goes.
-        blkdev.delete_partitions(fd, path, blkdev.partitions(path), timeout_s=timeout_s)
+        partitions = blkdev.partitions_in(state.folder_of(number), f"loop{number}")
+        blkdev.delete_partitions(fd, path, partitions, timeout_s=timeout_s)
         call(fd, layout.CLR_FD, operation="LOOP_CLR_FD", device=path)
     except KernelError as error:
         if error.errno == errno.ENXIO:
@@ -138,16 +141,13 @@ def _clear(path: str, sequence: int | None, timeout_s: float) -> bool:
         if error.errno == errno.EBUSY:
             raise InUse(f"{path}: is in use: {_users(path) or 'one of its partitions is open'}") from None
         raise
-    finally:
-        os.close(fd)
     return True
 
 
 def _wait_until_free(number: int, path: str, sequence: int | None, timeout_s: float) -> None:
     end, wait = time.monotonic() + timeout_s, _FIRST_PAUSE_S
     while True:
-        now = state.attachment(number)
-        if now is None or now[1] != sequence:
+        if not state.backing_of(number) or state.sequence_of(number) != sequence:
             return
         if time.monotonic() >= end:
             who = _users(path) or "somebody unknown"

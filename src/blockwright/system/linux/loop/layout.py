@@ -5,7 +5,6 @@ Knows: fields and requests. Refuses to know: when they are used.
 
 from __future__ import annotations
 
-from enum import IntFlag
 from typing import Final
 
 from blockwright.codec.record import Record, raw, u32, u64
@@ -31,13 +30,13 @@ MAX_BLOCK_SIZE: Final = 65536
 """Linux before 6.14 takes no more than a page."""
 
 
-class Flag(IntFlag):
-    """What a loop device is told to be (LO_FLAGS_*)."""
+class Flag:
+    """What a loop device is told to be (LO_FLAGS_*). Bare numbers: an enumeration's cost more than the ioctls do."""
 
-    READ_ONLY = 1
-    AUTOCLEAR = 4
-    PARTSCAN = 8
-    DIRECT_IO = 16
+    READ_ONLY: Final = 1
+    AUTOCLEAR: Final = 4
+    PARTSCAN: Final = 8
+    DIRECT_IO: Final = 16
 
 
 class Info(Record, size=232, byte_order="="):
