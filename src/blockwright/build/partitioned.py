@@ -7,6 +7,7 @@ Knows: which partitions there are, their order, types, identities and sizes. Ref
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -136,31 +137,34 @@ class _Draft:
     def disk(self, root: Ext4Plan, esp: FatPlan | None, root_hash: bytes | None = None) -> DiskPlan:
         """Return the disk; with verity one that is sealed with its root hash, or still to be."""
         definition = self.definition
-        rest, attributes = definition.root_takes_rest, _READ_ONLY if definition.verity else 0
+        attributes = _READ_ONLY if definition.verity else 0
         root_guid, hashes_guid = self._guids(UNKNOWN if root_hash is None else root_hash)
         kind, name = TYPES[self.root_type], definition.root.label or "root"
-        requests = [gpt.Request(kind, root.size, name, remaining=rest, guid=root_guid, attributes=attributes)]
-        plans: list[tuple[str, AnyPlan]] = [("root", root)]
+        rest = definition.root_takes_rest
+        wanted: list[tuple[str, AnyPlan, gpt.Request]] = [
+            ("root", root, gpt.Request(kind, root.size, name, rest, guid=root_guid, attributes=attributes))
+        ]
         if esp is not None:
-            requests.insert(
-                0, gpt.Request(TYPES["esp"], esp.size, "esp", guid=derive_uuid(self.seed, "partition.esp"))
-            )
-            plans.insert(0, ("esp", esp))
+            guid = derive_uuid(self.seed, "partition.esp")
+            wanted.insert(0, ("esp", esp, gpt.Request(TYPES["esp"], esp.size, "esp", guid=guid)))
         if definition.verity:
             kind, size = TYPES[f"{self.root_type}-verity"], _hashes_size(definition, root.size)
-            requests.append(gpt.Request(kind, size, f"{name}-verity"[:36], guid=hashes_guid, attributes=attributes))
-            plans.append(("verity", plan_verity(root.size, self.seed, root_hash)))
-        table = gpt.plan(requests, seed=self.seed, size=definition.disk_size, sector_size=definition.sector_size)
-        if esp is not None:  # FAT writes down where it is
-            plans[0] = ("esp", esp.moved(table.partitions[0].start // definition.sector_size))
-        parts = tuple(
-            Part(role, run.start, plan, run) for (role, plan), run in zip(plans, table.partitions, strict=True)
-        )
-        assert all(plan.size <= run.size for (_, plan), run in zip(plans, table.partitions, strict=True))
-        seal = None
-        if definition.verity and root_hash is None:
-            seal = lambda found: self.disk(root, self.esp(found), found)  # noqa: E731
-        return DiskPlan(table.size, table, parts, gpt.segments(table), seal)
+            request = gpt.Request(kind, size, f"{name}-verity", guid=hashes_guid, attributes=attributes)
+            wanted.append(("verity", plan_verity(root.size, self.seed, root_hash), request))
+        sector = definition.sector_size
+        requests = [request for _, _, request in wanted]
+        table = gpt.plan(requests, seed=self.seed, size=definition.disk_size, sector_size=sector)
+        parts = []
+        for (role, plan, _), run in zip(wanted, table.partitions, strict=True):
+            assert plan.size <= run.size, f"{role}: {plan.size} bytes in a partition of {run.size}"
+            if esp is not None and plan is esp:  # FAT writes down where it is
+                plan = esp.moved(run.start // sector)  # noqa: PLW2901 - the same volume
+            parts.append(Part(role, run.start, plan, run))
+        seal = partial(self._sealed, root) if definition.verity and root_hash is None else None
+        return DiskPlan(table.size, table, tuple(parts), gpt.segments(table), seal)
+
+    def _sealed(self, root: Ext4Plan, root_hash: bytes) -> DiskPlan:
+        return self.disk(root, self.esp(root_hash), root_hash)
 
     def _guids(self, root_hash: bytes) -> tuple[UUID, UUID]:
         """Return the identities of the root partition and of its hashes'."""
