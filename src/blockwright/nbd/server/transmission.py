@@ -19,7 +19,7 @@ from blockwright.nbd.protocol.replies import ChunkedFraming, framing
 from blockwright.nbd.protocol.requests import Refusal, Request, payload_length, refusal
 from blockwright.nbd.protocol.session import Session
 from blockwright.nbd.server.commands import Commands
-from blockwright.nbd.server.ending import DISCONNECTED, HALF_A_REQUEST, HUNG_UP, Ending
+from blockwright.nbd.server.ending import DISCONNECTED, HALF_A_REQUEST, HUNG_UP, STOPPED, Ending
 from blockwright.nbd.server.inbox import Inbox
 from blockwright.nbd.server.limits import PIECE, SMALL
 from blockwright.nbd.server.longread import LongReads
@@ -168,6 +168,11 @@ class Transmission:
         inbox, framing = self._inbox, self._framing
         head_size = framing.request.size
         payload = payload_length(request, extended=framing.extended)
+        if self._stopping() and framing.whole and request.command != _DISC:
+            # The kernel, whose replies are simple, takes ESHUTDOWN for a broken disk, and asks another server again
+            # for what one that hangs up has not answered.
+            self._finished = STOPPED
+            return
         refused = refusal(self._commands.rules, request) or self._refused_now(request)
         in_line = request.command == _WRITE and request.flags == self._plain_write and self._write is not None
         inbox.start += head_size
