@@ -21,7 +21,7 @@ from tests.support.tools import missing, package_file, tool
 MODULES = (
     *FILE_SYSTEMS,
     *("loop", "nbd", "cbc", "xts", "ecb"),
-    *("dm-thin-pool", "dm-snapshot", "dm-verity", "dm-zero", "dm-crypt", "dm-flakey"),
+    *("dm-thin-pool", "dm-snapshot", "sha512_generic", "dm-verity", "dm-zero", "dm-crypt", "dm-flakey"),
 )
 """What is loaded before the script runs, by name; those it does not have are passed over (dm-dust is one)."""
 
