@@ -252,6 +252,7 @@ def test_a_half_open_connection_is_answered_and_ends():
 
 def test_a_stopping_server_answers_eshutdown_and_what_is_under_way():
     gate = Gate()
+    gate.write(0, b"x" * 512)  # a hole is told without being read
     with running([Export("", gate)]) as server, server.client() as client, server.client() as late:
         client.go(structured=True)
         client.request(READ, 1, 0, 512)
