@@ -122,11 +122,13 @@ class Inbox:
             self.start, self.end = 0, held
 
     def _receive(self, room: memoryview) -> int:
-        started = time.perf_counter_ns()
+        started = now = time.perf_counter_ns()
         end = started + self._polling.length_ns()
-        while time.perf_counter_ns() < end:
+        while now < end:
             count = self._stream.receive_now(room)
+            now = time.perf_counter_ns()
             if count is not None:
+                self._polling.waited(now - started)
                 return count
         count = self._wait(room)
         self._polling.waited(time.perf_counter_ns() - started)

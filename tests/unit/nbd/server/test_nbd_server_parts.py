@@ -10,7 +10,7 @@ from blockwright.nbd.server.inbox import LARGEST, SMALLEST, Inbox
 from blockwright.nbd.server.limits import PIECE, ByteBudget, Limits
 from blockwright.nbd.server.outbox import Outbox
 from blockwright.nbd.server.peer import Peer
-from blockwright.nbd.server.polling import Polling
+from blockwright.nbd.server.polling import FIRST_PERIOD, Polling
 from blockwright.nbd.server.pool import Workers
 from blockwright.nbd.transport import SocketStream
 from tests.support.memorystream import MemoryStream
@@ -343,3 +343,30 @@ def test_nobody_has_all_workers_and_all_have_their_turn():
     assert sorted(done) == sorted(
         [f"many {number}" for number in range(9)] + [f"few {number}" for number in range(3)]
     )
+
+
+# -- Polling -------------------------------------------------------------------------------------------------------
+
+
+def waits(polling, count, *, polled_ns, slept_ns):
+    """Wait so often, as long as it takes either way, and return the share of waits that polled."""
+    polls = 0
+    for _ in range(count):
+        polls += bool(length := polling.length_ns())
+        polling.waited(polled_ns if length else slept_ns)
+    return polls / count
+
+
+def test_polling_is_kept_where_it_is_quicker_and_only_there():
+    polling = Polling(lambda: True)
+    assert 0 < waits(polling, FIRST_PERIOD, polled_ns=30_000, slept_ns=80_000) < 0.5, "tried"
+    assert waits(polling, 4096, polled_ns=30_000, slept_ns=80_000) > 0.8, "it pays"
+    waits(polling, 4096, polled_ns=120_000, slept_ns=80_000)
+    assert waits(polling, 8192, polled_ns=120_000, slept_ns=80_000) < 0.1, "somebody else wants the core"
+
+
+def test_nobody_polls_an_idle_client_or_without_a_spare_core():
+    assert waits(Polling(lambda: False), 4096, polled_ns=1, slept_ns=80_000) == 0
+    polling = Polling(lambda: True)
+    waits(polling, FIRST_PERIOD, polled_ns=10**9, slept_ns=10**9)
+    assert waits(polling, 4096, polled_ns=10**9, slept_ns=10**9) < 0.1
