@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import stat
 import struct
 import sys
@@ -208,6 +209,28 @@ def users(path: str) -> list[str]:
         with contextlib.suppress(OSError):
             found += holders.processes(os.stat(node.path))
     return found
+
+
+def number_of(device: str | int, *, prefix: str, major: int, what: str) -> int:
+    """Return the number of the device named ``/dev/PREFIX3``, ``PREFIX3`` or ``3``, or by another node of ``major``.
+
+    Raises NotFound where there is no such node, UsageError, which says ``what`` was expected, where it is another's.
+    """
+    if isinstance(device, int):
+        return device
+    match = re.fullmatch(rf"(?:/dev/)?(?:{prefix})?([0-9]{{1,7}})", device)
+    if match:
+        return int(match[1])
+    try:
+        found = os.stat(device)
+    except (FileNotFoundError, NotADirectoryError):
+        raise NotFound(f"{device}: no such device") from None
+    if sys.platform != "win32" and stat.S_ISBLK(found.st_mode) and os.major(found.st_rdev) == major:
+        name = os.path.basename(os.path.realpath(f"/sys/dev/block/{major}:{os.minor(found.st_rdev)}"))
+        match = re.fullmatch(rf"{prefix}([0-9]{{1,7}})", name)
+        if match:
+            return int(match[1])
+    raise UsageError(f"{device}: expected a {what} such as /dev/{prefix}0")
 
 
 def text(path: str) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from blockwright.errors import KernelError, NotFound, Unavailable, UsageError
+from blockwright.errors import KernelError, NotFound, Unavailable
 from blockwright.system.linux import blkdev
 from blockwright.system.linux.ioctl import call, is_node, join_device, make_node, opened, require_linux
 from blockwright.system.linux.log import Logger, told
@@ -24,7 +24,6 @@ from blockwright.units import SECTOR
 _BLOCK: Final = "/sys/devices/virtual/block"
 """Where loop devices are; what /sys/block has of them are links to here, and each one takes longer."""
 _NAME: Final = re.compile(r"loop([0-9]{1,7})")
-_NAMED: Final = re.compile(r"(?:/dev/)?(?:loop)?([0-9]{1,7})")
 _DELETED: Final = " (deleted)"
 
 
@@ -136,21 +135,7 @@ def number_of(device: str | int) -> int:
 
     Raises NotFound where there is no such node, UsageError where it is no loop device.
     """
-    if isinstance(device, int):
-        return device
-    match = _NAMED.fullmatch(device)
-    if match:
-        return int(match[1])
-    try:
-        found = os.stat(device)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"{device}: no such device") from None
-    if sys.platform != "win32" and stat.S_ISBLK(found.st_mode) and os.major(found.st_rdev) == layout.MAJOR:
-        name = os.path.basename(os.path.realpath(f"/sys/dev/block/{layout.MAJOR}:{os.minor(found.st_rdev)}"))
-        match = _NAME.fullmatch(name)
-        if match:
-            return int(match[1])
-    raise UsageError(f"{device}: expected a loop device such as /dev/loop0")
+    return blkdev.number_of(device, prefix="loop", major=layout.MAJOR, what="loop device")
 
 
 def node(number: int) -> str:

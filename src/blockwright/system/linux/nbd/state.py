@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from blockwright.errors import NotFound, Unavailable, UsageError
+from blockwright.errors import Unavailable
 from blockwright.system.linux import blkdev
 from blockwright.system.linux.ioctl import is_node, make_node, require_linux
 from blockwright.system.linux.log import Logger, told
@@ -23,7 +23,6 @@ from blockwright.units import SECTOR
 
 _BLOCK: Final = "/sys/block"
 _NAME: Final = re.compile(r"nbd([0-9]{1,7})")
-_NAMED: Final = re.compile(r"(?:/dev/)?(?:nbd)?([0-9]{1,7})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,21 +108,7 @@ def number_of(device: str | int) -> int:
 
     Raises NotFound where there is no such node, UsageError where it is no network block device.
     """
-    if isinstance(device, int):
-        return device
-    match = _NAMED.fullmatch(device)
-    if match:
-        return int(match[1])
-    try:
-        found = os.stat(device)
-    except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"{device}: no such device") from None
-    if sys.platform != "win32" and stat.S_ISBLK(found.st_mode) and os.major(found.st_rdev) == layout.MAJOR:
-        name = os.path.basename(os.path.realpath(f"/sys/dev/block/{layout.MAJOR}:{os.minor(found.st_rdev)}"))
-        match = _NAME.fullmatch(name)
-        if match:
-            return int(match[1])
-    raise UsageError(f"{device}: expected a network block device such as /dev/nbd0")
+    return blkdev.number_of(device, prefix="nbd", major=layout.MAJOR, what="network block device")
 
 
 def node(number: int) -> str:
