@@ -24,6 +24,7 @@ from blockwright.device.memory import MemoryDevice, ZeroDevice
 from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
 from blockwright.errors import FormatError, NotFound, NotThisFormat, UsageError
+from blockwright.fs.editor import DEFAULT_POLICY, CommitPolicy, Editor
 from blockwright.fs.reader import FileSystem
 from blockwright.nbd.client.options import DEFAULT, ClientOptions
 from blockwright.table import read as tables
@@ -263,10 +264,6 @@ def open_file_system(device: BlockDevice, *, source: str) -> FileSystem:
     """
     with naming(source):
         content = identify(device)
-        if content in (Known.GPT, Known.MBR):
-            found = tables.read(device, sector_size=sector_size_of(device))
-            parts = ", ".join(part_name(source, each.number) for each in found.partitions) or "none"
-            raise NotThisFormat(f"expected a file system, found a partitioned disk; its partitions are {parts}")
         if content is Known.EXT4:
             from blockwright.fs.ext4 import read as ext4
 
@@ -275,7 +272,33 @@ def open_file_system(device: BlockDevice, *, source: str) -> FileSystem:
             from blockwright.fs.fat import read as fat
 
             return fat.open(device)
-        raise NotThisFormat("expected ext2, ext3, ext4 or FAT, found no file system that is known")
+        raise _no_file_system(device, content, source)
+
+
+def open_editor(device: BlockDevice, *, source: str, policy: CommitPolicy = DEFAULT_POLICY) -> Editor:
+    """Return the file system on a writable device, open for changes; closing it closes the device.
+
+    Raises as ``open_file_system`` does, and UsageError where the file system's state forbids changes.
+    """
+    with naming(source):
+        content = identify(device)
+        if content is Known.EXT4:
+            from blockwright.fs.ext4 import edit as ext4
+
+            return ext4.open(device, policy=policy)
+        if content is Known.FAT:
+            from blockwright.fs.fat import edit as fat
+
+            return fat.open(device, policy=policy)
+        raise _no_file_system(device, content, source)
+
+
+def _no_file_system(device: BlockDevice, content: Known | None, source: str) -> NotThisFormat:
+    if content is None:
+        return NotThisFormat("expected ext2, ext3, ext4 or FAT, found no file system that is known")
+    found = tables.read(device, sector_size=sector_size_of(device))
+    parts = ", ".join(part_name(source, each.number) for each in found.partitions) or "none"
+    return NotThisFormat(f"expected a file system, found a partitioned disk; its partitions are {parts}")
 
 
 @contextmanager

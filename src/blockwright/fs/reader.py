@@ -47,6 +47,14 @@ class Stat:
         return stat_module.S_IFMT(self.mode)
 
 
+class Placed(NamedTuple):
+    """``length`` bytes of a file from byte ``offset`` on lie from byte ``position`` of the device on."""
+
+    offset: int
+    position: int
+    length: int
+
+
 class Entry(NamedTuple):
     """A name in a directory, the inode it stands for, and its type (``S_IFMT`` bits)."""
 
@@ -109,6 +117,13 @@ class FileSystem(ABC):
         """Return a regular file's bytes as a read-only device with its holes as extents. The caller closes it."""
 
     @abstractmethod
+    def placement(self, inode: int) -> list[Placed]:
+        """Return where a regular file's bytes lie on the device, ascending, whole blocks to the end of the last.
+
+        Holes are left out, and so is a file whose bytes lie within its inode.
+        """
+
+    @abstractmethod
     def tree(self) -> Directory:
         """Return everything as a tree value whose contents refer to this file system, which must stay open."""
 
@@ -130,6 +145,10 @@ class FileSystem(ABC):
         ``follow`` says whether a link in the last component is followed; links before it always are.
         Raises NotFound with the component that is missing; UsageError on a NUL or on too many links.
         """
+        return self.trail(path, follow=follow)[-1]
+
+    def trail(self, path: bytes, *, follow: bool = True) -> list[int]:
+        """Return the inodes from the root to what ``path`` stands for, links gone. Raises as ``resolve`` does."""
         if b"\0" in path:
             raise UsageError("path: expected no NUL byte")
         trail = [self.root_inode]
@@ -144,15 +163,15 @@ class FileSystem(ABC):
                     trail.pop()
                 continue
             if self.stat_inode(trail[-1]).kind != stat_module.S_IFDIR:
-                raise NotFound(f"{_show(path)}: what stands before {_show(part)} is no directory")
+                raise NotFound(f"{show_path(path)}: what stands before {show_path(part)} is no directory")
             inode = self.find(trail[-1], part)
             if inode is None:
-                raise NotFound(f"{_show(path)}: no such file or directory")
+                raise NotFound(f"{show_path(path)}: no such file or directory")
             last = not any(rest not in (b"", b".") for rest in parts)
             if self.stat_inode(inode).kind == stat_module.S_IFLNK and (follow or not last):
                 links += 1
                 if links > MAX_SYMLINKS:
-                    raise UsageError(f"{_show(path)}: expected at most {MAX_SYMLINKS} symbolic links, found more")
+                    raise UsageError(f"{show_path(path)}: expected at most {MAX_SYMLINKS} symbolic links, found more")
                 target = self.link_target(inode)
                 if target.startswith(b"/"):
                     trail = [self.root_inode]
@@ -160,8 +179,8 @@ class FileSystem(ABC):
                 continue
             trail.append(inode)
             if len(trail) > MAX_DEPTH:
-                raise Corrupt(f"{_show(path)}: expected at most {MAX_DEPTH} directories, found more")
-        return trail[-1]
+                raise Corrupt(f"{show_path(path)}: expected at most {MAX_DEPTH} directories, found more")
+        return trail
 
     def stat(self, path: bytes, *, follow: bool = True) -> Stat:
         """Return the metadata of what ``path`` stands for."""
@@ -171,9 +190,10 @@ class FileSystem(ABC):
         """Return the bytes of the regular file at ``path`` as a read-only device."""
         inode = self.resolve(path)
         if not stat_module.S_ISREG(self.stat_inode(inode).mode):
-            raise UsageError(f"{_show(path)}: expected a regular file")
+            raise UsageError(f"{show_path(path)}: expected a regular file")
         return self.open_inode(inode)
 
 
-def _show(path: bytes) -> str:
+def show_path(path: bytes) -> str:
+    """Return a path within a file system as messages show it."""
     return ascii(path.decode("utf-8", "surrogateescape"))[1:-1][:200]

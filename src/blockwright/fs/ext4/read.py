@@ -34,7 +34,7 @@ from blockwright.fs.ext4.mapping import MAX_LOGICAL, block_runs
 from blockwright.fs.ext4.replay import needs_replay, replayed
 from blockwright.fs.ext4.volume import Volume, read_superblock
 from blockwright.fs.ext4.xattr_read import ACL_INDEXES, INDEX_SYSTEM, Attribute, attributes, inline_tail, shown_acl
-from blockwright.fs.reader import Entry, FileSystem, Stat, Usage
+from blockwright.fs.reader import Entry, FileSystem, Placed, Stat, Usage
 from blockwright.tree.content import BytesContent, Content
 from blockwright.tree.node import NO_XATTRS, Directory, File, Node, Special, Symlink
 from blockwright.units import KiB
@@ -227,6 +227,15 @@ class Ext4FileSystem(FileSystem):
         if found.flags & InodeFlag.inline_data:
             return BytesDevice(self._inline(found))
         return FileDevice(self.volume, self._reader(found))
+
+    def placement(self, inode: int) -> list[Placed]:
+        """Return where a regular file's written blocks lie."""
+        size = self.volume.block_size
+        return [
+            Placed(run.logical * size, run.physical * size, run.blocks * size)
+            for run in block_runs(self.volume, self._typed(inode, S_IFREG, "a regular file"))
+            if run.written
+        ]
 
     def _reader(self, inode: Inode) -> RunReader:
         if inode.size > MAX_LOGICAL * self.volume.block_size:

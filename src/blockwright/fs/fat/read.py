@@ -22,7 +22,7 @@ from blockwright.fs.fat.directory import Listed, scan
 from blockwright.fs.fat.geometry import Geometry
 from blockwright.fs.fat.names import fold
 from blockwright.fs.fat.volume import BOOT_SIZE, Volume, looks_like_fat, read_volume
-from blockwright.fs.reader import Entry, FileSystem, Stat, Usage
+from blockwright.fs.reader import Entry, FileSystem, Placed, Stat, Usage
 from blockwright.tree.content import EMPTY, DeviceContent
 from blockwright.tree.node import NO_XATTRS, Directory, File
 from blockwright.units import align_up, ceil_div
@@ -251,9 +251,22 @@ class FatFileSystem(FileSystem):
         """Return none: FAT has no extended attributes."""
         return NO_XATTRS
 
-    def open_inode(self, inode: int) -> BlockDevice:
+    def _file_entry(self, inode: int) -> layout.DirEntry:
         if inode == ROOT_INODE or (entry := self._entry(inode)).dir_attr & layout.DIRECTORY:
             raise UsageError(f"fat: inode {inode} is a directory")
+        return entry
+
+    def placement(self, inode: int) -> list[Placed]:
+        """Return where a file's clusters lie."""
+        geometry, offset, found = self.geometry, 0, []
+        for run in self._file_runs(self._file_entry(inode)):
+            length = run.length * geometry.cluster_size
+            found.append(Placed(offset, geometry.cluster_start(run.start), length))
+            offset += length
+        return found
+
+    def open_inode(self, inode: int) -> BlockDevice:
+        entry = self._file_entry(inode)
         return FileDevice(self._device, entry.dir_file_size, self._file_runs(entry), self.geometry)
 
     def _file_runs(self, entry: layout.DirEntry) -> list[Run]:
