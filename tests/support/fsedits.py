@@ -83,21 +83,23 @@ class RandomEdits:
 
     # -- changes ---------------------------------------------------------------------------------------------
 
-    def step(self, editor: Editor) -> None:
-        """Make one random change; a full file system refuses and stays what it is."""
-        choices: list[tuple[Callable[[Editor], None], int]] = [
-            (self.put, 8),
-            (self.tree, 1),
-            (self.remove, 4),
-            (self.move, 3),
-            (self.link, 2),
-            (self.rewrite, 2),
-            (self.patch, 3),
-            (self.truncate, 2),
-            (self.attributes, 2),
-            (self.xattr, 3),
-        ]
-        change = self.rng.choices([each for each, _ in choices], [weight for _, weight in choices])[0]
+    def step(self, editor: Editor, name: str | None = None) -> None:
+        """Make one random change, or one of that name; a full file system refuses and stays what it is."""
+        choices: dict[str, tuple[Callable[[Editor], None], int]] = {
+            "put": (self.put, 8),
+            "tree": (self.tree, 1),
+            "remove": (self.remove, 4),
+            "move": (self.move, 3),
+            "link": (self.link, 2),
+            "rewrite": (self.rewrite, 2),
+            "patch": (self.patch, 3),
+            "truncate": (self.truncate, 2),
+            "attributes": (self.attributes, 2),
+            "xattr": (self.xattr, 3),
+        }
+        if name is None:
+            name = self.rng.choices(list(choices), [weight for _, weight in choices.values()])[0]
+        change = choices[name][0]
         try:
             change(editor)
         except self.refusals as error:
