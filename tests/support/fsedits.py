@@ -10,7 +10,7 @@ from blockwright.errors import NoSpace
 from blockwright.fs.editor import Attributes, Editor
 from blockwright.tree.compare import Difference, compare_trees
 from blockwright.tree.content import BytesContent, Content
-from blockwright.tree.node import Directory, File, Node, Special, Symlink
+from blockwright.tree.node import Directory, File, Node, Special, Symlink, walk
 from tests.support.trees import PatternContent, content_bytes
 
 SIZES = (0, 1, 59, 60, 100, 1000, 1024, 4096, 5000, 12288, 30000, 70000)
@@ -122,8 +122,8 @@ class RandomEdits:
         self.log.append(f"put tree {path + b'/' + name!r} of {len(inner.entries)}")
         try:
             editor.put(path + b"/" + name, inner)
-        except NoSpace:
-            self.root = editor.files.tree()
+        except self.refusals:
+            self.root = loaded(editor.files.tree())
             raise
         directory.entries[name] = inner
 
@@ -222,6 +222,14 @@ class RandomEdits:
             editor.set_xattr(path, name, value)
             others = {each: node.xattrs[each] for each in node.xattrs if each != name}
             node.xattrs = others if value is None else {**others, name: value}
+
+
+def loaded(root: Directory) -> Directory:
+    """The tree with its bodies in memory, so that the file system it came from can go."""
+    for _path, node in walk(root):
+        if isinstance(node, File):
+            node.content = BytesContent(content_bytes(node.content))
+    return root
 
 
 def differences(expected: Directory, editor_or_tree: Directory) -> list[Difference]:

@@ -14,15 +14,13 @@ from blockwright.device.file import FileDevice
 from blockwright.fs.ext4 import read
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan
-from blockwright.tree.content import BytesContent
-from blockwright.tree.node import Directory, File, walk
+from blockwright.tree.node import Directory
 from blockwright.units import MiB
 from tests.support.e2fs import mke2fs
 from tests.support.ext4 import write_plan
 from tests.support.ext4_edit import judge, open_editor
-from tests.support.fsedits import RandomEdits
+from tests.support.fsedits import RandomEdits, loaded
 from tests.support.mounting import mounted
-from tests.support.trees import content_bytes
 
 CHANGES = ("put", "tree", "remove", "move", "link", "rewrite", "patch", "truncate", "attributes", "xattr")
 CHANGE = st.tuples(st.sampled_from(CHANGES), st.integers(0, 1 << 16))
@@ -98,18 +96,10 @@ def test_turns_with_the_kernel(images, name, tmp_path):
         with mounted(image, tmp_path / "mnt", "rw") as at:
             kernel_edits(at, rng)
         with read.open(FileDevice(image)) as files:
-            edits.root = files.tree()
-            load_contents(edits.root)
+            edits.root = loaded(files.tree())
         with open_editor(image) as editor:
             for _ in range(25):
                 edits.step(editor)
         judge(image, edits.root, edits.log)
         with mounted(image, tmp_path / "mnt") as at:
             assert sorted(os.listdir(at)) == sorted(os.fsdecode(each) for each in edits.root.entries)
-
-
-def load_contents(root: Directory) -> None:
-    """Have the bodies of a tree in memory, so that its file system can go."""
-    for _path, node in walk(root):
-        if isinstance(node, File):
-            node.content = BytesContent(content_bytes(node.content))

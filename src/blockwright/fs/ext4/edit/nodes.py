@@ -181,6 +181,16 @@ class Nodes:
             runs = parts.bodies.place(kept, self._near(before, low, draft), low, low + 1)
         parts.maps.replace(draft, low, parts.maps.most_blocks(draft) + 1, runs, before=before)
 
+    def trim(self, draft: Draft) -> None:
+        """Free what a body has behind its end."""
+        parts = self._parts
+        if not draft.has(InodeFlag.inline_data):
+            before = parts.maps.runs(draft)
+            parts.maps.replace(
+                draft, ceil_div(draft.size, self._block_size), parts.maps.most_blocks(draft) + 1, (), before=before
+            )
+            self._clear_tail(draft, parts.maps.runs(draft))
+
     def _clear_tail(self, draft: Draft, before: list[Run]) -> None:
         """Have zeros behind the end of a body in its last block, before the body grows over them."""
         parts, size = self._parts, self._block_size
