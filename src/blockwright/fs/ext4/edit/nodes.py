@@ -46,6 +46,7 @@ _REFUSED: Final = (
     (InodeFlag.verity, "has been sealed by fs-verity"),
     (InodeFlag.encrypt, "is encrypted"),
 )
+_ANY_REFUSED: Final = sum(int(flag) for flag, _ in _REFUSED)
 
 
 class Nodes:
@@ -217,7 +218,7 @@ class Nodes:
             inode = draft.inode()
             data = (inode.block + inline_tail(self._volume, inode))[: inode.size]
             parts.attributes.drop_inline(draft, now_ns)
-            draft.fields.i_flags &= ~InodeFlag.inline_data
+            draft.fields.i_flags &= ~InodeFlag.inline_data.real
             parts.maps.start(draft)
             self._fill_file(draft, BytesContent(data.ljust(inode.size, b"\0")))
         return draft
@@ -250,7 +251,9 @@ class Nodes:
         if attributes.immutable is None:
             refuse(draft, InodeFlag.immutable, InodeFlag.append)
         else:
-            draft.fields.i_flags = draft.flags & ~InodeFlag.immutable | InodeFlag.immutable * attributes.immutable
+            draft.fields.i_flags = (
+                draft.flags & ~InodeFlag.immutable.real | InodeFlag.immutable.real * attributes.immutable
+            )
         if attributes.permissions is not None:
             permissions = attributes.permissions & 0o7777
             draft.fields.i_mode = draft.kind | permissions
@@ -319,6 +322,8 @@ class Nodes:
 
 def refuse(draft: Draft, *flags: InodeFlag) -> None:
     """Raise UsageError for an inode that has one of the flags."""
+    if not draft.fields.i_flags & _ANY_REFUSED:
+        return
     for flag, what in _REFUSED:
         if flag in flags and draft.has(flag):
             raise UsageError(f"inode {draft.number}: {what}")
