@@ -331,7 +331,7 @@ class Editor(ABC):
         return inode
 
     def _target(self, to: bytes, name: bytes, moved: int) -> tuple[int, bytes]:
-        """Return where ``mv`` puts a name: ``to``, or that name in it where it is another directory than ``moved``."""
+        """Return where ``mv`` puts a name: ``to``, or that name in it where it is a directory and not ``moved``."""
         try:
             inode = self.files.resolve(to)
         except NotFound:
