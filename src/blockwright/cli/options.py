@@ -32,6 +32,11 @@ def share_value(_ctx: click.Context, _param: click.Parameter, value: str | None)
     return None if value is None else parse_fraction(value)
 
 
+def seed_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bytes:
+    """Return the bytes that identities follow from, for an option's ``callback``: the text's, random without one."""
+    return os.urandom(32) if value is None else value.encode("utf-8", "surrogateescape")
+
+
 def json_option(command: _Command) -> _Command:
     """Add ``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
