@@ -81,7 +81,7 @@ def apply(plan: Plan) -> str:
     """Make what is planned durable; return how: "none", "journal" or "ordered"."""
     writer = Writer(plan.volume.device, plan.geometry.block_size)
     stale = plan.copies_are_stale()
-    if not plan.switch:
+    if not plan.switch and not plan.behind:
         if stale:
             _write_copies(plan, writer, 0, plan.first_new)
         return "ordered" if stale else "none"
@@ -120,10 +120,9 @@ def _switch_in_order(plan: Plan, writer: Writer) -> None:
         superblock.s_state &= ~int(State.valid)
     writer.write([(home, plan.superblock_block(before, marked=True))])
     writer.device.flush()
-    behind = plan.behind | {home}
-    writer.write(sorted((block, data) for block, data in plan.switch.items() if block not in behind))
+    writer.write(sorted((block, data) for block, data in plan.switch.items() if block != home))
     writer.device.flush()
     writer.write([(home, plan.superblock_block(after, marked=True))])
     writer.device.flush()
-    writer.write(sorted((block, plan.switch[block]) for block in plan.behind))
+    writer.write(sorted(plan.behind.items()))
     writer.device.flush()

@@ -7,6 +7,7 @@ Source: Linux 6.1, Documentation/filesystems/ext4 (bitmaps, group_descr).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Final
 
 from blockwright.codec.checksum import crc32c_raw
@@ -46,7 +47,7 @@ def read_block_bitmap(volume: Volume, group: int, descriptor: GroupDescriptor) -
 
 
 def _verify(volume: Volume, group: int, data: bytes, descriptor: GroupDescriptor) -> None:
-    if not volume.has_checksums:
+    if not volume.has_checksums or not volume.verify:
         return
     found = descriptor.bg_block_bitmap_csum_hi << 16 | descriptor.bg_block_bitmap_csum_lo
     expected = crc32c_raw(volume.seed, data)
@@ -81,11 +82,6 @@ class Bitmaps:
             self._loaded[group] = found
         return found
 
-    def take(self, start: int, count: int) -> None:
-        """Mark blocks as used."""
-        for group, bit, bits in self._parts(start, count):
-            set_bits(self.bits(group), bit, bits)
-
     def give(self, start: int, count: int) -> None:
         """Mark blocks as free."""
         for group, bit, bits in self._parts(start, count):
@@ -107,20 +103,25 @@ class Bitmaps:
             start = high
         return found
 
-    def finish(self) -> dict[int, bytes]:
-        """Return the changed bitmaps by their blocks, with descriptors that say what they hold."""
+    def finish(self) -> Iterator[tuple[int, bytes, bytes]]:
+        """Yield (block, bytes, bytes) of each changed bitmap: without and with what the new superblock takes.
+
+        That is all behind the new end, and what groups open with then. Descriptors say what the latter holds.
+        """
         geo, volume = self._geometry, self._volume
-        blocks: dict[int, bytes] = {}
         for group, bitmap in sorted(self._loaded.items()):
-            pad(bitmap, geo.group_end(group) - geo.group_start(group))
+            before_end = bytes(bitmap)
+            start = geo.group_start(group)
+            for block, count in geo.overhead(group):
+                set_bits(bitmap, block - start, count)
+            pad(bitmap, geo.group_end(group) - start)
             descriptor = self._descriptors.get(group)
             volume.check_run(descriptor.block_bitmap, 1, f"block bitmap of group {group}")
             set_free_blocks(descriptor, free_in(bitmap))
             set_block_checksum(volume, descriptor, bytes(bitmap[: geo.blocks_per_group // 8]))
             descriptor.bg_flags &= ~int(GroupFlag.block_uninit)
             self._descriptors.put(group, descriptor)
-            blocks[descriptor.block_bitmap] = bytes(bitmap)
-        return blocks
+            yield descriptor.block_bitmap, before_end, bytes(bitmap)
 
 
 def set_free_blocks(descriptor: GroupDescriptor, count: int) -> None:

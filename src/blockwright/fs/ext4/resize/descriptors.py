@@ -19,6 +19,7 @@ _CHECKSUM: Final = 0x1E
 class Descriptors:
     """The descriptors of ``geometry``'s groups; those that the volume has are read and verified, others are zeros.
 
+    Where groups go, what their descriptors say stays in the last block, since until they are gone it counts.
     Raises Corrupt where a checksum is wrong.
     """
 
@@ -32,10 +33,10 @@ class Descriptors:
             start = index * geometry.block_size
             block = volume.blocks(old.descriptor_block(index), 1, f"descriptor block {index}")
             data[start : start + geometry.block_size] = block
-        used = kept * size
-        data[used:] = bytes(len(data) - used)
+        if kept == old.groups:
+            data[kept * size :] = bytes(len(data) - kept * size)
         self._data = data
-        for group in range(kept):
+        for group in range(kept if volume.verify else 0):
             volume.verify_descriptor(group, bytes(data[group * size : (group + 1) * size]))
 
     def get(self, group: int) -> GroupDescriptor:

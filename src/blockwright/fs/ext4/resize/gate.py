@@ -61,6 +61,7 @@ def _refuse_state(volume: Volume) -> None:
         raw = volume.read_bytes(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)
         if not is_marked(superblock, raw):
             raise UsageError("resize: the file system was not unmounted: run e2fsck first")
+        volume.verify = False  # of a bitmap and its checksum one may have come to the device alone
     if superblock.s_feature_incompat & Incompat.mmp:
         data = volume.blocks(superblock.s_mmp_block, 1, "multiple mount protection")
         magic, sequence = int.from_bytes(data[:4], "little"), int.from_bytes(data[4:8], "little")

@@ -10,8 +10,8 @@ from typing import Final
 from blockwright.codec.checksum import crc32c_raw
 from blockwright.fs.ext4.layout import RoCompat, Superblock, superblock_checksum
 
-MARK_OFFSET: Final = 0x3F0
-"""Behind all fields that have a name, and before the checksum."""
+MARK_OFFSET: Final = 0x1F4
+"""The end of s_last_error_func, the name of a function of the kernel: in the sector that has s_state."""
 MARK_SIZE: Final = 12
 _NAME: Final = b"bw-size\0"
 

@@ -1,8 +1,8 @@
 """All that has to be written so that a file system has another size, computed before anything is.
 
 What new groups need lies behind the old end, where nothing refers to it (``early``). What makes the new size count
-is one set of blocks within the old file system (``switch``), of which ``behind`` are those that mean nothing before
-the superblock says so. Copies for the case of damage come last.
+is one set of blocks within the old file system: ``switch``, and over it ``behind``, which would be wrong before the
+superblock says what is new. Copies for the case of damage come last.
 
 The whole is a function of the target and of what is in use, and blocks that hold already what they should are left
 out. So the same call finishes what an earlier one began, wherever that ended.
@@ -55,7 +55,7 @@ class Plan:
         self.zeros: list[tuple[int, int]] = []
         """Runs of blocks, as (block, count), that must read as zeros before the new size counts."""
         self.switch: dict[int, bytes] = {}
-        self.behind: set[int] = set()
+        self.behind: dict[int, bytes] = {}
         self._checksums = has_group_checksums(volume)
         self._same: dict[bytes, bytes] = {}
         self._descriptors = Descriptors(volume, target.geometry)
@@ -65,8 +65,9 @@ class Plan:
         self._drop_groups(bitmaps)
         self._change_heads(bitmaps)
         self._change_resize_inode(bitmaps)
-        for block, data in bitmaps.finish().items():
-            self._put(block, data)
+        for block, before_end, data in bitmaps.finish():
+            self._put(block, before_end)
+            self._put_behind(block, data)
         self._place_descriptors()
         self._finish_superblock()
 
@@ -156,9 +157,8 @@ class Plan:
     def _drop_groups(self, bitmaps: Bitmaps) -> None:
         """Free what groups that go have among those that stay, and end the bitmap of the new last one there."""
         old, geo = self.volume.geometry, self.geometry
-        if geo.blocks_count >= old.blocks_count:
-            return
-        bitmaps.bits(geo.groups - 1)
+        if geo.groups <= old.groups:
+            bitmaps.bits(geo.groups - 1)
         for group in range(geo.groups, old.groups):
             found = self.volume.descriptor(group)
             bitmaps.give(found.block_bitmap, 1)
@@ -166,16 +166,15 @@ class Plan:
             bitmaps.give(found.inode_table, geo.inode_table_blocks)
 
     def _change_heads(self, bitmaps: Bitmaps) -> None:
-        """Take and give blocks where a group that stays opens with more or less than before."""
+        """Give blocks where a group that stays opens with less than before; what is new there ``Bitmaps`` takes."""
         old, geo = self.volume.geometry, self.geometry
         for group in range(self.first_new):
             before, after = old.overhead(group), geo.overhead(group)
             if before == after or _blocks(before) == _blocks(after):
                 continue
-            for start, count in before:
-                bitmaps.give(start, count)
-            for start, count in after:
-                bitmaps.take(start, count)
+            for block in sorted(_blocks(before) - _blocks(after)):
+                bitmaps.give(block, 1)
+            bitmaps.bits(group)
 
     # -- the resize inode ------------------------------------------------------------------------------------
 
@@ -189,7 +188,7 @@ class Plan:
         if after:
             raw = keeper.bytes_for(self.geometry)
             for block, data in keeper.blocks_for(self.geometry).items():
-                self._put(block, data, behind=True)
+                self._put_behind(block, data)
         else:
             raw = keeper.emptied()
             if before:
@@ -198,7 +197,7 @@ class Plan:
         block, offset = divmod(keeper.inode.position, size)
         table = bytearray(volume.blocks(block, 1, "inode table"))
         table[offset : offset + len(raw)] = raw
-        self._put(block, bytes(table), behind=True)
+        self._put_behind(block, bytes(table))
 
     # -- descriptors and superblocks -------------------------------------------------------------------------
 
@@ -232,13 +231,17 @@ class Plan:
         block[at : at + SUPERBLOCK_SIZE] = pack(superblock, bytes(block[at : at + SUPERBLOCK_SIZE]), marked=marked)
         return bytes(block)
 
-    def _put(self, block: int, data: bytes, *, behind: bool = False) -> None:
+    def _put(self, block: int, data: bytes) -> None:
         """Have a block of the old file system written if it holds anything else."""
         size = self.geometry.block_size
         if self.volume.read_bytes(block * size, size) != data:
             self.switch[block] = data
-            if behind:
-                self.behind.add(block)
+
+    def _put_behind(self, block: int, data: bytes) -> None:
+        """Have a block written once the superblock is, if it holds anything else then."""
+        size = self.geometry.block_size
+        if (self.switch.get(block) or self.volume.read_bytes(block * size, size)) != data:
+            self.behind[block] = data
 
     # -- copies ----------------------------------------------------------------------------------------------
 

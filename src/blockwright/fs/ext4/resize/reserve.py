@@ -44,8 +44,8 @@ class ResizeInode:
         backups = [group for group in range(1, geo.groups) if geo.has_super(group)]
         if len(backups) > fan_out or geo.reserved_gdt_blocks > fan_out or geo.blocks_count > 1 << 32:
             raise Unsupported(
-                f"resize inode: expected at most {fan_out} backups, {fan_out} kept blocks and {1 << 32} blocks, found "
-                f" {len(backups)}, {geo.reserved_gdt_blocks} and {geo.blocks_count}"
+                f"resize inode: expected at most {fan_out} backups, {fan_out} kept blocks and {1 << 32} blocks, "
+                f"found {len(backups)}, {geo.reserved_gdt_blocks} and {geo.blocks_count}"
             )
         outer = [0] * fan_out
         found: dict[int, bytes] = {}
