@@ -13,6 +13,7 @@ against what grub-mkimage makes.
 from __future__ import annotations
 
 import lzma
+import re
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ MAX_MODULES: Final = 512
 MAX_FILE: Final = 1 << 20
 """Bytes of one module or image at the most."""
 
+_MODULE_NAME: Final = re.compile(r"[A-Za-z0-9_+-]{1,64}")
 _LINK_ADDRESS: Final = 0x9000
 _KERNEL_ROOM: Final = 0x68000 - _LINK_ADDRESS
 _CORE_ROOM: Final = 0x78000 - _LINK_ADDRESS
@@ -87,7 +89,7 @@ class Grub:
                 order[name] = None
             elif name not in entered:
                 entered.add(name)
-                if name not in needs:
+                if name not in needs or not _MODULE_NAME.fullmatch(name):
                     raise NotFound(f"{self.source}: its moddep.lst names no module {name[:64]!r}")
                 stack.append((name, True))
                 stack.extend((each, False) for each in needs[name])  # the last first, as grub-mkimage does

@@ -28,6 +28,8 @@ class FileHeader(Record, size=20):
 
     machine: int = u16(0)
     number_of_sections: int = u16(2)
+    pointer_to_symbol_table: int = u32(8)
+    number_of_symbols: int = u32(12)
     size_of_optional_header: int = u16(16)
 
 

@@ -8,7 +8,6 @@ Source: UAPI.5 Unified Kernel Image, "PE Sections"; Microsoft PE format, "Sectio
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from typing import Final
 
@@ -69,8 +68,10 @@ def assemble(stub: bytes, sections: Mapping[str, Content], source: str) -> Conte
         offset += length
         total += length
         address = align_up(address + content.size, optional.section_alignment)
-    count = len(program.sections) + len(sections)
-    struct.pack_into("<H", head, program.file_header_at + 2, count)
+    # Symbols lie behind the stub's sections, where the first of ours is now.
+    pe.FileHeader.parse(head, program.file_header_at).replace(
+        number_of_sections=len(program.sections) + len(sections), pointer_to_symbol_table=0, number_of_symbols=0
+    ).pack_into(head, program.file_header_at)
     optional.replace(
         size_of_image=address,
         size_of_initialized_data=(optional.size_of_initialized_data + total) & 0xFFFFFFFF,

@@ -103,7 +103,7 @@ def _root_place(definition: Definition, boot_size: int | None) -> tuple[int, int
     return root.start, None if given is None else align_down(given, definition.root.block_size)
 
 
-def _front(definition: Definition, boot_size: int | None, seed: bytes = b"") -> list[Wish]:
+def _front(definition: Definition, boot_size: int | None, seed: bytes = b"", *, marked: bool = False) -> list[Wish]:
     """Return what comes before the root, the boot partition being of that size; None for none."""
     wishes = []
     core = _core_size(definition)
@@ -111,7 +111,6 @@ def _front(definition: Definition, boot_size: int | None, seed: bytes = b"") -> 
         wishes.append(Wish("core", "bios-boot", core, "bios", guid=derive_uuid(seed, "partition.bios")))
     if boot_size is not None:
         name = "esp" if definition.boot.ways.uefi is not None else "xbootldr"
-        marked = definition.bios_home is Home.BOOT and not core
         guid = derive_uuid(seed, "partition.esp")
         wishes.append(Wish("esp", name, boot_size, name, guid=guid, marked=marked))
     return wishes
@@ -223,14 +222,23 @@ class Draft:
         definition = self.definition
         name, read_only = definition.root.label or "root", definition.verity
         root_guid, hashes_guid = self._guids(UNKNOWN if root_hash is None else root_hash)
-        marked = definition.bios_home is Home.ROOT and self.starter is not None and self.starter.marked
-        wishes = _front(definition, None if esp is None else esp.size, self.seed)
+        marked = None if self.starter is None or not self.starter.marked else definition.bios_home
+        wishes = _front(definition, None if esp is None else esp.size, self.seed, marked=marked is Home.BOOT)
         wishes.append(
-            Wish("root", self.root_type, root.size, name, definition.root_takes_rest, root_guid, read_only, marked)
+            Wish(
+                "root",
+                self.root_type,
+                root.size,
+                name,
+                rest=definition.root_takes_rest,
+                guid=root_guid,
+                read_only=read_only,
+                marked=marked is Home.ROOT,
+            )
         )
         if definition.verity:
             kind, size = f"{self.root_type}-verity", _hashes_size(definition, root.size)
-            wishes.append(Wish("verity", kind, size, f"{name}-verity", False, hashes_guid, read_only))
+            wishes.append(Wish("verity", kind, size, f"{name}-verity", guid=hashes_guid, read_only=read_only))
         return wishes
 
     def _code(
