@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from blockwright.boot import loaders, uefi
+from blockwright.boot.bios import kernel_in
 from blockwright.boot.kernel import os_release, os_title
 from blockwright.boot.kinds import Uefi
 from blockwright.boot.shelf import all_bytes
-from blockwright.build.definition import Definition, Home
+from blockwright.build.definition import Definition
 from blockwright.build.machine import Machine
 from blockwright.fs.fat.options import FatOptions
 from blockwright.fs.fat.plan import FatPlan
@@ -25,7 +26,7 @@ from blockwright.tree.overlay import with_files
 from blockwright.units import MiB, align_up
 
 if TYPE_CHECKING:
-    from blockwright.build.bios import Starter
+    from blockwright.build.bios import PlannedLoader
 
 MINIMUM = {512: 64 * MiB, 4096: 272 * MiB}
 """The least automatic size by sector size: firmware must read FAT32, which begins at 65,525 clusters."""
@@ -36,12 +37,12 @@ STREAMED = 256 * MiB
 
 @dataclass(frozen=True, slots=True)
 class BootPartition:
-    """What the boot partition is planned from. ``starter`` is the BIOS's loader where that is at home there."""
+    """What the boot partition is planned from. ``loader`` is a BIOS's where that is at home there."""
 
     tree: Directory
     machine: Machine
     definition: Definition
-    starter: Starter | None
+    loader: PlannedLoader | None
     seed: bytes
     time_ns: int
     streamed: bool
@@ -64,10 +65,11 @@ class BootPartition:
         files: uefi.Files = {}
         if boot.ways.uefi is not None:
             files |= self._uefi_files(boot.ways.uefi, cmdline)
-        if self.starter is not None:
+        if self.loader is not None:
             title = os_title(os_release(self.tree))
-            entry = uefi.kernel_entry(kernel, title=title, options=cmdline, serial=boot.serial)
-            files |= uefi.kernel_files(kernel) | self.starter.files(Home.BOOT, entry)
+            elsewhere = replace(kernel, in_tree=False)
+            kernels, entry = kernel_in(self.loader.home, elsewhere, title=title, options=cmdline, serial=boot.serial)
+            files |= kernels | self.loader.files(entry)
         return files
 
     def _uefi_files(self, way: Uefi, cmdline: str) -> uefi.Files:

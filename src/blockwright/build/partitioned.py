@@ -23,6 +23,7 @@ from blockwright.build.verity import UNKNOWN, partition_guids, plan_verity
 from blockwright.codec.identity import derive_u32, derive_uuid
 from blockwright.device.planned import SegmentTable
 from blockwright.errors import NotFound
+from blockwright.fs.ext4.options import DEFAULT_FEATURES
 from blockwright.fs.ext4.plan import Ext4Plan
 from blockwright.fs.ext4.plan import plan as plan_ext4
 from blockwright.table.gpt.names import TYPES
@@ -30,7 +31,7 @@ from blockwright.tree.node import Directory
 from blockwright.units import MiB, align_down, align_up
 
 if TYPE_CHECKING:  # a disk that starts nothing needs no FAT and no loaders
-    from blockwright.build.bios import Code, Starter
+    from blockwright.build.bios import Code, PlannedLoader
     from blockwright.build.machine import Machine
     from blockwright.build.plan import AnyPlan
     from blockwright.fs.fat.plan import FatPlan
@@ -52,18 +53,22 @@ def draft(tree: Directory, definition: Definition, seed: bytes, time_ns: int, *,
 
     ``streamed`` says that the root lies in the output already, where ``streamed_root`` said.
     """
-    machine, starter = None, None
+    machine, loader = None, None
     ways = definition.boot.ways
     if ways:
         from blockwright.build.machine import find_machine
 
         machine = find_machine(tree, definition)
     if ways.bios is not None and machine is not None:
-        from blockwright.build.bios import find_starter
+        from blockwright.boot import bios
+        from blockwright.build.bios import PlannedLoader
 
-        starter = find_starter(ways.bios, machine.shelves, definition.table)
+        starter = bios.find_starter(ways.bios, machine.shelves, definition.table.value)
+        loader = PlannedLoader(starter, bios.ROOT if definition.bios_home is Home.ROOT else bios.BOOT)
+        if not loader.home.fat:
+            bios.check_features(starter, DEFAULT_FEATURES.names)
     root_type = _root_type(tree, definition, machine)
-    return Draft(tree, definition, seed, time_ns, machine, starter, root_type, streamed)
+    return Draft(tree, definition, seed, time_ns, machine, loader, root_type, streamed)
 
 
 def streamed_root(definition: Definition) -> tuple[int, int | None]:
@@ -132,20 +137,22 @@ class Draft:
     seed: bytes
     time_ns: int
     machine: Machine | None
-    starter: Starter | None
+    loader: PlannedLoader | None
     root_type: str
     streamed: bool
 
     def root_tree(self, tree: Directory) -> Directory:
         """Return ``tree`` with the loader's files where the root is their home, else as it is."""
-        if self.starter is None or self.machine is None or self.definition.bios_home is not Home.ROOT:
+        if self.loader is None or self.machine is None or self.loader.home.fat:
             return tree
-        from blockwright.build.bios import root_files
+        from blockwright.boot.bios import kernel_in
+        from blockwright.boot.kernel import os_release, os_title
         from blockwright.tree.overlay import with_files
 
-        boot = self.definition.boot
-        files = root_files(self.starter, self.machine.kernel, self.tree, self._cmdline(UNKNOWN), serial=boot.serial)
-        return with_files(tree, files, mtime_ns=self.time_ns)
+        title, serial = os_title(os_release(self.tree)), self.definition.boot.serial
+        options = self._cmdline(UNKNOWN)
+        files, entry = kernel_in(self.loader.home, self.machine.kernel, title=title, options=options, serial=serial)
+        return with_files(tree, files | self.loader.files(entry), mtime_ns=self.time_ns)
 
     def finish(self, root_plan: Ext4Plan | None = None) -> DiskPlan:
         """Return the disk; ``root_plan`` is the root file system where a stream has placed it already."""
@@ -183,9 +190,9 @@ class Draft:
             return None
         from blockwright.build.esp import BootPartition
 
-        starter = self.starter if self.definition.bios_home is Home.BOOT else None
+        loader = self.loader if self.loader is not None and self.loader.home.fat else None
         return BootPartition(
-            self.tree, self.machine, self.definition, starter, self.seed, self.time_ns, self.streamed
+            self.tree, self.machine, self.definition, loader, self.seed, self.time_ns, self.streamed
         ).plan(self._cmdline(root_hash))
 
     def _disk(self, root: Ext4Plan, esp: FatPlan | None, root_hash: bytes | None = None) -> DiskPlan:
@@ -222,7 +229,7 @@ class Draft:
         definition = self.definition
         name, read_only = definition.root.label or "root", definition.verity
         root_guid, hashes_guid = self._guids(UNKNOWN if root_hash is None else root_hash)
-        marked = None if self.starter is None or not self.starter.marked else definition.bios_home
+        marked = None if self.loader is None or not self.loader.starter.marked else definition.bios_home
         wishes = _front(definition, None if esp is None else esp.size, self.seed, marked=marked is Home.BOOT)
         wishes.append(
             Wish(
@@ -245,20 +252,20 @@ class Draft:
         self, table: AnyTable, places: dict[str, AnyPartition], root: Ext4Plan, esp: FatPlan | None
     ) -> Code | None:
         """Return what a BIOS finds outside of files; fills in what it finds in them."""
-        home = self.definition.bios_home
-        if self.starter is None or home is None:
+        if self.loader is None:
             return None
-        from blockwright.build.bios import Place
-
-        at = places["root" if home is Home.ROOT else "esp"]
-        segments = root.segments() if home is Home.ROOT or esp is None else esp.segments()
-        size = root.size if home is Home.ROOT or esp is None else esp.size
+        if self.loader.home.fat and esp is not None:
+            at, segments, size = places["esp"], esp.segments(), esp.size
+        else:
+            at, segments, size = places["root"], root.body, root.size
         if "core" in places:
             core_at, room = places["core"].start, places["core"].size
         else:
             core_at = table.sector_size
             room = min(each.start for each in table.partitions) - core_at
-        return self.starter.code(home, Place(at.start, size, segments), at.number, core_at, room)
+        return self.loader.code(
+            segments, start=at.start, size=size, number=at.number, core_at=core_at, core_room=room
+        )
 
     def _sealed(self, root: Ext4Plan, root_hash: bytes) -> DiskPlan:
         return self._disk(root, self._esp(root_hash), root_hash)
