@@ -202,7 +202,7 @@ peers="
     nbdkit:nbdkit nbdcopy:libnbd-bin certtool:gnutls-bin openssl:openssl
     fio:fio nbdsh:python3-libnbd fusermount3:fuse3
     busybox:busybox-static bsdtar:libarchive-tools zstd:zstd xz:xz-utils bzip2:bzip2
-    dmsetup:dmsetup kpartx:kpartx losetup:mount
+    dmsetup:dmsetup kpartx:kpartx losetup:mount udevadm:udev
     qemu-nbd:qemu-utils nbd-server:nbd-server nbd-client:nbd-client veritysetup:cryptsetup-bin
     objcopy:binutils
 "

@@ -56,6 +56,7 @@ PACKAGES = {
     "sfdisk": "fdisk",
     "sgdisk": "gdisk",
     "tune2fs": "e2fsprogs",
+    "udevadm": "udev",
     "veritysetup": "cryptsetup-bin",
 }
 """The Debian package that brings a program, where it is not the program's own name."""
