@@ -7,7 +7,6 @@ an initramfs of busybox and the modules that lead to virtiofs.
 
 import contextlib
 import os
-import re
 import shlex
 import subprocess
 import tempfile
@@ -16,11 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.support.guest import FILE_SYSTEMS, PANIC, GuestError
+from tests.support.initramfs import Entry, module_files, pack
 from tests.support.tools import missing, package_file, tool
 
 MODULES = (
     *FILE_SYSTEMS,
-    *("loop", "nbd", "cbc", "xts", "ecb"),
+    *("loop", "nbd", "vsock_loopback", "cbc", "xts", "ecb"),
     *("dm-thin-pool", "dm-snapshot", "sha512_generic", "dm-verity", "dm-zero", "dm-crypt", "dm-flakey"),
 )
 """What is loaded before the script runs, by name; those it does not have are passed over (dm-dust is one)."""
@@ -152,13 +152,8 @@ def _run(command: list[str], scratch: Path, timeout: float) -> tuple[int | None,
 
 def _initramfs(kernel: Path, share: Path, environment: Mapping[str, str], modules: Iterable[str]) -> bytes:
     """busybox, the modules of the transport, and the first process."""
-    release = kernel.name.removeprefix("vmlinuz-")
-    folder = kernel.parents[1] / "lib" / "modules" / release
-    if not folder.is_dir():
-        folder = Path("/lib/modules") / release
-    files = {path.name.removesuffix(".ko").replace("-", "_"): path for path in folder.rglob("*.ko")}
-    transport = _ordered(files, _TRANSPORT)
-    loaded = [path for path in _ordered(files, modules) if path not in transport]
+    transport = module_files(kernel, _TRANSPORT)
+    loaded = [path for path in module_files(kernel, modules) if path not in transport]
     variables = {"PATH": os.environ.get("PATH", os.defpath), "HOME": "/run/home", "TMPDIR": "/run/tmp", **environment}
     quoted = shlex.quote(os.path.abspath(share))
     init = _INIT.format(
@@ -170,38 +165,8 @@ def _initramfs(kernel: Path, share: Path, environment: Mapping[str, str], module
         script=shlex.quote(os.path.abspath(share / ".script")),
         status=_STATUS,
     )
-    entries: list[tuple[str, int, bytes]] = [(name, 0o040755, b"") for name in ("bin", "modules", "host")]
-    entries += [(name, 0o040755, b"") for name in ("proc", "sys", "dev")]
-    entries.append(("bin/busybox", 0o100755, Path(tool("busybox")).read_bytes()))
-    entries += [(f"modules/{path.name}", 0o100644, path.read_bytes()) for path in transport]
-    entries.append(("init", 0o100755, init.encode()))
-    return _cpio(entries)
-
-
-def _ordered(files: Mapping[str, Path], names: Iterable[str]) -> list[Path]:
-    """The modules of those names, each after those it depends on; names that are not there are left out."""
-    found: dict[Path, None] = {}
-
-    def take(name: str) -> None:
-        path = files.get(name.replace("-", "_"))
-        if path is None or path in found:
-            return
-        depends = re.search(rb"\0depends=([^\0]*)\0", path.read_bytes())
-        for each in depends[1].decode().split(",") if depends and depends[1] else ():
-            take(each)
-        found[path] = None
-
-    for name in names:
-        take(name)
-    return list(found)
-
-
-def _cpio(entries: Sequence[tuple[str, int, bytes]]) -> bytes:
-    """An archive of (name, mode, content) as the kernel unpacks it (Documentation/driver-api/early-userspace)."""
-    archive = bytearray()
-    for number, (name, mode, content) in enumerate([*entries, ("TRAILER!!!", 0, b"")], 1):
-        fields = (number, mode, 0, 0, 1, 0, len(content), 0, 0, 0, 0, len(name) + 1, 0)
-        archive += b"070701" + b"".join(b"%08X" % field for field in fields) + name.encode() + b"\0"
-        archive += bytes(-len(archive) % 4)
-        archive += content + bytes(-len(content) % 4)
-    return bytes(archive)
+    entries = [Entry.directory(name) for name in ("bin", "modules", "host", "proc", "sys", "dev")]
+    entries.append(Entry.program("bin/busybox", Path(tool("busybox"))))
+    entries += [Entry.file(f"modules/{path.name}", path.read_bytes()) for path in transport]
+    entries.append(Entry("init", 0o100755, init.encode()))
+    return pack(entries)

@@ -26,10 +26,12 @@ PACKAGES = {
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "e2image": "e2fsprogs",
+    "extlinux": "extlinux",
     "fusermount3": "fuse3",
     "fsck.fat": "dosfstools",
     "getfacl": "acl",
     "getfattr": "attr",
+    "grub-mkimage": "grub-common",
     "linux.uml": "user-mode-linux",
     "losetup": "mount",
     "mcopy": "mtools",
@@ -43,6 +45,7 @@ PACKAGES = {
     "nbdfuse": "libnbd-bin",
     "nbdinfo": "libnbd-bin",
     "nbdsh": "python3-libnbd",
+    "objcopy": "binutils",
     "qemu-img": "qemu-utils",
     "qemu-io": "qemu-utils",
     "qemu-nbd": "qemu-utils",
@@ -53,6 +56,7 @@ PACKAGES = {
     "sfdisk": "fdisk",
     "sgdisk": "gdisk",
     "tune2fs": "e2fsprogs",
+    "udevadm": "udev",
     "veritysetup": "cryptsetup-bin",
 }
 """The Debian package that brings a program, where it is not the program's own name."""

@@ -58,6 +58,11 @@ class InFlight:
             return self._changed.wait_for(lambda: not self._costs, timeout_s)
 
     @property
+    def held(self) -> int:
+        """The bytes that are under way."""
+        return self._bytes
+
+    @property
     def oldest_s(self) -> float:
         """For how long the oldest request has been under way; 0 where none is."""
         with self._changed:

@@ -63,6 +63,13 @@ class Processes:
         self._workers: list[_Worker] = []
         self._here = 0
         self._sessions = 0
+        self._held: dict[socket.socket, int] = {}
+
+    @property
+    def bytes_in_flight(self) -> int:
+        """The bytes that requests in workers held when they last told."""
+        with self._lock:
+            return sum(self._held.values())
 
     def serve(self, leaving: Leaving, here: Callable[[], Ending]) -> Ending:
         """Have the session served by the process that has the fewest, and return why it ended.
@@ -103,13 +110,29 @@ class Processes:
         """Follow a session in a worker to its end."""
         try:
             with answers:
-                return _follow(answers, leaving.metrics, leaving.log)
+                return self._follow(answers, leaving.metrics, leaving.log)
         except (OSError, ValueError) as error:
             leaving.stream.shut_down()  # nobody would count it any more
             return Ending("internal", f"the worker process failed: {str(error).lower()}")
         finally:
             with self._lock:
                 worker.sessions -= 1
+                self._held.pop(answers, None)
+
+    def _follow(self, answers: socket.socket, metrics: ExportMetrics, log: Log) -> Ending:
+        """Take what a worker tells of a session, until it has ended, and return why it did."""
+        while True:
+            found = handoff.told(answers)
+            if found is None:
+                return Ending("internal", "the worker process has given it up")
+            if found["kind"] == "ended":
+                return Ending(found["how"], found["reason"])
+            if found["kind"] == "log":
+                log(found["event"], **found["fields"])
+            else:
+                metrics.add(handoff.metrics_of(found["commands"]))
+                with self._lock:
+                    self._held[answers] = found["held"]
 
     def has_spare_core(self) -> bool:
         """Whether there are more cores than sessions."""
@@ -276,17 +299,3 @@ class _Worker:
             self._process.kill()
             with suppress(subprocess.TimeoutExpired):  # a disk that hangs may hold it for ever
                 self._process.wait(5.0)
-
-
-def _follow(answers: socket.socket, metrics: ExportMetrics, log: Log) -> Ending:
-    """Take what a worker tells of a session, until it has ended, and return why it did."""
-    while True:
-        found = handoff.told(answers)
-        if found is None:
-            return Ending("internal", "the worker process has given it up")
-        if found["kind"] == "ended":
-            return Ending(found["how"], found["reason"])
-        if found["kind"] == "log":
-            log(found["event"], **found["fields"])
-        else:
-            metrics.add(handoff.metrics_of(found["commands"]))

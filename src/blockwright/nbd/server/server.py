@@ -74,7 +74,7 @@ class Server:
     @property
     def bytes_in_flight(self) -> int:
         """The bytes that requests under way hold."""
-        return self._budget.used
+        return self._budget.used + self._processes.bytes_in_flight
 
     def start(self) -> None:
         """Serve in a thread of its own."""

@@ -58,6 +58,11 @@ class SessionRun:
         self._outbox.wait_until_sent()
         return self._cut_off or ending
 
+    @property
+    def bytes_in_flight(self) -> int:
+        """The bytes that requests under way hold."""
+        return self._flight.held
+
     def cut_off(self, ending: Ending) -> None:
         """End the session from another thread."""
         self._cut_off = self._cut_off or ending

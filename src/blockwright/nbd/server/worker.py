@@ -122,6 +122,7 @@ class _Worked:
         self._limits = request.limits
         self._metrics = ExportMetrics()
         self._reporting = threading.Lock()
+        self._held = 0
         device: BlockDevice = FileDevice.adopt(file, request.name, writable=request.writable)
         if request.start or device.size != request.session.export.size:
             device = Window(device, request.start, request.session.export.size)
@@ -161,9 +162,10 @@ class _Worked:
 
     def _report(self) -> None:
         with self._reporting:
-            counted = self._metrics.take()
-            if counted:
-                handoff.tell(self.answers, "metrics", commands=handoff.metrics_fields(counted))
+            counted, held = self._metrics.take(), self.session.bytes_in_flight
+            if counted or held != self._held:
+                self._held = held
+                handoff.tell(self.answers, "metrics", commands=handoff.metrics_fields(counted), held=held)
 
     def _log(self, event: str, /, **fields: object) -> None:
         handoff.tell(self.answers, "log", event=event, fields={key: str(value) for key, value in fields.items()})

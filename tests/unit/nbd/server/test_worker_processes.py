@@ -1,6 +1,7 @@
 """Sessions that leave for worker processes, and those that cannot."""
 
 import sys
+import time
 from contextlib import ExitStack
 
 import pytest
@@ -58,3 +59,22 @@ def test_where_no_worker_starts_all_are_served_here(image, monkeypatch, program)
         assert 1 <= len(told) <= 2  # the second may be under way when the first one ends
         write_on_each_and_read_on_all(server, 4)
         assert [fields for event, fields in server.events if event == "worker not started"] == told
+
+
+def test_what_workers_hold_is_counted(image):
+    def held_within(seconds, wanted):
+        end = time.monotonic() + seconds
+        while not wanted(server.server.bytes_in_flight) and time.monotonic() < end:
+            time.sleep(0.05)
+        return wanted(server.server.bytes_in_flight)
+
+    with running([Export("", image)], workers=1) as server, server.client() as here, server.client() as there:
+        here.go()
+        there.go()
+        for cookie in range(4):
+            there.request(READ, cookie, 0, MIB)  # in simple replies, which are whole in memory
+        assert held_within(20, lambda held: held >= MIB)
+        assert server.server._budget.used == 0
+        for _ in range(4):
+            assert there.reply(MIB)[0] == 0
+        assert held_within(20, lambda held: held == 0)
