@@ -149,8 +149,14 @@ class Ext4Editor(editor.Editor):
     def _put_one(
         self, parent: int, name: bytes, node: Node, path: bytes, links: dict[int, int], *, replace: bool
     ) -> int:
-        put = super()._put_one
-        return self._once(lambda: put(parent, name, node, path, links, replace=replace))
+        put, known = super()._put_one, id(node) in links
+
+        def whole() -> int:
+            if not known:
+                links.pop(id(node), None)  # from an attempt that was taken back
+            return put(parent, name, node, path, links, replace=replace)
+
+        return self._once(whole)
 
     # -- by inode --------------------------------------------------------------------------------------------
 
