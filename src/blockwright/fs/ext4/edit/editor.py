@@ -31,6 +31,19 @@ _TOO_LARGE: Final = "the changes do not fit the journal at once: they are commit
 _NO_ROOM: Final = "space that is freed is needed at once: what came before is committed first"
 
 
+class _LiveFiles(Ext4FileSystem):
+    """The files as the transaction has them."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts.volume)
+        self._directories = parts.directories
+
+    def find(self, inode: int, name: bytes) -> int | None:
+        """Return the inode that a name stands for."""
+        names = self._directories.names(inode)
+        return super().find(inode, name) if names is None else names.get(name)
+
+
 class Ext4Editor(editor.Editor):
     """An ext2, ext3 or ext4 file system open for changes. Use ``open``."""
 
@@ -42,7 +55,7 @@ class Ext4Editor(editor.Editor):
         self._journaled = journaled
         self._broken = False
         self._depth = 0
-        self._files = Ext4FileSystem(parts.volume)
+        self._files = _LiveFiles(parts)
         self._nodes = Nodes(parts)
         self._names = Names(parts, self._nodes)
 
