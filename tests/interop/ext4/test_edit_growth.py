@@ -1,6 +1,7 @@
 """Structures that grow level by level and shrink again, and commands that are larger than the journal."""
 
 import random
+import shutil
 
 import pytest
 
@@ -8,10 +9,12 @@ from blockwright.device.file import FileDevice
 from blockwright.errors import NoSpace, UsageError
 from blockwright.fs.editor import CommitPolicy
 from blockwright.fs.ext4 import read
+from blockwright.fs.ext4.edit.editor import Ext4Editor
 from blockwright.tree.content import BytesContent
 from blockwright.tree.node import Directory, File
 from tests.support.e2fs import debugfs, mke2fs
 from tests.support.ext4_edit import judge, open_editor
+from tests.support.tools import run, tool
 
 SMALL = ("-t", "ext4", "-b", "1024")
 
@@ -126,3 +129,40 @@ def test_larger_than_the_journal(tmp_path):
     with open_editor(image, CommitPolicy(atomic=True)) as editor:
         editor.put(b"/small", directories(50))
     judge(image, Directory(entries={b"tree": directories(900), b"small": directories(50)}))
+
+
+@pytest.mark.parametrize("change", ["rm", "truncate"])
+@pytest.mark.parametrize("kind", ["ext4", "ext3", "ext2"])
+def test_body_that_no_transaction_can_free(kind, change, tmp_path, monkeypatch):
+    """The journal is made small: what is freed is an orphan in between, and every commit is one e2fsck can finish."""
+    image = mke2fs(tmp_path / "image", "96M", "-t", kind, "-b", "1024")
+    with open_editor(image) as editor:
+        editor.put(b"/file", File(content=BytesContent(random.Random(4).randbytes(60_000_000))))
+        for at in range(0, 60, 3):
+            editor.write(b"/file", BytesContent(b"piece"), offset=1024 * at)
+    monkeypatch.setattr("blockwright.fs.ext4.edit.log.LogWriter.most", 11)
+    monkeypatch.setattr("blockwright.fs.ext4.edit.commit.OrderedCommitter.most", 11)
+    commits, told = [], []
+    commit = Ext4Editor._commit
+
+    def keep(self):
+        commit(self)
+        commits.append(len(commits))
+        if len(commits) % 3 == 2:
+            shutil.copyfile(image, tmp_path / f"state{len(commits)}")
+
+    monkeypatch.setattr(Ext4Editor, "_commit", keep)
+    with open_editor(image, CommitPolicy(on_split=told.append)) as editor:
+        if change == "rm":
+            editor.rm(b"/file")
+        else:
+            editor.truncate(b"/file", 5000)
+    assert len(told) == 1
+    judge(image)
+    with read.open(FileDevice(image)) as files:
+        assert [files.stat(b"/file").size] == [5000] if change == "truncate" else b"file" not in files.tree().entries
+    states = sorted(tmp_path.glob("state*"))
+    assert len(states) > 1
+    for state in states:
+        run([tool("e2fsck"), "-fp", state], ok=(0, 1))
+        judge(state)

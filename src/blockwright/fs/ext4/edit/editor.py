@@ -90,11 +90,11 @@ class Ext4Editor(editor.Editor):
         parts = self._parts
         if self._broken:
             raise UsageError("edit: a commit failed half-way: open the file system again")
-        began = parts.transaction.dirty or parts.groups.pending_blocks
+        began = parts.changed
         self._depth += 1
         try:
             result = operation()
-            fits = self._committer.fits(parts.pending_blocks)
+            fits = parts.fits(self._committer.most)
         except BaseException:
             parts.revert()
             raise
@@ -104,10 +104,24 @@ class Ext4Editor(editor.Editor):
             parts.keep()
             return result
         parts.revert()
-        if not began:
+        if began:
+            self._split(_TOO_LARGE)
+            return self._attempt(operation)
+        return self._in_pieces(operation)
+
+    def _in_pieces(self, operation: Callable[[], T]) -> T:
+        """Do what no transaction holds: what it frees becomes an orphan first, and is freed piece by piece."""
+        if self._parts.defers:
             raise NoSpace("edit: the change does not fit the journal: expected a larger journal, or a smaller change")
         self._split(_TOO_LARGE)
-        return self._attempt(operation)
+        self._parts.defers = True
+        try:
+            result = self._attempt(operation)
+        finally:
+            self._parts.defers = False
+        self._commit()
+        self.finish_orphans()
+        return result
 
     def _split(self, reason: str) -> None:
         """Commit what came so far, since more is to come. Raises UsageError where all is to be one transaction."""
@@ -118,7 +132,7 @@ class Ext4Editor(editor.Editor):
 
     def _tell(self, reason: str) -> None:
         if not self._told and self._policy.on_split is not None:
-            self._policy.on_split(reason)
+            self._policy.on_split(reason if self._journaled else _NO_JOURNAL)
         self._told = True
 
     def _step(self) -> None:
@@ -132,7 +146,7 @@ class Ext4Editor(editor.Editor):
 
     def _commit(self) -> None:
         parts = self._parts
-        if not parts.pending_blocks:
+        if not parts.changed:
             return
         if not self._journaled:
             self._tell(_NO_JOURNAL)
@@ -149,7 +163,7 @@ class Ext4Editor(editor.Editor):
 
     def finish_orphans(self) -> None:
         """Free what was left without a name, or half cut, when the file system was last used."""
-        Orphans(self._parts, self._nodes).finish(self._once, now_ns())
+        Orphans(self._parts, self._nodes, self._committer.most // 4).finish(self._once, now_ns())
         self._commit()
 
     # -- by path ---------------------------------------------------------------------------------------------
