@@ -12,6 +12,8 @@ from blockwright.device.file import FileDevice
 from blockwright.fs.editor import Attributes, Editor
 from blockwright.fs.ext4 import edit, read
 from blockwright.fs.ext4.check import check
+from blockwright.fs.ext4.layout import State
+from blockwright.fs.ext4.volume import read_superblock
 from blockwright.testing.crash import CrashDevice
 from blockwright.tree.compare import compare_trees
 from blockwright.tree.content import BytesContent
@@ -134,6 +136,32 @@ def test_kernel_replays_the_same(tmp_path):
                 with mounted(cut_image, tmp_path / "mnt", "rw"):
                     pass
                 assert judge(cut_image, states, f"cut behind event {count}, mounted") == wanted
+
+
+@pytest.mark.parametrize("command", ["put", "replace", "rm", "tree"])
+def test_without_a_journal_a_cut_is_seen(command, tmp_path):
+    """What is not as before or as after says that it was not unmounted, and loses nothing that was not changed."""
+    image = mke2fs(tmp_path / "image", "6M", "-t", "ext2", "-b", "1024")
+    with edit.open(FileDevice(image, writable=True)) as editor:
+        editor.put(b"/file", File(content=body(12000, 7)))
+        editor.put(b"/dir/inner", File(content=body(3000, 8)), parents=True)
+        editor.put(b"/kept", File(content=body(50_000, 9)))
+    crash = CrashDevice(FileDevice(image))
+    with edit.open(crash) as editor:
+        COMMANDS[command](editor)
+        editor.commit()
+        with FileDevice(image) as before, crash.cut(len(crash.events)) as after:
+            states = [snapshot(before), snapshot(after)]
+            for told, disk in list(crash.cuts(random.Random(1), torn_for_each=1))[::3]:
+                left = tmp_path / "left"
+                left.write_bytes(disk.read(0, disk.size))
+                if read_superblock(disk).s_state & State.valid:
+                    judge(left, states, told)
+                    continue
+                run([tool("e2fsck"), "-fy", left], ok=(0, 1))
+                assert not e2fsck_complains(left), told
+                with read.open(FileDevice(left)) as files, files.open(b"/kept") as kept:
+                    assert kept.read(0, kept.size) == body(50_000, 9).data, told
 
 
 def cut(disk: BlockDevice, states: list[tuple[Directory, str]], told: str, tmp_path: Path) -> int:
