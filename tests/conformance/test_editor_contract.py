@@ -31,6 +31,7 @@ from blockwright.fs.fat.names import fold
 from blockwright.resolve import open_editor, open_file_system
 from blockwright.tree import BytesContent, Directory, Symlink
 from blockwright.units import KiB, MiB
+from tests.support.disks import save
 from tests.support.editors import Model, ModelDirectory, ModelFile, ModelLink, flat, node_of, refusal_of
 from tests.support.fatvolumes import planned, small32
 from tests.support.tools import run, tool
@@ -93,8 +94,10 @@ KINDS = {
     "fat16 of ours, sectors of 1024": Kind(
         emptied(lambda: planned(bits=16, sector_size=1024)), FSCK_FAT, False, with_mtools
     ),
-    "fat32 of mkfs.fat": Kind(mkfs_fat(32, MiB, "-s", "1"), FSCK_FAT, False, with_mtools),
-    "fat32 of ours": Kind(emptied(small32), FSCK_FAT, False, with_mtools),
+    "fat32 of mkfs.fat": Kind(mkfs_fat(32, 34 * MiB, "-s", "1"), FSCK_FAT, False, with_mtools),
+    # mtools takes FAT32 of so few clusters for FAT12.
+    "small fat32 of mkfs.fat": Kind(mkfs_fat(32, MiB, "-s", "1"), FSCK_FAT, False, None),
+    "small fat32 of ours": Kind(emptied(small32), FSCK_FAT, False, None),
 }
 
 EXAMPLES = int(os.environ.get("BLOCKWRIGHT_EDITOR_EXAMPLES", "12"))
@@ -279,7 +282,7 @@ class EditorMachine(RuleBasedStateMachine):
             assert flat(self.editor.files) == self.model.flat()
 
     def check_device(self):
-        self.path.write_bytes(self.device.read(0, self.device.size))
+        save(self.device, self.path)
         done = run([tool(self.kind.check[0]), *self.kind.check[1:], self.path], ok=range(16))
         assert done.returncode == 0, done.stdout + done.stderr
         with open_file_system(Window(self.device, 0, self.device.size, owns=False), source="test") as files:
@@ -294,9 +297,10 @@ class EditorMachine(RuleBasedStateMachine):
         self.check_device()
         with open_file_system(Window(self.device, 0, self.device.size, owns=False), source="test") as files:
             assert files.usage().free == free
-        assert self.kind.dump(self.path, self.folder) == {
-            self.model.key(path[1:]): data for path, data in self.model.flat().items()
-        }
+        if self.kind.dump is not None:
+            assert self.kind.dump(self.path, self.folder) == {
+                self.model.key(path[1:]): data for path, data in self.model.flat().items()
+            }
 
 
 @pytest.mark.parametrize("name", KINDS)
