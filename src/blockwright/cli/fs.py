@@ -103,6 +103,12 @@ def _put() -> click.Command:
     return put
 
 
+def _resize() -> click.Command:
+    from blockwright.cli.fs_resize import resize
+
+    return resize
+
+
 def _rm() -> click.Command:
     from blockwright.cli.fs_edit import rm
 
@@ -136,6 +142,7 @@ _CHANGES: Subcommands = {
     "mkfs": ("Make a file system in place, empty or from a directory.", _mkfs),
     "mv": ("Move or rename files and directories.", _mv),
     "put": ("Copy files and directories of the host into a file system.", _put),
+    "resize": ("Make an ext4 file system larger or smaller.", _resize),
     "rm": ("Remove files and directories.", _rm),
     "setxattr": ("Set or remove an extended attribute.", _setxattr),
     "touch": ("Set times; make an empty file where there is none.", _touch),

@@ -81,6 +81,10 @@ class FatPlan:
         """Return the same volume for a partition that starts at that LBA."""
         return replace(self, options=replace(self.options, hidden_sectors=hidden_sectors))
 
+    def started_by(self, boot_sector: bytes) -> FatPlan:
+        """Return the same volume with a loader's code in its boot sector."""
+        return replace(self, options=replace(self.options, boot_sector=boot_sector))
+
     @property
     def summary(self) -> Summary:
         """The numbers that people ask of a volume."""
