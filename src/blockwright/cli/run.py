@@ -102,7 +102,7 @@ _COMMANDS: Subcommands = {
     "check": ("Verify the table and file systems of an image.", _check),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
     "disk": ("Make disks and change their partition tables: create, table, add, rm, set, resize.", _disk),
-    "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
+    "fs": ("Look into a file system, and change it in place: ls, get, put, write, rm and more.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
     "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
