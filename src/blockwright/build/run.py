@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from blockwright.build.definition import Boot, Definition, NamedContent
-from blockwright.build.plan import DiskPlan, clamp_times, disk_time_ns, ext4_options, plan_disk, streamed_root
+from blockwright.build.definition import Definition, NamedContent, Table
+from blockwright.build.plan import DiskPlan, bare, clamp_times, disk_time_ns, ext4_options, plan_disk, streamed_root
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.device.copy import copy
 from blockwright.device.file import open_path
@@ -147,6 +147,7 @@ def _stream(source: Source, target: BlockDevice, definition: Definition, progres
     """
     from concurrent.futures import ThreadPoolExecutor
 
+    from blockwright.build.partitioned import draft
     from blockwright.fs.ext4.stream import StreamPlacer
 
     start, size = streamed_root(definition)
@@ -158,12 +159,19 @@ def _stream(source: Source, target: BlockDevice, definition: Definition, progres
         with ThreadPoolExecutor(1) as beside:
             # Bodies go to the medium while metadata is planned: the one waits, the other computes.
             flushed = beside.submit(window.flush)
-            seed = definition.identity_seed(tree_digest(tree))
-            planned = placer.finish(tree, ext4_options(root, seed, disk_time_ns(tree, definition), size))
+            seed, time_ns = definition.identity_seed(tree_digest(tree)), disk_time_ns(tree, definition)
+            options = ext4_options(root, seed, time_ns, size)
+            if definition.table is Table.NONE:
+                plan = bare(placer.finish(tree, options))
+            else:
+                readable = tree
+                if definition.boot.ways or definition.verity:
+                    placer.settle()
+                    readable = _readable(tree, target, start)
+                disk = draft(readable, definition, seed, time_ns, streamed=True)
+                plan = disk.finish(placer.finish(disk.root_tree(tree), options))
             flushed.result()
-    if definition.boot.boot is not Boot.NONE or definition.verity:
-        tree = _readable(tree, target, start)
-    return plan_disk(tree, definition, seed, root_plan=planned)
+    return plan
 
 
 def _shown(place: Place, source: Source, progress: Progress | None) -> Place:

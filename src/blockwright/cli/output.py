@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from blockwright.device.base import BlockDevice
+from blockwright.tree.rules import Remarks
 from blockwright.units import MiB, format_size
 
 Progress = Callable[[int, int], None]
@@ -97,6 +98,18 @@ def _escape(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def tell_remarks(name: str, remarks: Remarks) -> None:
+    """Tell on standard error, in one line, what an archive held that was not taken as it stands."""
+    told = []
+    if remarks.replaced:
+        told.append(f"{remarks.replaced} entries were replaced by later ones of the same name")
+    if remarks.dropped_xattrs:
+        names = ", ".join(f"{show_name(each)} of {count}" for each, count in sorted(remarks.dropped_xattrs.items()))
+        told.append(f"left out extended attributes: {names} (--xattrs all keeps them)")
+    if told:
+        sys.stderr.write(f"blockwright: {show_text(name)}: {'; '.join(told)}\n")
 
 
 def _silent(done: int, total: int) -> None:  # the shape of Progress

@@ -18,7 +18,7 @@ import click
 from blockwright._version import __version__
 from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.output import show_text
-from blockwright.errors import BlockwrightError, FormatError, KernelError
+from blockwright.errors import ArchiveRejected, BlockwrightError, FormatError, KernelError
 
 INTERRUPTED = 130
 """Exit code after SIGINT or SIGTERM, as DESIGN and the shell have it."""
@@ -211,6 +211,9 @@ def _tell(text: str, error: BaseException, code: int, as_json: bool) -> int:  # 
         document |= {"message": line, "code": code}
         if isinstance(error, FormatError):
             document |= {"source": error.source, "offset": error.offset, "spec": error.spec}
+        if isinstance(error, ArchiveRejected):
+            entry = None if error.entry is None else error.entry.decode("utf-8", "surrogateescape")
+            document |= {"reason": error.reason.value, "layer": error.layer, "entry": entry}
         if isinstance(error, KernelError):
             document |= {"operation": error.operation, "device": error.device, "remedy": error.remedy}
         line = json.dumps({"error": document})

@@ -10,6 +10,7 @@ from typing import Self
 
 from blockwright.tree.content import Place
 from blockwright.tree.node import Directory
+from blockwright.tree.rules import Remarks
 
 
 class Source(ABC):
@@ -21,6 +22,8 @@ class Source(ABC):
     kind: str
     name: str
     addressable: bool
+    remarks: Remarks
+    """What ``read`` did not take as it stands."""
 
     @property
     def progress(self) -> tuple[int, int]:

@@ -89,7 +89,7 @@ class Ext4FileSystem(FileSystem):
         """Take over a volume. Use ``open``."""
         superblock = volume.superblock
         self.volume = volume
-        self.kind = _kind(volume)
+        self.kind = kind_of(volume)
         self.label = superblock.s_volume_name.split(b"\0")[0].decode("utf-8", "backslashreplace")
         self.uuid = str(uuid.UUID(bytes=superblock.s_uuid)) if any(superblock.s_uuid) else ""
         self.features = feature_names(
@@ -321,7 +321,7 @@ class Ext4FileSystem(FileSystem):
         return FileContent(inode.size, lambda: self._reader(inode))
 
 
-def _kind(volume: Volume) -> str:
+def kind_of(volume: Volume) -> str:
     """Return the name that users know: a journal makes it ext3, anything newer ext4."""
     superblock = volume.superblock
     newer = (

@@ -1,0 +1,55 @@
+"""An unclean journal replayed onto the device, before anything is changed.
+
+Knows: the order of writes that makes a replay safe to repeat. Refuses to know: the log's format (``replay``).
+
+Source: Linux 6.1, Documentation/filesystems/ext4/journal.rst.
+"""
+
+from __future__ import annotations
+
+from blockwright.device.base import BlockDevice
+from blockwright.fs.ext4.edit.features import refuse_features
+from blockwright.fs.ext4.edit.log import LogWriter
+from blockwright.fs.ext4.edit.superblock import LiveSuperblock
+from blockwright.fs.ext4.edit.transaction import Transaction
+from blockwright.fs.ext4.layout import Compat, Incompat
+from blockwright.fs.ext4.replay import needs_replay, open_journal, patched, read_log
+from blockwright.fs.ext4.volume import read_superblock
+
+
+def recovered(device: BlockDevice, *, source: str | None) -> Transaction:
+    """Return an empty transaction over a file system whose journal is empty.
+
+    Raises NotThisFormat, Corrupt, Unsupported, and UsageError for one that is in use.
+    """
+    transaction = Transaction(device, read_superblock(device, source=source), source=source)
+    refuse_features(transaction.volume)
+    if not needs_replay(transaction.volume):
+        return transaction
+    _replay(transaction)
+    return Transaction(device, read_superblock(device, source=source), source=source)
+
+
+def _replay(transaction: Transaction) -> None:
+    """Write what the log holds to its places, then empty the log, then say that it is empty."""
+    volume, raw = transaction.volume, transaction.raw
+    superblock = LiveSuperblock(transaction)
+    if volume.superblock.s_feature_compat & Compat.has_journal:
+        journal = open_journal(volume)
+        found, sequence = read_log(journal)
+        for number, patch in found.items():
+            data = patched(volume, patch)
+            if number == superblock.block:
+                superblock.replay(data)
+            else:
+                transaction.write_home(number * volume.block_size, data)
+        raw.flush()
+        log = LogWriter(transaction, journal)
+        log.sequence = sequence
+        log.advance()
+        log.write_superblock(counts=False)
+        raw.flush()
+    fields = read_superblock(raw, source=volume.source)
+    superblock = LiveSuperblock(Transaction(raw, fields, source=volume.source))
+    superblock.write(s_feature_incompat=fields.s_feature_incompat & ~Incompat.needs_recovery)
+    raw.flush()
