@@ -73,6 +73,12 @@ def _loop() -> click.Command:
     return loop
 
 
+def _loopless() -> click.Command:
+    from blockwright.cli.loopless import loopless
+
+    return loopless
+
+
 def _nbd() -> click.Command:
     from blockwright.cli.nbd import nbd
 
@@ -105,6 +111,7 @@ _COMMANDS: Subcommands = {
     "fs": ("Look into a file system, and change it in place: ls, get, put, write, rm and more.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
+    "loopless": ("Partition, format, fill and boot images by loopless's own verbs.", _loopless),
     "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
     "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them, attach exports.", _nbd),
     "serve": ("Serve disks as network block devices.", _serve),
