@@ -43,6 +43,10 @@ class Committer(ABC):
         """Whether that many blocks fit one transaction."""
 
     @abstractmethod
+    def begin(self) -> None:
+        """Mark the file system as being written to, before the transaction's blocks are made."""
+
+    @abstractmethod
     def commit(self) -> None:
         """Write the transaction's blocks; they are durable when it returns."""
 
@@ -74,12 +78,15 @@ class JournaledCommitter(Committer):
         """Whether that many blocks fit the journal."""
         return self._log.fits(count)
 
+    def begin(self) -> None:
+        """Say that the journal is to be looked at. It is empty, so that changes nothing."""
+        incompat = self._superblock.fields.s_feature_incompat
+        self._superblock.write(s_feature_incompat=incompat | Incompat.needs_recovery)
+
     def commit(self) -> None:
         """Log the blocks, write them home, and empty the log."""
         raw, log, superblock = self._transaction.raw, self._log, self._superblock
-        incompat = superblock.fields.s_feature_incompat
         commit = log.write_body(self._transaction.blocks)
-        superblock.write(s_feature_incompat=incompat | Incompat.needs_recovery)
         raw.flush()
         log.write_commit(commit)
         log.write_superblock(counts=True)
@@ -89,6 +96,7 @@ class JournaledCommitter(Committer):
         log.advance()
         log.write_superblock(counts=False)
         raw.flush()
+        incompat = superblock.fields.s_feature_incompat
         superblock.write(s_feature_incompat=incompat & ~Incompat.needs_recovery)
         raw.flush()
 
@@ -100,17 +108,19 @@ class OrderedCommitter(Committer):
         """Whether that many blocks may be kept in memory."""
         return count * self._size <= MAX_UNJOURNALED
 
+    def begin(self) -> None:
+        """Say that the file system is not unmounted cleanly."""
+        self._superblock.write(s_state=self._superblock.fields.s_state & ~State.valid)
+        self._transaction.raw.flush()
+
     def commit(self) -> None:
         """Write what is new, then what refers to it, then the counts."""
         transaction, superblock, raw = self._transaction, self._superblock, self._transaction.raw
-        state = superblock.fields.s_state
-        superblock.write(s_state=state & ~State.valid)
-        raw.flush()
         fresh = transaction.fresh & transaction.blocks.keys()
         self._write_home(fresh)
         raw.flush()
         self._write_home(transaction.blocks.keys() - fresh - {superblock.block})
         raw.flush()
         self._write_home([superblock.block])
-        superblock.write(s_state=state)
+        superblock.write(s_state=superblock.fields.s_state | State.valid)
         raw.flush()

@@ -123,6 +123,7 @@ class Ext4Editor(editor.Editor):
         if not self._journaled:
             self._tell(_NO_JOURNAL)
         self._broken = True
+        self._committer.begin()
         parts.put()
         self._committer.commit()
         parts.committed()
