@@ -55,6 +55,12 @@ def _convert() -> click.Command:
     return convert
 
 
+def _extract() -> click.Command:
+    from blockwright.cli.extract import extract
+
+    return extract
+
+
 def _fs() -> click.Command:
     from blockwright.cli.fs import fs
 
@@ -95,6 +101,7 @@ _COMMANDS: Subcommands = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
+    "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
     "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
