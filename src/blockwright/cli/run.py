@@ -61,6 +61,12 @@ def _disk() -> click.Command:
     return disk
 
 
+def _extract() -> click.Command:
+    from blockwright.cli.extract import extract
+
+    return extract
+
+
 def _fs() -> click.Command:
     from blockwright.cli.fs import fs
 
@@ -108,6 +114,7 @@ _COMMANDS: Subcommands = {
     "check": ("Verify the table and file systems of an image.", _check),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
     "disk": ("Make disks and change their partition tables: create, table, add, rm, set, resize.", _disk),
+    "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
     "fs": ("Look into a file system, and change it in place: ls, get, put, write, rm and more.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
