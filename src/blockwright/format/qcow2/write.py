@@ -408,8 +408,8 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         if durable:
             self._updates.sync()
 
-    def _mark(self, low: int, high: int) -> None:
-        """Make whole clusters zeros, one table at a time."""
+    def _mark(self, low: int, high: int, *, hide: bool = True) -> None:
+        """Free whole clusters, one table at a time; ``hide`` makes them zeros where a device below has others."""
         if not self._begun:
             self._begin()
         span = self._image.geometry.l2_span
@@ -417,21 +417,21 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
             while low < high:
                 stop = min(high, (low // span + 1) * span)
                 with self._updates.lock:
-                    self._mark_in_table(low, stop)
+                    self._mark_in_table(low, stop, hide=hide)
                 self._bound()
                 low = stop
 
-    def _mark_in_table(self, low: int, high: int) -> None:
+    def _mark_in_table(self, low: int, high: int, *, hide: bool) -> None:
         geometry = self._image.geometry
         index, within = divmod(low, geometry.l2_span)
-        if not self._clusters.l1[index] and low >= self._below_size:
+        if not self._clusters.l1[index] and (low >= self._below_size or not hide):
             return  # nothing is there, here or below
         slot, stop = within >> geometry.cluster_bits, (high - 1 - low + within >> geometry.cluster_bits) + 1
         width = 2 if geometry.extended else 1
         table = self._updates.table(index)
         for number in range(slot, stop):
             entry = table[number * width]
-            covered = low + ((number - slot) << geometry.cluster_bits) < self._below_size
+            covered = hide and low + ((number - slot) << geometry.cluster_bits) < self._below_size
             new = [ZERO if covered else 0]
             if geometry.extended:
                 new = [0, ALL_SUBCLUSTERS << SUBCLUSTERS if covered else 0]
@@ -448,7 +448,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
             edge = min(old, align_up(size, cluster))
             self._write_zeros(size, edge)
             if edge < old:
-                self._mark(edge, old)
+                self._mark(edge, old, hide=False)
         else:
             self._updates.sync()
             entries, offset = grow_l1(self._file, self._updates, self._image.geometry, size)
