@@ -13,6 +13,7 @@ from blockwright.device.copy_runs import Ranges
 from blockwright.device.extent import Extent
 from blockwright.device.output import OutputFile
 from blockwright.errors import NoSpace, NotSupported, UsageError
+from blockwright.format.mapped import MappedDevice
 from blockwright.format.output import ImageOptions, format_by_name, new_image
 from blockwright.nbd.client.options import ClientOptions
 from blockwright.resolve import open_device, open_output, parse_address
@@ -48,6 +49,7 @@ def convert(
             source,
             out.device,
             target_is_zero=out.target_is_zero,
+            detect_zeroes=isinstance(source, MappedDevice),  # which has room for whole clusters only
             verify=verify,
             write_back=True,
             progress=progress,

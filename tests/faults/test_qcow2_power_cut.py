@@ -1,4 +1,4 @@
-"""Power fails behind every write to a qcow2 image: what is left has leaked clusters at worst, and all that was flushed."""
+"""Power fails behind every write to a qcow2 image: leaked clusters are the worst, and what was flushed is there."""
 
 import random
 

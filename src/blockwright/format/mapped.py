@@ -16,7 +16,7 @@ from enum import IntEnum
 from typing import Final, NamedTuple
 
 from blockwright.device.base import Backing, BlockDevice, FileRun, Traits, Waits
-from blockwright.device.extent import DATA, HOLE, ZERO, Extent, clip, shift
+from blockwright.device.extent import DATA, HOLE, ZERO, Extent
 from blockwright.device.vector import Cutter, clear, total
 from blockwright.errors import Corrupt
 
@@ -154,15 +154,11 @@ class MappedDevice(BlockDevice):
     # -- what follows from the map ---------------------------------------------------------------------------
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Tell data as the file that holds it does: holes within allocated clusters are holes still."""
-        size = self._host.size
+        """Tell data where the file has room for it: to ask the host for its holes can cost more than it saves."""
         for place in self.resolve(offset, offset + length):
             if place.kind is Kind.BACKING:
                 assert self._below is not None, "resolve says so"
                 yield from self._below.extents(offset, place.length)
-            elif place.kind is Kind.DATA and place.host + place.length <= size:
-                found = clip(self._host.extents(place.host, place.length), place.host, place.host + place.length)
-                yield from shift(found, offset - place.host)
             else:
                 yield Extent(offset, place.length, _FLAGS[place.kind])
             offset += place.length
