@@ -55,6 +55,12 @@ def _convert() -> click.Command:
     return convert
 
 
+def _compare() -> click.Command:
+    from blockwright.cli.compare import compare
+
+    return compare
+
+
 def _disk() -> click.Command:
     from blockwright.cli.disk import disk
 
@@ -112,6 +118,7 @@ def _serve() -> click.Command:
 _COMMANDS: Subcommands = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
+    "compare": ("Tell whether two disks hold the same, whatever their formats.", _compare),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
     "disk": ("Make disks and change their partition tables: create, table, add, rm, set, resize.", _disk),
     "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
