@@ -89,7 +89,7 @@ def test_everything_can_be_said(tmp_path):
         ('[exports.a]\nimage = "mem:1M"\nfrom = "vmdk"', 3, "exports.a.from: expected raw or qcow2, found 'vmdk'"),
         ('[exports.a]\nimage = "mem:1M"\noverlay = 1', 3, "exports.a.overlay: expected true or a file name"),
         ('[exports.a]\nimage = "x"\npartition = 0', 3, "exports.a.partition: partition: expected a number from 1"),
-        ('[exports.a]\nimage = "x"\ntable = "mbr"', 3, "exports.a.table: expected one of gpt, none"),
+        ('[exports.a]\nimage = "x"\ntable = "apm"', 3, "exports.a.table: expected one of gpt, mbr, none"),
         ('[exports.a]\nimage = "x"\nsize = "many"', 3, "exports.a.size: size 'many'"),
         ('[exports.a]\nimage = "x"\nsize = "1M"\nfree = "5%"', 1, "exports.a: build: expected either a size"),
         (f'[exports.{"n" * 4097}]\nimage = "mem:1M"', 1, "expected a name of at most 4096 bytes"),
