@@ -128,16 +128,18 @@ def open_device(
     writable: bool = False,
     partition: int | None = None,
     force_unlocked: bool = False,
+    alone: bool = False,
     client: ClientOptions | None = None,
 ) -> BlockDevice:
     """Return the device that ``text`` names, open; closing it closes all that was opened on the way.
 
-    ``client`` is how the server of an NBD address is treated. Raises NotFound for a path, partition or export that
+    ``alone`` keeps others from reading a file that is to be changed as a whole. ``client`` is how the server of an
+    NBD address is treated. Raises NotFound for a path, partition or export that
     does not exist, InUse where somebody else holds the file, UsageError for a range outside the device, FormatError
     for a partition table that does not hold, and what ``nbd.client.connect`` raises.
     """
     address = parse_address(text, partition=partition)
-    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, client=client)
+    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, alone=alone, client=client)
     if not address.is_part:
         return whole
     try:
@@ -169,7 +171,7 @@ def locate(text: str, *, partition: int | None = None) -> Location:
         raise UsageError(f"{text}: expected a file or a device of this host")
     if not address.is_part:
         return Location(address.rest)
-    with _open_whole(address, writable=False, force_unlocked=True, client=None) as whole:
+    with _open_whole(address, writable=False, force_unlocked=True, alone=False, client=None) as whole:
         return Location(address.rest, *_part(whole, address))
 
 
@@ -203,7 +205,7 @@ def open_output(
 
 
 def _open_whole(
-    address: Address, *, writable: bool, force_unlocked: bool, client: ClientOptions | None
+    address: Address, *, writable: bool, force_unlocked: bool, alone: bool, client: ClientOptions | None
 ) -> BlockDevice:
     if address.scheme == "mem":
         return MemoryDevice(parse_size(address.rest))
@@ -214,7 +216,7 @@ def _open_whole(
 
         return connect(address.rest, writable=writable, options=client or DEFAULT)
     try:
-        return open_path(address.rest, writable=writable, force_unlocked=force_unlocked)
+        return open_path(address.rest, writable=writable, force_unlocked=force_unlocked, alone=alone)
     except FileNotFoundError:
         raise NotFound(f"{address.rest}: no such file") from None
     except IsADirectoryError:
