@@ -129,6 +129,7 @@ def open_device(
     writable: bool = False,
     partition: int | None = None,
     force_unlocked: bool = False,
+    alone: bool = False,
     client: ClientOptions | None = None,
     form: str | None = None,
     policy: Policy = REFUSE,
@@ -136,15 +137,15 @@ def open_device(
 ) -> BlockDevice:
     """Return the device that ``text`` names, open; closing it closes all that was opened on the way.
 
-    ``client`` is how the server of an NBD address is treated. A file is opened as an image of the format ``form``, or
-    of the one that its first bytes name, and ``guard`` keeps one without a mark from getting one; a block device is
-    raw unless ``form`` says otherwise. ``policy`` says which files an image may name. Raises NotFound for a path,
-    partition or export that does not exist, InUse where somebody else holds the file, NotAllowed, UsageError for a
-    range outside the device, FormatError for a format or partition table that does not hold, and what
-    ``nbd.client.connect`` raises.
+    ``alone`` keeps others from reading a file that is to be changed as a whole. ``client`` is how the server of an
+    NBD address is treated. A file is opened as an image of the format ``form``, or of the one that its first bytes
+    name, and ``guard`` keeps one without a mark from getting one; a block device is raw unless ``form`` says
+    otherwise. ``policy`` says which files an image may name. Raises NotFound for a path, partition or export that
+    does not exist, InUse where somebody else holds the file, NotAllowed, UsageError for a range outside the device,
+    FormatError for a format or partition table that does not hold, and what ``nbd.client.connect`` raises.
     """
     address = parse_address(text, partition=partition)
-    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, client=client)
+    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, alone=alone, client=client)
     if address.scheme == "file":
         whole = _as_image(whole, address, form, policy, writable=writable, guard=guard)
     elif form not in (None, "raw"):
@@ -196,7 +197,7 @@ def locate(text: str, *, partition: int | None = None) -> Location:
         raise UsageError(f"{text}: expected a file or a device of this host")
     if not address.is_part:
         return Location(address.rest)
-    with _open_whole(address, writable=False, force_unlocked=True, client=None) as whole:
+    with _open_whole(address, writable=False, force_unlocked=True, alone=False, client=None) as whole:
         return Location(address.rest, *_part(whole, address))
 
 
@@ -230,7 +231,7 @@ def open_output(
 
 
 def _open_whole(
-    address: Address, *, writable: bool, force_unlocked: bool, client: ClientOptions | None
+    address: Address, *, writable: bool, force_unlocked: bool, alone: bool, client: ClientOptions | None
 ) -> BlockDevice:
     if address.scheme == "mem":
         return MemoryDevice(parse_size(address.rest))
@@ -241,7 +242,7 @@ def _open_whole(
 
         return connect(address.rest, writable=writable, options=client or DEFAULT)
     try:
-        return open_path(address.rest, writable=writable, force_unlocked=force_unlocked)
+        return open_path(address.rest, writable=writable, force_unlocked=force_unlocked, alone=alone)
     except FileNotFoundError:
         raise NotFound(f"{address.rest}: no such file") from None
     except IsADirectoryError:
