@@ -55,10 +55,22 @@ def _convert() -> click.Command:
     return convert
 
 
+def _compare() -> click.Command:
+    from blockwright.cli.compare import compare
+
+    return compare
+
+
 def _disk() -> click.Command:
     from blockwright.cli.disk import disk
 
     return disk
+
+
+def _extract() -> click.Command:
+    from blockwright.cli.extract import extract
+
+    return extract
 
 
 def _fs() -> click.Command:
@@ -106,9 +118,11 @@ def _serve() -> click.Command:
 _COMMANDS: Subcommands = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
+    "compare": ("Tell whether two disks hold the same, whatever their formats.", _compare),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
     "disk": ("Make disks and change their partition tables: create, table, add, rm, set, resize.", _disk),
-    "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
+    "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
+    "fs": ("Look into a file system, and change it in place: ls, get, put, write, rm and more.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
     "loopless": ("Partition, format, fill and boot images by loopless's own verbs.", _loopless),
