@@ -60,7 +60,7 @@ class Part(NamedTuple):
 
 def create(file: str, size: int) -> None:
     """Make ``file`` one of ``size`` bytes, rounded up to a sector, that read as zeros; what was there is replaced."""
-    create_image(file, size, seed=b"", force=True)
+    create_image(file, size, seed=b"", form="raw", force=True)
 
 
 def create_gpt(file: str) -> None:
