@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
@@ -202,6 +203,16 @@ def test_two_images_are_told_apart_by_their_descriptors(disk, tmp_path):
     assert 'FLAT "../disk.img" 0' in texts[0]
     run([tool("qemu-img"), "compare", "-f", "vmdk", "-F", "raw", "deeper/one.vmdk", "disk.img"])
     assert b"expected another name than the image's" in refused("disk.img", "create-vmdk", "disk.img")
+    assert b"expected a raw image, found vmdk" in refused("two.vmdk", "create-vmdk", "three.vmdk")
+
+
+def test_what_the_table_for_ruby_names_is_there():
+    text = (Path(__file__).parents[3] / "docs" / "loopless.md").read_text()
+    called = set(re.findall(r"`loopless\.(\w+)\(", text))
+    assert called == set(re.findall(r"`Loopless\.(\w+)", text)) - {"version"}
+    assert all(callable(getattr(loopless, name)) for name in called)
+    session = text.partition("```\n")[2].partition("```")[0]
+    assert session.replace("blockwright loopless", "loopless") == SESSION.lstrip("\n")
 
 
 def refused(*words, code=2):
