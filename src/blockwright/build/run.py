@@ -22,7 +22,7 @@ from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
 from blockwright.errors import NotFound, UsageError
 from blockwright.source import DirectorySource, Source
-from blockwright.tree.content import Content, DeviceContent, Fill, Place, PlacedContent, Runs
+from blockwright.tree.content import DeviceContent, PlacedContent
 from blockwright.tree.digest import tree_digest
 from blockwright.tree.hostfile import HostFile
 from blockwright.tree.node import Directory, File, Node
@@ -155,7 +155,7 @@ def _stream(source: Source, target: BlockDevice, definition: Definition, progres
     with Window(target, start, owns=False) as window:
         # Identities and times follow from the tree, which is known when the stream has ended.
         placer = StreamPlacer(window, ext4_options(root, b"", 0, size))
-        tree = _dated(source.read(_shown(placer.place, source, progress)), definition)
+        tree = _dated(source.read(source.shown(placer.place, progress) if progress else placer.place), definition)
         with ThreadPoolExecutor(1) as beside:
             # Bodies go to the medium while metadata is planned: the one waits, the other computes.
             flushed = beside.submit(window.flush)
@@ -172,21 +172,6 @@ def _stream(source: Source, target: BlockDevice, definition: Definition, progres
                 plan = disk.finish(placer.finish(disk.root_tree(tree), options))
             flushed.result()
     return plan
-
-
-def _shown(place: Place, source: Source, progress: Progress | None) -> Place:
-    """Return ``place`` such that the source's progress is told behind each part of a body."""
-    if progress is None:
-        return place
-
-    def shown(size: int, runs: Runs, fill: Fill, /) -> Content:
-        def told(buffer: memoryview) -> None:
-            fill(buffer)
-            progress(*source.progress)
-
-        return place(size, runs, told)
-
-    return shown
 
 
 def named_file(path: str) -> NamedContent:

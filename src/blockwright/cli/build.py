@@ -17,13 +17,15 @@ from blockwright.cli.options import (
     force_option,
     json_option,
     quiet_option,
+    rules_options,
     share_value,
     size_value,
     source_date_epoch,
 )
-from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar
+from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar, tell_remarks
 from blockwright.errors import UsageError
 from blockwright.source import open_source
+from blockwright.tree.rules import ArchiveRules
 from blockwright.units import parse_size
 
 
@@ -67,7 +69,8 @@ from blockwright.units import parse_size
 @force_option
 @quiet_option
 @json_option
-def build(**options: Any) -> None:
+@rules_options
+def build(rules: ArchiveRules, **options: Any) -> None:
     """Make a disk image from SOURCE: a directory, a tar archive (also compressed), or - for standard input.
 
     Without more it is a GPT disk with one ext4 root partition just large enough. The same input gives the same
@@ -90,8 +93,12 @@ def build(**options: Any) -> None:
     sys.setswitchinterval(0.0001)
     definition = _definition(options)
     definition.check()
-    with open_source(options["source"]) as source, progress_bar("build", quiet=options["quiet"]) as progress:
+    with (
+        open_source(options["source"], rules=rules) as source,
+        progress_bar("build", quiet=options["quiet"]) as progress,
+    ):
         built = build_disk(source, None if dry_run else output, definition, force=options["force"], progress=progress)
+        tell_remarks(source.name, source.remarks)
     if options["as_json"] and not (output and is_stdout(output)):
         print_json("blockwright.build/1", {"output": None if dry_run else output, **plan_document(built.plan)})
     elif dry_run:

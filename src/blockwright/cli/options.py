@@ -17,6 +17,7 @@ from blockwright.device.copy import MAX_REQUESTS, REQUESTS
 from blockwright.errors import UsageError
 from blockwright.nbd.client.options import CONNECTIONS, MAX_CONNECTIONS, TIMEOUT_S, ClientOptions
 from blockwright.nbd.wire import CHANGED_SINCE
+from blockwright.tree.rules import ArchiveRules, Xattrs
 from blockwright.units import parse_fraction, parse_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -30,6 +31,11 @@ def size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 def share_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
     """Return a fraction, for an option's ``callback``."""
     return None if value is None else parse_fraction(value)
+
+
+def seed_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bytes:
+    """Return the bytes that identities follow from, for an option's ``callback``: the text's, random without one."""
+    return os.urandom(32) if value is None else value.encode("utf-8", "surrogateescape")
 
 
 def json_option(command: _Command) -> _Command:
@@ -113,6 +119,58 @@ def context_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "which is an earlier copy.",
     )(with_context)
     return with_context
+
+
+_LIMITS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "size": ("size", parse_size),
+    "ratio": ("ratio", int),
+    "entries": ("entries", int),
+    "depth": ("depth", int),
+    "path": ("path", parse_size),
+    "header": ("header", parse_size),
+    "metadata": ("metadata", parse_size),
+    "memory": ("memory", parse_size),
+    "time": ("time_s", float),
+}
+
+
+def rules_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--limit`` and ``--xattrs``, and pass what is taken in of an archive as ``rules``."""
+
+    @wraps(command)
+    def with_rules(*, limit: tuple[str, ...], xattrs: str, **others: Any) -> Any:
+        return command(rules=_rules(limit, xattrs), **others)
+
+    click.option(
+        "--limit",
+        multiple=True,
+        metavar="NAME=VALUE",
+        help=f"Refuse an archive beyond it: {', '.join(_LIMITS)} (seconds). May be given again.",
+    )(with_rules)
+    click.option(
+        "--xattrs",
+        type=click.Choice([each.value for each in Xattrs]),
+        default=Xattrs.SAFE.value,
+        show_default=True,
+        help="Attributes to keep from an archive; all are also SELinux labels and trusted.*.",
+    )(with_rules)
+    return with_rules
+
+
+def _rules(limits: tuple[str, ...], xattrs: str) -> ArchiveRules:
+    given: dict[str, Any] = {}
+    for text in limits:
+        name, equals, value = text.partition("=")
+        if not equals or name not in _LIMITS:
+            raise UsageError(f"--limit: expected NAME=VALUE with one of {', '.join(_LIMITS)}, found {text[:64]!r}")
+        field, parse = _LIMITS[name]
+        try:
+            given[field] = parse(value)
+        except ValueError as error:
+            raise UsageError(f"--limit {name}: expected a number, found {value[:64]!r}") from error
+        if not given[field] > 0:
+            raise UsageError(f"--limit {name}: expected a number above 0, found {value[:64]!r}")
+    return ArchiveRules(xattrs=Xattrs(xattrs), **given)
 
 
 def source_date_epoch() -> int | None:
