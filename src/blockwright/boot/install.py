@@ -148,7 +148,7 @@ class _Job:
         if (table is not None and table.sector_size != SECTOR) or self.device.traits.minimum_block > SECTOR:
             raise Unsupported(f"{found.name}: loaders for a BIOS count in sectors of 512 bytes, this image does not")
         starter = bios.find_starter(request.ways.bios, self.shelves, "none" if table is None else table.kind)
-        volume = found.home(request.home, self.root)
+        volume = found.home(request.home, self.root, marked=starter.marked)
         home = bios.Home(volume.fat, "boot/" if volume == self.root else "")
         core_at, core_room = found.core_room() if starter.core else (0, 0)
         with open_file_system(volume.open(self.device), source=found.name) as files:
@@ -265,8 +265,8 @@ class _Job:
         if not any(word.startswith("root=") for word in cmdline.split()):
             if self.root is None or self.root.partition is None:
                 raise UsageError(
-                    f"{self.found.name}: which partition is the root cannot be told: name it by --root N, or say root=…"
-                    " in --cmdline"
+                    f"{self.found.name}: which partition is the root cannot be told: name it by --root N, or say"
+                    " root=… in --cmdline"
                 )
             cmdline = uefi.with_root(cmdline, self.root.partition.identity)
         return uefi.with_serial(cmdline) if self.request.serial else cmdline
@@ -299,9 +299,7 @@ def _check_fat_sector(volume: Volume, device: BlockDevice, name: str) -> None:
     with volume.open(device) as part:
         size = BootSector32.parse(part.read(0, SECTOR)).bpb_byts_per_sec
     if size != SECTOR:
-        raise Unsupported(
-            f"{name}: expected a FAT volume in sectors of {SECTOR} bytes for a BIOS's loader, found {size}"
-        )
+        raise Unsupported(f"{name}: expected a FAT volume in sectors of {SECTOR} bytes, found {size}")
 
 
 def _write_fat_sector(part: BlockDevice, loader: bytes) -> None:

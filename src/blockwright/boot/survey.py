@@ -80,16 +80,16 @@ class Survey:
         found = [volume for volume in self.volumes if not volume.fat]
         return self._only(found, "root: name one by --root N") if found else None
 
-    def home(self, number: int | None, root: Volume | None) -> Volume:
-        """Return where a BIOS's loader is to live: by number, else what is marked, else the root, else the only one.
+    def home(self, number: int | None, root: Volume | None, *, marked: bool) -> Volume:
+        """Return where a BIOS's loader is to live: by number, else the root, else the only volume there is.
 
-        Raises NotFound, UsageError.
+        ``marked`` says that the one a BIOS starts is meant where there is one already. Raises NotFound, UsageError.
         """
         if number is not None:
             return self.numbered(number)
-        marked = [volume for volume in self.volumes if volume.is_marked]
-        if len(marked) == 1:
-            return marked[0]
+        found = [volume for volume in self.volumes if volume.is_marked and marked]
+        if len(found) == 1:
+            return found[0]
         if root is not None:
             return root
         if not self.volumes:
