@@ -52,12 +52,12 @@ def wish(source: random.Random, sector: int, room: int) -> Wish:
     return Wish(size, start, alignment)
 
 
-def edit_once(device: BlockDevice, model: list[Row], source: random.Random) -> str:
+def edit_once(device: BlockDevice, model: list[Row], source: random.Random, *, sector_size: int | None = None) -> str:
     """Make one random change of the device's table and of the model alike; return what it was.
 
     A change that does not fit leaves both.
     """
-    table = tables.read(device)
+    table = tables.read(device, sector_size=sector_size)
     before = rows_of(table)
     assert before == model
     try:
@@ -73,7 +73,7 @@ def _edit_gpt(table, model, source):
     if action == "add" or not model:
         kind = TYPES[source.choice(GPT_TYPES)]
         name, flags = source.choice(["", "data", "ä€𝄞"]), source.choice([0, 4, 1 << 63])
-        guid = UUID(int=source.getrandbits(128) | 1)
+        guid = UUID(int=1 + max((each.guid.int for each in table.partitions), default=0))
         made, number = gpt.add(
             table, kind, wish(source, table.sector_size, table.size), guid=guid, name=name, attributes=flags
         )

@@ -18,7 +18,7 @@ import click
 from blockwright._version import __version__
 from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.output import show_text
-from blockwright.errors import BlockwrightError, FormatError, KernelError
+from blockwright.errors import ArchiveRejected, BlockwrightError, FormatError, KernelError
 
 INTERRUPTED = 130
 """Exit code after SIGINT or SIGTERM, as DESIGN and the shell have it."""
@@ -55,6 +55,24 @@ def _convert() -> click.Command:
     return convert
 
 
+def _compare() -> click.Command:
+    from blockwright.cli.compare import compare
+
+    return compare
+
+
+def _disk() -> click.Command:
+    from blockwright.cli.disk import disk
+
+    return disk
+
+
+def _extract() -> click.Command:
+    from blockwright.cli.extract import extract
+
+    return extract
+
+
 def _fs() -> click.Command:
     from blockwright.cli.fs import fs
 
@@ -65,6 +83,12 @@ def _loop() -> click.Command:
     from blockwright.cli.loop import loop
 
     return loop
+
+
+def _loopless() -> click.Command:
+    from blockwright.cli.loopless import loopless
+
+    return loopless
 
 
 def _nbd() -> click.Command:
@@ -94,10 +118,14 @@ def _serve() -> click.Command:
 _COMMANDS: Subcommands = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
+    "compare": ("Tell whether two disks hold the same, whatever their formats.", _compare),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
-    "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
+    "disk": ("Make disks and change their partition tables: create, table, add, rm, set, resize.", _disk),
+    "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
+    "fs": ("Look into a file system, and change it in place: ls, get, put, write, rm and more.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
+    "loopless": ("Partition, format, fill and boot images by loopless's own verbs.", _loopless),
     "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
     "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them, attach exports.", _nbd),
     "serve": ("Serve disks as network block devices.", _serve),
@@ -197,6 +225,9 @@ def _tell(text: str, error: BaseException, code: int, as_json: bool) -> int:  # 
         document |= {"message": line, "code": code}
         if isinstance(error, FormatError):
             document |= {"source": error.source, "offset": error.offset, "spec": error.spec}
+        if isinstance(error, ArchiveRejected):
+            entry = None if error.entry is None else error.entry.decode("utf-8", "surrogateescape")
+            document |= {"reason": error.reason.value, "layer": error.layer, "entry": entry}
         if isinstance(error, KernelError):
             document |= {"operation": error.operation, "device": error.device, "remedy": error.remedy}
         line = json.dumps({"error": document})

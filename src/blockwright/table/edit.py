@@ -8,6 +8,9 @@ Knows: which kind counts, boot code. Refuses to know: what a table should say (`
 
 from __future__ import annotations
 
+from dataclasses import replace
+from uuid import UUID
+
 from blockwright.device.base import BlockDevice
 from blockwright.errors import FormatError, UsageError
 from blockwright.table.gpt import change as gpt_change
@@ -17,7 +20,7 @@ from blockwright.table.gpt import read as gpt_read
 from blockwright.table.mbr import change as mbr_change
 from blockwright.table.mbr import edit as mbr
 from blockwright.table.mbr import layout
-from blockwright.table.partition import AnyTable, PartitionTable
+from blockwright.table.partition import AnyTable, MbrTable, PartitionTable
 from blockwright.table.read import is_mbr
 
 
@@ -74,6 +77,17 @@ def only_bootable(table: AnyTable, number: int) -> AnyTable:
 def fit(table: AnyTable, size: int) -> AnyTable:
     """Return the table for a disk of ``size`` bytes. Raises NoSpace where a partition would not fit any more."""
     return gpt.fit(table, size) if isinstance(table, PartitionTable) else mbr_change.fit(table, size)
+
+
+def with_disk_guid(table: PartitionTable, guid: UUID) -> PartitionTable:
+    """Return the table of a disk of that GUID."""
+    return replace(table, disk_guid=guid)
+
+
+def with_signature(table: MbrTable, signature: int) -> MbrTable:
+    """Return the table of a disk of that signature, which is a part of every partition's identity."""
+    partitions = tuple(replace(each, disk_signature=signature) for each in table.partitions)
+    return replace(table, disk_signature=signature, partitions=partitions)
 
 
 def write_boot_code(device: BlockDevice, code: bytes) -> None:

@@ -31,6 +31,11 @@ def is_mbr(device: BlockDevice, *, sector_size: int | None = None) -> bool:
     return not gpt.probe_primary(device) and mbr.probe(device, sector_size=sector_size)
 
 
+def probe_any(device: BlockDevice, *, sector_size: int | None = None) -> bool:
+    """Whether ``read`` finds a table, one without partitions too, which a master boot record shows by little."""
+    return probe(device, sector_size=sector_size) or mbr.is_empty(device, sector_size=sector_size)
+
+
 def probe(device: BlockDevice, *, sector_size: int | None = None) -> bool:
     """Whether the device shows a partition table that ``read`` knows."""
     return gpt.probe(device) or mbr.probe(device, sector_size=sector_size)

@@ -4,6 +4,9 @@ import copy
 import random
 
 import pytest
+from hypothesis import Phase, note, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from blockwright.device.memory import MemoryDevice
 from blockwright.errors import FormatError, UsageError
@@ -35,19 +38,44 @@ def disk(kind, sector=512):
     return device
 
 
-@pytest.mark.parametrize("kind", ["gpt", "mbr"])
-@pytest.mark.parametrize("seed", range(8))
-def test_random_edits_are_the_models(kind, seed):
-    source = random.Random(f"edits.{kind}.{seed}")
-    device, model, done = disk(kind), [], []
-    try:
-        for _ in range(40):
-            done.append(edit_once(device, model, source))
-            assert rows_of(tables.read(device)) == model
-            if model:
-                assert checks.check(device) == []
-    except BaseException as error:
-        raise AssertionError(f"edits.{kind}.{seed}: {done}") from error
+class Edits(RuleBasedStateMachine):
+    """A disk and a list of what its table should say, changed alike; of either kind."""
+
+    @initialize(kind=st.sampled_from(["gpt", "mbr"]), sector=st.sampled_from([512, 4096]))
+    def begin(self, kind, sector):
+        self.sector = sector
+        self.device = disk(kind, sector)
+        self.model = []
+
+    @rule(source=st.randoms(use_true_random=False))
+    def edit(self, source):
+        note(edit_once(self.device, self.model, source, sector_size=self.sector))
+
+    @rule()
+    def convert(self):
+        table = tables.read(self.device, sector_size=self.sector)
+        made = converted(table)
+        if made is None:
+            return
+        edit.write(self.device, made)
+        places = sorted((each.start, each.size) for each in self.model)
+        assert sorted((each.start, each.size) for each in made.partitions) == places
+        self.model[:] = rows_of(made)
+        note(f"converted to {made.kind}")
+
+    @invariant()
+    def agrees(self):
+        table = tables.read(self.device, sector_size=self.sector)
+        assert rows_of(table) == self.model
+        if self.model:
+            assert checks.check(self.device, sector_size=self.sector) == []
+
+
+TestEdits = Edits.TestCase
+# Without shrinking: a random source shrinks for minutes, and the steps are printed as they are.
+TestEdits.settings = settings(
+    max_examples=100, stateful_step_count=25, deadline=None, phases=[Phase.reuse, Phase.generate]
+)
 
 
 @pytest.mark.parametrize("kind", ["gpt", "mbr"])

@@ -30,7 +30,7 @@ class BlockMap:
     def start(self, draft: Draft) -> None:
         """Give a draft without blocks the map that new inodes get."""
         if self._new_extents:
-            draft.fields.i_flags |= InodeFlag.extents
+            draft.fields.i_flags |= InodeFlag.extents.real
         self._kind(draft).clear(draft)
 
     def most_blocks(self, draft: Draft) -> int:

@@ -40,10 +40,12 @@ FIRST_ENTRY: Final = 24
 class _Kept:
     """What is known of a directory between two changes."""
 
-    __slots__ = ("needed", "room", "runs")
+    __slots__ = ("last", "needed", "room", "runs")
 
     def __init__(self, runs: list[Run]) -> None:
         self.runs = runs
+        self.last: dict[int, int] = {}
+        """By block, where the entry lies that was put in last: what is free is mostly behind it."""
         self.room = 0
         self.needed = 0
         """Blocks before ``room`` have no place for a record of ``needed`` bytes."""
@@ -121,7 +123,9 @@ class Directories:
         block = self.transaction.modify(number, f"directory {draft.number}")
         self.format.remove(block, before, at)
         self.format.close(block, self.inodes.seed(draft))
-        self.kept(draft).room = 0
+        kept = self.kept(draft)
+        kept.room = 0
+        kept.last.clear()
 
     def set_parent(self, draft: Draft, parent: int) -> None:
         """Have ``..`` of a directory stand for another."""
@@ -156,11 +160,7 @@ class Directories:
         if record.size < kept.needed or not kept.room:
             kept.room, kept.needed = 0, record.size
         for logical in range(kept.room, blocks.count):
-            data = blocks.read(logical)
-            if self.format.insert(bytearray(data), record) is not None:
-                block = blocks.modify(logical)
-                self.format.insert(block, record)
-                self.format.close(block, blocks.seed)
+            if blocks.insert(logical, record):
                 return True
             if record.size == kept.needed:
                 kept.room = logical + 1
@@ -178,8 +178,9 @@ class Directories:
         self.format.lay_out(leaf, found)
         self.format.close(leaf, blocks.seed)
         version = self.volume.superblock.s_def_hash_version
+        blocks.forget(0)
         make_root(blocks.modify(0), self.format, version, parents[0], blocks.seed)
-        draft.fields.i_flags |= InodeFlag.index
+        draft.fields.i_flags |= InodeFlag.index.real
 
     def _to_blocks(self, draft: Draft) -> None:
         """Move a directory that lies in its inode to a block."""
@@ -189,7 +190,7 @@ class Directories:
         names = inline_entries(self.volume, inode, inline_tail(self.volume, inode))
         parent = int.from_bytes(inode.block[:4], "little")
         self._attributes.drop_inline(draft, now_ns())
-        draft.fields.i_flags &= ~InodeFlag.inline_data
+        draft.fields.i_flags &= ~InodeFlag.inline_data.real
         draft.size = 0
         self.maps.start(draft)
         self.forget(draft.number)
@@ -275,6 +276,25 @@ class _Blocks:
         self.kept.runs = _extended(runs, logical, place)
         owner.transaction.undo(owner.forget)
         return logical, block
+
+    def insert(self, logical: int, record: Record) -> bool:
+        """Put a record into a block, and say whether there was room."""
+        fmt, last = self._owner.format, self.kept.last
+        data = self.read(logical)
+        start = last.get(logical, 0)
+        at = fmt.place_for(data, record.size, start)
+        if at is None and start:
+            at = fmt.place_for(data, record.size)
+        if at is None:
+            return False
+        block = self.modify(logical)
+        last[logical] = fmt.insert(block, at, record)
+        fmt.close(block, self.seed)
+        return True
+
+    def forget(self, logical: int) -> None:
+        """Know nothing of where a block has room, since it is laid out anew."""
+        self.kept.last.pop(logical, None)
 
     def records(self, logical: int) -> list[Record]:
         """Return the entries of a block that are in use."""

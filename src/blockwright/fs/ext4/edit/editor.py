@@ -18,6 +18,7 @@ from blockwright.fs.ext4.edit.clock import now_ns
 from blockwright.fs.ext4.edit.commit import Committer
 from blockwright.fs.ext4.edit.names import Names
 from blockwright.fs.ext4.edit.nodes import Nodes
+from blockwright.fs.ext4.edit.orphans import Orphans
 from blockwright.fs.ext4.edit.parts import Parts
 from blockwright.fs.ext4.read import Ext4FileSystem
 from blockwright.tree.content import Content
@@ -132,6 +133,11 @@ class Ext4Editor(editor.Editor):
     def close(self) -> None:
         """Forget what was not committed, and close the device."""
         self._files.close()
+
+    def finish_orphans(self) -> None:
+        """Free what was left without a name, or half cut, when the file system was last used."""
+        Orphans(self._parts, self._nodes).finish(self._once, now_ns())
+        self._commit()
 
     # -- by path ---------------------------------------------------------------------------------------------
     # What the base does in several changes is one operation here.

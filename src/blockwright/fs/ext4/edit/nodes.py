@@ -46,6 +46,7 @@ _REFUSED: Final = (
     (InodeFlag.verity, "has been sealed by fs-verity"),
     (InodeFlag.encrypt, "is encrypted"),
 )
+_ANY_REFUSED: Final = sum(int(flag) for flag, _ in _REFUSED)
 
 
 class Nodes:
@@ -181,6 +182,16 @@ class Nodes:
             runs = parts.bodies.place(kept, self._near(before, low, draft), low, low + 1)
         parts.maps.replace(draft, low, parts.maps.most_blocks(draft) + 1, runs, before=before)
 
+    def trim(self, draft: Draft) -> None:
+        """Free what a body has behind its end."""
+        parts = self._parts
+        if not draft.has(InodeFlag.inline_data):
+            before = parts.maps.runs(draft)
+            parts.maps.replace(
+                draft, ceil_div(draft.size, self._block_size), parts.maps.most_blocks(draft) + 1, (), before=before
+            )
+            self._clear_tail(draft, parts.maps.runs(draft))
+
     def _clear_tail(self, draft: Draft, before: list[Run]) -> None:
         """Have zeros behind the end of a body in its last block, before the body grows over them."""
         parts, size = self._parts, self._block_size
@@ -207,7 +218,7 @@ class Nodes:
             inode = draft.inode()
             data = (inode.block + inline_tail(self._volume, inode))[: inode.size]
             parts.attributes.drop_inline(draft, now_ns)
-            draft.fields.i_flags &= ~InodeFlag.inline_data
+            draft.fields.i_flags &= ~InodeFlag.inline_data.real
             parts.maps.start(draft)
             self._fill_file(draft, BytesContent(data.ljust(inode.size, b"\0")))
         return draft
@@ -240,7 +251,9 @@ class Nodes:
         if attributes.immutable is None:
             refuse(draft, InodeFlag.immutable, InodeFlag.append)
         else:
-            draft.fields.i_flags = draft.flags & ~InodeFlag.immutable | InodeFlag.immutable * attributes.immutable
+            draft.fields.i_flags = (
+                draft.flags & ~InodeFlag.immutable.real | InodeFlag.immutable.real * attributes.immutable
+            )
         if attributes.permissions is not None:
             permissions = attributes.permissions & 0o7777
             draft.fields.i_mode = draft.kind | permissions
@@ -309,6 +322,8 @@ class Nodes:
 
 def refuse(draft: Draft, *flags: InodeFlag) -> None:
     """Raise UsageError for an inode that has one of the flags."""
+    if not draft.fields.i_flags & _ANY_REFUSED:
+        return
     for flag, what in _REFUSED:
         if flag in flags and draft.has(flag):
             raise UsageError(f"inode {draft.number}: {what}")
