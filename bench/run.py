@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import attach
 import build
+import convert
 import nbd
 import nbd_copy
 import nbd_tls
@@ -19,3 +20,4 @@ if __name__ == "__main__":
     nbd.main()
     nbd_copy.main()
     nbd_tls.main()
+    convert.main()
