@@ -54,15 +54,19 @@ class Address:
         """Whether the address selects less than the whole device."""
         return self.partition is not None or self.start is not None
 
+    @property
+    def whole(self) -> str:
+        """The address of the device that a part is of."""
+        return self.rest if self.scheme in ("file", "nbd") else f"{self.scheme}:{self.rest}"
+
     def __str__(self) -> str:
-        if self.scheme == "nbd":
-            if self.start is not None:
-                return f"{self.rest}#start={self.start},size={self.length}"
-            return self.rest if self.partition is None else f"{self.rest}#{self.partition}"
-        whole = self.rest if self.scheme == "file" else f"{self.scheme}:{self.rest}"
         if self.partition is not None:
-            return f"{whole}:{self.partition}"
-        return whole if self.start is None else f"{whole}:{self.start},{self.length}"
+            return part_name(self.whole, self.partition)
+        if self.start is None:
+            return self.whole
+        if self.scheme == "nbd":
+            return f"{self.whole}#start={self.start},size={self.length}"
+        return f"{self.whole}:{self.start},{self.length}"
 
 
 def parse_address(text: str, *, partition: int | None = None) -> Address:
@@ -207,12 +211,12 @@ def _part(whole: BlockDevice, address: Address) -> tuple[int, int]:
         assert address.start is not None
         assert address.length is not None
         return address.start, address.length
-    with naming(address.rest):
+    with naming(address.whole):
         table = tables.read(whole, sector_size=sector_size_of(whole))
     try:
         found = table.partition(address.partition)
     except NotFound as error:
-        raise NotFound(f"{address.rest}: {error}") from None
+        raise NotFound(f"{address.whole}: {error}") from None
     return found.start, found.size
 
 

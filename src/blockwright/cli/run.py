@@ -261,7 +261,7 @@ def _usage_text(error: click.ClickException) -> str:
 def _os_text(error: OSError) -> str:
     reason = (error.strerror or str(error)).lower()
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
-    return f"{names[-1]}: {reason}" if names else reason
+    return f"{names[-1] or repr('')}: {reason}" if names else reason
 
 
 def _os_code(error: OSError) -> int:
