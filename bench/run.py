@@ -9,6 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import attach
 import build
+import convert
 import ext4_edit
 import nbd
 import nbd_copy
@@ -21,3 +22,4 @@ if __name__ == "__main__":
     nbd.main()
     nbd_copy.main()
     nbd_tls.main()
+    convert.main()
