@@ -9,12 +9,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import attach
 import build
+import fat_edit
 import nbd
 import nbd_copy
 import nbd_tls
 
 if __name__ == "__main__":
     build.main()
+    fat_edit.main()
     attach.main()
     nbd.main()
     nbd_copy.main()
