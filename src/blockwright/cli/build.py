@@ -16,6 +16,7 @@ from blockwright.cli.layout import plan_document, plan_lines
 from blockwright.cli.options import (
     force_option,
     json_option,
+    output_options,
     quiet_option,
     rules_options,
     share_value,
@@ -65,6 +66,7 @@ from blockwright.units import parse_size
 @click.option("--esp-size", callback=size_value, metavar="SIZE", help="Size of the boot partition.")
 @click.option("--verity", is_flag=True, help="Add a hash partition; the root is read-only, proven by roothash=….")
 @click.option("--seed", help="Text that every identity follows from, or random. Default: the input.")
+@output_options
 @click.option("--dry-run", is_flag=True, help="Print the layout and write nothing.")
 @force_option
 @quiet_option
@@ -79,6 +81,7 @@ def build(rules: ArchiveRules, **options: Any) -> None:
     \b
     Examples:
       blockwright build rootfs/ -o disk.img
+      blockwright build rootfs/ -o disk.qcow2 --compress
       blockwright build rootfs.tar.gz -o disk.img --size 4G --boot systemd-boot
       blockwright build rootfs/ -o disk.img --boot systemd-boot --verity
       blockwright build rootfs/ -o disk.img --boot syslinux,uki --serial
@@ -87,6 +90,7 @@ def build(rules: ArchiveRules, **options: Any) -> None:
     output, dry_run = options["output"], options["dry_run"]
     if output is None and not dry_run:
         raise UsageError("build: expected an output: -o disk.img")
+    image = options["output_image"](output or "")
     # A build makes millions of objects, none of them in cycles, and ends: collecting would only cost.
     gc.disable()
     # A decoder's thread that has its next piece ready waits that long for the interpreter.
@@ -97,7 +101,9 @@ def build(rules: ArchiveRules, **options: Any) -> None:
         open_source(options["source"], rules=rules) as source,
         progress_bar("build", quiet=options["quiet"]) as progress,
     ):
-        built = build_disk(source, None if dry_run else output, definition, force=options["force"], progress=progress)
+        built = build_disk(
+            source, None if dry_run else output, definition, force=options["force"], progress=progress, image=image
+        )
         tell_remarks(source.name, source.remarks)
     if options["as_json"] and not (output and is_stdout(output)):
         print_json("blockwright.build/1", {"output": None if dry_run else output, **plan_document(built.plan)})

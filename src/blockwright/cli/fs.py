@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import stat as stat_module
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -22,11 +21,11 @@ from blockwright.cli.options import (
     partition_option,
     quiet_option,
 )
-from blockwright.cli.output import print_json, print_lines, print_path, progress_bar, show_name, table
+from blockwright.cli.output import print_json, print_lines, print_path, progress_bar, show_name, table, write_bytes
 from blockwright.convert import convert
 from blockwright.fs.reader import FileSystem, Stat
 from blockwright.resolve import open_device, open_file_system
-from blockwright.units import MiB, format_size
+from blockwright.units import format_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -188,14 +187,7 @@ def fs_ls(
 def fs_cat(image: str, path: str, partition: int | None, force_unlocked: bool) -> None:  # noqa: FBT001  # click
     """Write the bytes of the file PATH to standard output."""
     with _open(image, partition, force_unlocked) as system, system.open(os.fsencode(path)) as device:
-        buffer = memoryview(bytearray(min(device.size, MiB)))
-        position = 0
-        while position < device.size:
-            part = buffer[: min(len(buffer), device.size - position)]
-            device.read_into(position, part)
-            sys.stdout.buffer.write(part)
-            position += len(part)
-        sys.stdout.buffer.flush()
+        write_bytes(device)
 
 
 @fs.command("get")

@@ -1,4 +1,4 @@
-"""From what a user names to a tree: a directory, a tar archive, a compressed one, or standard input.
+"""From what a user names to a tree: a directory, an archive, standard input, a file system in an image.
 
 What a source is, its content tells, never its name. A source whose contents can be read anywhere (a directory, a
 plain archive in a file) is *addressable*: reading it costs its metadata only. Any other is streamed: it is read
@@ -47,9 +47,9 @@ def open_source(
 ) -> Source:
     """Return the source that ``text`` names: a path, or ``-`` for standard input (``stdin`` where given).
 
-    A directory and a plain archive in a regular file are addressable; compressed archives, pipes and devices are
-    streamed. ``rules`` say what is taken in of an archive. Raises NotFound; NotThisFormat for what is neither
-    directory nor archive; OSError from the host.
+    A path may be ``disk.img:2``, a file system in an image, as ``resolve`` has it. A directory, a file system and a
+    plain archive in a regular file are addressable; compressed archives, pipes and devices are streamed. ``rules``
+    say what is taken in of an archive. Raises NotFound; NotThisFormat for what is none of them; OSError of the host.
     """
     name = os.fsdecode(text)
     if name == "-":
@@ -64,4 +64,11 @@ def open_source(
 
         return open_file(name, rules) if stat.S_ISREG(status.st_mode) else open_stream(name, rules)
     except FileNotFoundError as error:
+        from blockwright.resolve import parse_address
+
+        address = parse_address(name)
+        if address.is_part or address.scheme != "file":
+            from blockwright.source.image import open_image
+
+            return open_image(name)
         raise NotFound(f"{name}: no such file or directory") from error

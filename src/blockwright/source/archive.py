@@ -21,7 +21,9 @@ from blockwright.tree.node import Directory
 from blockwright.tree.rules import ArchiveRules, Remarks
 from blockwright.tree.tar import looks_like_tar, read_tar, read_tar_stream
 
-_EXPECTED = "expected a directory or a tar archive, plain or compressed with gzip, zstd, xz or bzip2"
+_EXPECTED = (
+    "expected a directory or a tar archive, plain or compressed with gzip, zstd, xz or bzip2, or a file system"
+)
 _HEAD = 512
 
 
@@ -101,15 +103,30 @@ def open_stdin(stdin: BinaryIO | None, rules: ArchiveRules) -> Source:
 
 
 def open_file(name: str, rules: ArchiveRules) -> Source:
-    """Return the archive in a regular file, addressable where it is plain. Raises NotThisFormat."""
+    """Return the archive or file system in a regular file, addressable where it is plain. Raises NotThisFormat."""
     with open(name, "rb", buffering=0) as file:
         head = file.read(_HEAD)
     if compression_of(head) is not None:
         return open_stream(name, rules)
+    if head == bytes(_HEAD) or not looks_like_tar(head):
+        image = _image(name)
+        if image is not None:
+            return image
     if looks_like_tar(head):
         return TarSource(FileDevice(name), name, rules)
     found = "an empty file" if not head else "another format"
     raise NotThisFormat(f"{_EXPECTED}, found {found}", source=name)
+
+
+def _image(name: str) -> Source | None:
+    """Return the file system in a file; None where there is neither one nor a partition table."""
+    from blockwright.resolve import identify
+    from blockwright.source.image import open_image
+
+    with FileDevice(name) as device:
+        if identify(device) is None:
+            return None
+    return open_image(name)
 
 
 def open_stream(name: str, rules: ArchiveRules) -> Source:

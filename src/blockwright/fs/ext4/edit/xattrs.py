@@ -232,7 +232,7 @@ class Attributes:
         fields = draft.fields
         fields.i_mode, fields.i_links_count = S_IFREG | 0o600, 1
         self._maps.start(draft)
-        fields.i_flags |= InodeFlag.ea_inode
+        fields.i_flags |= InodeFlag.ea_inode.real
         value = attribute.value
         runs = self._bodies.place_bytes(value, self._space.goal_of(self._inodes.group_of(draft.number)))
         self._maps.replace(draft, 0, ceil_div(len(value), self._volume.block_size), runs, before=())
