@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
-from blockwright.boot import bios, loaders, uefi
+from blockwright.boot import bios, fixed, loaders, uefi
 from blockwright.boot.image import efi_suffix, is_bzimage
 from blockwright.boot.installed import system_shelf, system_tree
 from blockwright.boot.kernel import Kernel, find_kernel, os_release, os_title
@@ -22,8 +22,7 @@ from blockwright.boot.kinds import Uefi, Ways
 from blockwright.boot.shelf import Shelf, of_directory, of_host
 from blockwright.boot.survey import Survey, Volume, survey
 from blockwright.device.base import BlockDevice
-from blockwright.errors import Corrupt, NotFound, NotThisFormat, Unsupported, UsageError
-from blockwright.fs.editor import Attributes, Editor
+from blockwright.errors import NotFound, NotThisFormat, Unsupported, UsageError
 from blockwright.fs.fat.boot import with_code
 from blockwright.fs.fat.layout import BootSector32
 from blockwright.fs.reader import FileSystem, Placed
@@ -33,8 +32,6 @@ from blockwright.tree.content import BytesContent
 from blockwright.tree.node import Directory, File
 
 SECTOR: Final = 512
-_DOS: Final = 0x07
-"""FAT's bits for a file that stays where it is: read-only, hidden, system."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,20 +214,12 @@ class _Job:
     def _runs(self, volume: Volume, image: bios.Image) -> list[Placed]:
         """Return where the image's file has come to lie. Raises Corrupt where it is not what was put there."""
         with open_file_system(volume.open(self.device), source=self.found.name) as files:
-            inode = files.resolve(image.path.encode())
-            with files.open_inode(inode) as file:
-                if file.size != len(image.blank) or file.read(0, file.size) != image.blank:
-                    raise Corrupt(f"/{image.path}: expected what was put there, found other bytes")
-            placed = files.placement(inode)
-        ends = [min(run.length, len(image.blank) - run.offset) for run in placed]
-        return [run._replace(length=length) for run, length in zip(placed, ends, strict=True) if length > 0]
+            return fixed.placed(files, f"/{image.path}".encode(), image.blank)
 
     def _fill(self, volume: Volume, code: bios.Code, runs: Sequence[Placed]) -> None:
         """Write the image where it lies, and then what leads to it."""
         with volume.open(self.device) as part:
-            for run in runs:
-                part.write(run.position, code.image[run.offset : run.offset + run.length])
-            part.flush()
+            fixed.fill(part, runs, code.image)
             if code.boot_sector:
                 _write_fat_sector(part, code.boot_sector)
 
@@ -245,16 +234,15 @@ class _Job:
         with open_editor(volume.open(self.device), source=self.found.name) as editor:
             for path, content in contents.items():
                 raw = path.encode()
-                fixed = image is not None and path == image.path
-                if fixed:
-                    _release(editor, raw, fat=volume.fat)
+                stays = image is not None and path == image.path
+                if stays:
+                    fixed.release(editor, raw, fat=volume.fat)
                 if b"/" in raw:
                     editor.mkdir(raw.rpartition(b"/")[0], Directory(mtime_ns=time_ns), parents=True)
-                permissions = 0o444 if fixed else 0o644
+                permissions = fixed.PERMISSIONS if stays else 0o644
                 editor.put(raw, File(permissions, mtime_ns=time_ns, content=content))
-                if fixed:
-                    attributes = Attributes(dos=_DOS) if volume.fat else Attributes(immutable=True)
-                    editor.set_attributes(raw, attributes)
+                if stays:
+                    fixed.fix(editor, raw, fat=volume.fat)
         for path in contents:
             yield self._place(volume), f"/{path}"
 
@@ -284,15 +272,6 @@ class _Job:
 
     def _place(self, volume: Volume) -> str:
         return part_name(self.found.name, volume.number) if volume.number else self.found.name
-
-
-def _release(editor: Editor, path: bytes, *, fat: bool) -> None:
-    """Let a file that an earlier installation has fixed be replaced."""
-    try:
-        editor.files.resolve(path)
-    except NotFound:
-        return
-    editor.set_attributes(path, Attributes(dos=0x20) if fat else Attributes(immutable=False))
 
 
 def _check_fat_sector(volume: Volume, device: BlockDevice, name: str) -> None:
