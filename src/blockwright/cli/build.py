@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from blockwright.build.definition import Boot, BootOptions, Definition, NamedContent, RootOptions, Table
+from blockwright.boot.kinds import NAMES, parse_ways
+from blockwright.build.definition import BootOptions, Definition, Home, NamedContent, RootOptions, Table
 from blockwright.build.run import build as build_disk
 from blockwright.build.run import named_file
 from blockwright.cli.layout import plan_document, plan_lines
@@ -16,6 +17,7 @@ from blockwright.cli.options import (
     Take,
     force_option,
     json_option,
+    output_options,
     quiet_option,
     share_value,
     size_value,
@@ -47,14 +49,23 @@ from blockwright.units import parse_size
 @click.option("--reserved", callback=share_value, metavar="SHARE", help="Share of the root kept for the superuser.")
 @click.option("--journal-size", callback=size_value, metavar="SIZE", help="Size of the journal; 0 for none.")
 @click.option("--sector-size", type=click.Choice(["512", "4096"]), default="512", show_default=True)
-@click.option("--boot", type=click.Choice([each.value for each in Boot]), default="none", show_default=True)
+@click.option(
+    "--boot",
+    default="none",
+    metavar="WAY[,WAY]",
+    help=f"What starts the disk: {', '.join(NAMES)}; two for a disk that a BIOS and UEFI start.",
+)
+@click.option("--bios-home", type=click.Choice([each.value for each in Home]), help="Where a BIOS's loader lives.")
 @click.option("--kernel", help="The kernel; without it the newest in SOURCE.")
 @click.option("--initrd", help="Its initial RAM disk; without it the one in SOURCE for that kernel.")
-@click.option("--loader", help="systemd-bootx64.efi or its like; without it the one in SOURCE.")
+@click.option("--loader", help="The program or stub for UEFI; without it the one in SOURCE or on this host.")
+@click.option("--loader-dir", metavar="DIR", help="Where all loaders' files are, instead of SOURCE and this host.")
 @click.option("--cmdline", default="", help="Kernel command line; root=PARTUUID=… is put in front.")
-@click.option("--esp-size", callback=size_value, metavar="SIZE", help="Size of the EFI system partition.")
+@click.option("--serial", is_flag=True, help="Use the first serial line too: console=ttyS0,115200.")
+@click.option("--esp-size", callback=size_value, metavar="SIZE", help="Size of the boot partition.")
 @click.option("--verity", is_flag=True, help="Add a hash partition; the root is read-only, proven by roothash=….")
 @click.option("--seed", help="Text that every identity follows from, or random. Default: the input.")
+@output_options
 @click.option("--dry-run", is_flag=True, help="Print the layout and write nothing.")
 @force_option
 @quiet_option
@@ -70,14 +81,17 @@ def build(take: Take, sources: tuple[str, ...], **options: Any) -> None:
     \b
     Examples:
       blockwright build rootfs/ -o disk.img
+      blockwright build rootfs/ -o disk.qcow2 --compress
       blockwright build rootfs.tar.gz -o disk.img --size 4G --boot systemd-boot
       blockwright build rootfs/ -o disk.img --boot systemd-boot --verity
+      blockwright build rootfs/ -o disk.img --boot syslinux,uki --serial
       blockwright build rootfs/ -o root.ext4 --table none --free 20%
       blockwright build oci-layout/ -o disk.img --platform linux/arm64
     """  # noqa: D301  # click leaves lines as they are below a real backspace
     output, dry_run = options["output"], options["dry_run"]
     if output is None and not dry_run:
         raise UsageError("build: expected an output: -o disk.img")
+    image = options["output_image"](output or "")
     # A build makes millions of objects, none of them in cycles, and ends: collecting would only cost.
     gc.disable()
     # A decoder's thread that has its next piece ready waits that long for the interpreter.
@@ -88,7 +102,9 @@ def build(take: Take, sources: tuple[str, ...], **options: Any) -> None:
         take.open(sources) as source,
         progress_bar("build", quiet=options["quiet"]) as progress,
     ):
-        built = build_disk(source, None if dry_run else output, definition, force=options["force"], progress=progress)
+        built = build_disk(
+            source, None if dry_run else output, definition, force=options["force"], progress=progress, image=image
+        )
         tell_remarks(source.name, source.remarks)
     if options["as_json"] and not (output and is_stdout(output)):
         print_json("blockwright.build/1", {"output": None if dry_run else output, **plan_document(built.plan)})
@@ -117,11 +133,14 @@ def _definition(options: dict[str, Any]) -> Definition:
             journal=options["journal_size"],
         ),
         boot=BootOptions(
-            boot=Boot(options["boot"]),
+            ways=parse_ways(options["boot"]),
             kernel=_file(options["kernel"]),
             initrd=_file(options["initrd"]),
             loader=_file(options["loader"]),
+            loader_dir=options["loader_dir"],
             cmdline=options["cmdline"],
+            serial=options["serial"],
+            bios_home=None if options["bios_home"] is None else Home(options["bios_home"]),
             esp_size=options["esp_size"],
         ),
         verity=options["verity"],

@@ -6,15 +6,18 @@ from typing import Any
 
 import click
 
-from blockwright.cli.options import force_unlocked_option, json_option, partition_option
+from blockwright.cli.options import (
+    ImageFormat,
+    force_unlocked_option,
+    image_options,
+    json_option,
+    partition_option,
+)
 from blockwright.cli.output import print_json, print_lines, show_name, table
+from blockwright.cli.partitions import partition_document, type_name
 from blockwright.inspect import Region, Report
 from blockwright.inspect import inspect as inspect_device
 from blockwright.resolve import open_device
-from blockwright.table.gpt.names import attribute_names
-from blockwright.table.gpt.names import type_name as gpt_type_name
-from blockwright.table.mbr.names import type_name as mbr_type_name
-from blockwright.table.partition import AnyPartition, Partition
 from blockwright.units import format_size
 
 _MAP_WIDTH = 64
@@ -23,14 +26,27 @@ _MAP_WIDTH = 64
 @click.command()
 @click.argument("image")
 @partition_option
+@image_options
 @force_unlocked_option
 @json_option
-def inspect(image: str, partition: int | None, force_unlocked: bool, as_json: bool) -> None:  # noqa: FBT001  # click
+def inspect(
+    image: str,
+    partition: int | None,
+    image_format: ImageFormat,
+    force_unlocked: bool,  # noqa: FBT001  # click passes flags by name
+    as_json: bool,  # noqa: FBT001  # a click flag
+) -> None:
     """Tell what IMAGE holds: its table, partitions, file systems, and how full they are.
 
     IMAGE is a path; disk.img:2 is its second partition.
     """
-    with open_device(image, partition=partition, force_unlocked=force_unlocked) as device:
+    with open_device(
+        image,
+        partition=partition,
+        force_unlocked=force_unlocked,
+        form=image_format.form,
+        policy=image_format.policy,
+    ) as device:
         report = inspect_device(device, source=image)
     if as_json:
         print_json("blockwright.inspect/1", _document(report))
@@ -44,6 +60,7 @@ def _document(report: Report) -> dict[str, Any]:
         "source": report.source,
         "size": report.size,
         "allocated": report.allocated,
+        "format": _format_document(report),
         "table": None
         if found is None
         else {"kind": found.kind, "guid": found.identity, "sector_size": found.sector_size},
@@ -52,10 +69,29 @@ def _document(report: Report) -> dict[str, Any]:
     }
 
 
+def _format_document(report: Report) -> dict[str, Any] | None:
+    form = report.format
+    if form is None:
+        return None
+    document: dict[str, Any] = {"name": form.name, "file_size": form.file_size, **dict(form.details)}
+    return document | {"snapshots": list(form.snapshots), "bitmaps": list(form.bitmaps)}
+
+
+def _format_lines(report: Report) -> list[str]:
+    form = report.format
+    if form is None:
+        return []
+    told = ", ".join(f"{name} {value}" for name, value in form.details)
+    lines = [f"{form.name}: {format_size(form.file_size)} in the file, {told}"]
+    lines += [f"snapshot {show_name(each.encode('utf-8', 'surrogateescape'))}" for each in form.snapshots]
+    lines += [f"bitmap {show_name(each.encode('utf-8', 'surrogateescape'))}" for each in form.bitmaps]
+    return lines
+
+
 def _region_document(region: Region) -> dict[str, Any]:
     document: dict[str, Any] = {"start": region.start, "size": region.size, "allocated": region.allocated}
     part, system = region.partition, region.file_system
-    document["partition"] = part and _partition_document(part)
+    document["partition"] = part and partition_document(part)
     document["file_system"] = system and {
         "kind": system.kind,
         "label": system.label,
@@ -72,24 +108,12 @@ def _region_document(region: Region) -> dict[str, Any]:
     return document
 
 
-def _partition_document(part: AnyPartition) -> dict[str, Any]:
-    document: dict[str, Any] = {"number": part.number, "type": _type_name(part), "guid": part.identity}
-    if isinstance(part, Partition):
-        document |= {"type_guid": str(part.type_guid), "name": part.name}
-        return document | {"attributes": attribute_names(part.attributes)}
-    return document | {"os_type": part.os_type, "active": part.active}
-
-
-def _type_name(part: AnyPartition) -> str:
-    return gpt_type_name(part.type_guid) if isinstance(part, Partition) else mbr_type_name(part.os_type)
-
-
 def _text(report: Report) -> list[str]:
     found = report.table
     kind = f"{found.kind} {found.identity}, {found.sector_size}-byte sectors" if found else "no partition table"
     share = report.allocated / report.size if report.size else 0
     allocated = f"{format_size(report.allocated)} allocated ({share:.0%})"
-    lines = [f"{report.source}: {format_size(report.size)}, {allocated}, {kind}"]
+    lines = [f"{report.source}: {format_size(report.size)}, {allocated}, {kind}", *_format_lines(report)]
     if found:
         lines += ["", _map(report), ""]
     rows: list[tuple[str, ...]] = [("", "start", "size", "used", "type", "file system", "label", "identity")]
@@ -112,7 +136,7 @@ def _row(region: Region) -> tuple[str, ...]:
         str(region.start),
         format_size(region.size),
         used,
-        _type_name(part) if part else "",
+        type_name(part) if part else "",
         kind or ("unreadable" if region.problem else "-"),
         label,
         part.identity if part else identity,

@@ -15,6 +15,10 @@ import click
 
 from blockwright.device.copy import MAX_REQUESTS, REQUESTS
 from blockwright.errors import UsageError
+from blockwright.format.open import READABLE
+from blockwright.format.output import WRITABLE, ImageOptions
+from blockwright.format.policy import Policy
+from blockwright.format.qcow2.create import Options
 from blockwright.nbd.client.options import CONNECTIONS, MAX_CONNECTIONS, TIMEOUT_S, ClientOptions
 from blockwright.nbd.wire import CHANGED_SINCE
 from blockwright.tree.rules import ArchiveRules, Xattrs
@@ -35,6 +39,11 @@ def size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) 
 def share_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
     """Return a fraction, for an option's ``callback``."""
     return None if value is None else parse_fraction(value)
+
+
+def seed_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bytes:
+    """Return the bytes that identities follow from, for an option's ``callback``: the text's, random without one."""
+    return os.urandom(32) if value is None else value.encode("utf-8", "surrogateescape")
 
 
 def json_option(command: _Command) -> _Command:
@@ -62,6 +71,99 @@ def force_unlocked_option(command: _Command) -> _Command:
     return click.option("--force-unlocked", is_flag=True, help="Open the image though somebody else holds it.")(
         command
     )
+
+
+def from_option(command: _Command) -> _Command:
+    """Add ``--from``, as ``form``."""
+    return click.option(
+        "--from",
+        "form",
+        type=click.Choice(READABLE),
+        help="Take IMAGE as of this format, whatever it looks like.  [default: what its first bytes say]",
+    )(command)
+
+
+def allow_backing_option(command: _Command) -> _Command:
+    """Add ``--allow-backing``."""
+    return click.option(
+        "--allow-backing",
+        multiple=True,
+        metavar="DIR",
+        help="Open backing and data files that IMAGE names, where they lie in DIR. Without it none.",
+    )(command)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFormat:
+    """How an image is read: as which format, None for what it says; and where files that it names may lie."""
+
+    form: str | None
+    policy: Policy
+
+
+def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--from`` and ``--allow-backing``, and pass them as ``image_format``."""
+
+    @wraps(command)
+    def with_format(*, form: str | None, allow_backing: tuple[str, ...], **others: Any) -> Any:
+        return command(image_format=ImageFormat(form, Policy(allow_backing)), **others)
+
+    from_option(with_format)
+    allow_backing_option(with_format)
+    return with_format
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says how an image is written, and pass it as ``output_image``: a function of the output's name."""
+
+    @wraps(command)
+    def with_output(
+        *,
+        output_form: str | None,
+        compress: bool,
+        compression: str,
+        level: int | None,
+        cluster_size: str | None,
+        qcow2_version: str,
+        refcount_bits: str,
+        extended_l2: bool,
+        **others: Any,
+    ) -> Any:
+        qcow2 = Options(
+            version=int(qcow2_version),
+            cluster_size=parse_size(cluster_size or ("128k" if extended_l2 else "64k")),
+            refcount_bits=int(refcount_bits),
+            extended_l2=extended_l2,
+            compression=compression,
+        )
+
+        def image(output: str) -> ImageOptions:
+            from blockwright.convert import output_format
+
+            form = output_form or (output_format(output) if output else "raw")
+            made = ImageOptions(form, qcow2, compress, level)
+            made.check()
+            return made
+
+        return command(output_image=image, **others)
+
+    for name, values in (
+        ("extended-l2", {"is_flag": True, "help": "qcow2: allocate 32nds of clusters."}),
+        ("refcount-bits", {"type": click.Choice(["1", "2", "4", "8", "16", "32", "64"]), "default": "16"}),
+        ("qcow2-version", {"type": click.Choice(["2", "3"]), "default": "3"}),
+        ("cluster-size", {"metavar": "SIZE", "help": "qcow2: bytes of a cluster.  [default: 64k]"}),
+        ("level", {"type": int, "metavar": "N", "help": "Level of the compression."}),
+        ("compression", {"type": click.Choice(["zlib", "zstd"]), "default": "zlib", "show_default": True}),
+        ("compress", {"is_flag": True, "help": "qcow2: compress the data."}),
+    ):
+        click.option(f"--{name}", **values)(with_output)
+    click.option(
+        "--format",
+        "output_form",
+        type=click.Choice(WRITABLE),
+        help="Format of OUTPUT.  [default: by its suffix, else raw]",
+    )(with_output)
+    return with_output
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,18 @@ def _convert() -> click.Command:
     return convert
 
 
+def _compare() -> click.Command:
+    from blockwright.cli.compare import compare
+
+    return compare
+
+
+def _disk() -> click.Command:
+    from blockwright.cli.disk import disk
+
+    return disk
+
+
 def _extract() -> click.Command:
     from blockwright.cli.extract import extract
 
@@ -71,6 +83,12 @@ def _loop() -> click.Command:
     from blockwright.cli.loop import loop
 
     return loop
+
+
+def _loopless() -> click.Command:
+    from blockwright.cli.loopless import loopless
+
+    return loopless
 
 
 def _nbd() -> click.Command:
@@ -100,11 +118,14 @@ def _serve() -> click.Command:
 _COMMANDS: Subcommands = {
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
+    "compare": ("Tell whether two disks hold the same, whatever their formats.", _compare),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
+    "disk": ("Make disks and change their partition tables: create, table, add, rm, set, resize.", _disk),
     "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
-    "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
+    "fs": ("Look into a file system, and change it in place: ls, get, put, write, rm and more.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
+    "loopless": ("Partition, format, fill and boot images by loopless's own verbs.", _loopless),
     "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
     "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them, attach exports.", _nbd),
     "serve": ("Serve disks as network block devices.", _serve),

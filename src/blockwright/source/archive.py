@@ -154,10 +154,10 @@ def _open_tar(name: str, rules: ArchiveRules, choice: Choice) -> Source:
 
 def _image(name: str) -> Source | None:
     """Return the file system in a file; None where there is neither one nor a partition table."""
-    from blockwright.resolve import identify
+    from blockwright.resolve import identify, open_device
     from blockwright.source.image import open_image
 
-    with FileDevice(name) as device:
+    with open_device(name) as device:
         if identify(device) is None:
             return None
     return open_image(name)

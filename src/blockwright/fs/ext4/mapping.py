@@ -52,9 +52,9 @@ def block_runs(volume: Volume, inode: Inode) -> list[Run]:
     Raises Corrupt for a map that breaks a rule, leaves the file system or meets one of its blocks twice.
     The time is bounded by the file system's blocks.
     """
-    if inode.flags & InodeFlag.inline_data:
+    if inode.flags & InodeFlag.inline_data.real:
         return []
-    if inode.flags & InodeFlag.extents:
+    if inode.flags & InodeFlag.extents.real:
         return _ExtentWalk(volume, inode).runs()
     return _IndirectWalk(volume, inode).runs()
 
