@@ -87,13 +87,13 @@ class SyslinuxStarter:
         """Return ldlinux.sys."""
         return Image(f"{_syslinux_directory(home)}/ldlinux.sys", self.parts.blank())
 
-    def files(self, home: Home, entry: menu.Entry) -> Files:
-        """Return the loader's module and its configuration."""
+    def files(self, home: Home, entry: menu.Entry | None) -> Files:
+        """Return the loader's module, and its configuration where there is an entry for it."""
         directory, config = _syslinux_directory(home), "syslinux.cfg" if home.fat else "extlinux.conf"
-        return {
-            f"{directory}/ldlinux.c32": BytesContent(self.parts.module),
-            f"{directory}/{config}": BytesContent(menu.syslinux(entry).encode()),
-        }
+        files: Files = {f"{directory}/ldlinux.c32": BytesContent(self.parts.module)}
+        if entry is not None:
+            files[f"{directory}/{config}"] = BytesContent(menu.syslinux(entry).encode())
+        return files
 
     def code(self, home: Home, site: Site) -> Code:
         """Return ldlinux.sys and the boot sectors."""
@@ -117,9 +117,9 @@ class GrubStarter:
         """Return nothing: no file has to know where it lies."""
         del home
 
-    def files(self, home: Home, entry: menu.Entry) -> Files:
-        """Return the configuration."""
-        return {f"{home.top}grub/grub.cfg": BytesContent(menu.grub(entry).encode())}
+    def files(self, home: Home, entry: menu.Entry | None) -> Files:
+        """Return the configuration, where there is an entry for it."""
+        return {} if entry is None else {f"{home.top}grub/grub.cfg": BytesContent(menu.grub(entry).encode())}
 
     def code(self, home: Home, site: Site) -> Code:
         """Return the first sector's code and the core image."""

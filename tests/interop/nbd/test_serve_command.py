@@ -73,10 +73,15 @@ def test_what_cannot_be_served_is_one_line_and_nothing_is_left(image, tmp_path):
         (5, image, "--user", "no-such-user"),
         (2, image, "--max-request", "5000"),
         (5, image, "--pid-file", tmp_path / "missing" / "pid"),
+        (5, image, "--pid-file", ""),
+        (5, image, "--tls-certificates", ""),  # and not in the clear
+        (2, image, "--name", "\udcff"),
+        (2, image, "--description", "\udcff"),
     ):
         more = [] if "--stdio" in arguments else ["--socket", sock]
         blockwright("serve", *arguments, *more, code=code)
         assert files_in(tmp_path) == ["disk.img"], arguments
+    blockwright("serve", image, "--socket", "", code=2)  # and not on TCP instead
 
 
 def test_two_servers_do_not_share_a_socket(image, tmp_path):

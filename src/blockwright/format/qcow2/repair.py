@@ -92,9 +92,10 @@ def rebuild_refcounts(file: BlockDevice, image: ImageHeader) -> None:
     for number in range(start, start + blocks + tables):
         found.add(number)
     table = array("Q", bytes(tables * geometry.cluster))
+    last = found.end
     for number in range(blocks):
         table[number] = (start + number) * geometry.cluster
-        file.write(table[number], _block(found, number))
+        file.write(table[number], _block(found, number, last))
     offset = (start + blocks) * geometry.cluster
     file.write(offset, entry_bytes(table))
     file.flush()
@@ -102,10 +103,10 @@ def rebuild_refcounts(file: BlockDevice, image: ImageHeader) -> None:
     _put_header(file, image, offset, tables, incompatible)
 
 
-def _block(found: References, number: int) -> bytes:
+def _block(found: References, number: int, last: int) -> bytes:
     geometry = found.image.geometry
     counts, first = new_refcounts(geometry), number * geometry.refcounts
-    for within in range(min(geometry.refcounts, max(0, found.end - first))):
+    for within in range(min(geometry.refcounts, max(0, last - first))):
         count = found.count(first + within)
         if count > geometry.max_refcount:
             raise Corrupt(f"qcow2: cluster {first + within} has {count} references, more than can be counted")

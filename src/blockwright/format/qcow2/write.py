@@ -95,6 +95,12 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         self._own_data = data_file is None
         self._begun = False
         self._unchecked = self._host.unchecked()
+        geometry = image.geometry
+        self._bits = geometry.cluster_bits
+        self._within = geometry.cluster - 1
+        self._table_bits = (geometry.l2_entries - 1).bit_length()
+        self._slots = geometry.l2_entries - 1
+        self._plain = not geometry.extended and data_file is None
 
     def _retire(self) -> deque[None]:
         old, self._uses = self._uses, deque()
@@ -108,9 +114,37 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
     # -- writing ---------------------------------------------------------------------------------------------
 
     def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
-        self._put(offset, buffers)
+        if not self._write_in_place(offset, buffers):
+            self._put(offset, buffers)
         if durable:
             self._updates.sync()
+
+    def _write_in_place(self, offset: int, buffers: Sequence[memoryview]) -> bool:
+        """Write within one cluster that is this state's alone, and say whether that could be done: the short way."""
+        length = len(buffers[0]) if len(buffers) == 1 else total(buffers)
+        bits = self._bits
+        cluster = offset >> bits
+        if not self._begun or not self._plain or (offset + length - 1) >> bits != cluster:
+            return False
+        uses = self._uses
+        uses.append(None)
+        try:
+            index = cluster >> self._table_bits
+            table = self._clusters.tables.get(index)
+            if table is None or not self._clusters.l1[index] & COPIED:
+                return False
+            entry = table[cluster & self._slots]
+            host = entry ^ COPIED
+            # Above every offset where the mark is missing; with low bits where it is no plain data.
+            if not 0 < host <= OFFSET_MASK or host & self._within:
+                return False
+            host += offset & self._within
+            if host + length > self._host.size:
+                return False
+            self._unchecked.write(host, buffers, durable=False)
+            return True
+        finally:
+            uses.pop()
 
     def _put(self, offset: int, buffers: Sequence[memoryview]) -> None:
         end = offset + total(buffers)
@@ -121,10 +155,6 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         uses = self._uses
         uses.append(None)
         try:
-            run = self._run(offset, end)
-            if run.end == end and run.way is _Way.PLACE and run.host + end - offset <= self._host.size:
-                self._unchecked.write(run.host, buffers, durable=False)
-                return
             cutter = Cutter(buffers)
             while offset < end:
                 run = self._run(offset, end)
