@@ -71,6 +71,7 @@ def _oci(tree: Directory, choice: Choice, source: str) -> tuple[Layer, ...]:
     manifest = parse_manifest(_document(tree, described))
     config = parse_config(_document(tree, manifest.config))
     _check_count(len(manifest.layers), config)
+    _check_platform(config, choice, source)
     return tuple(
         Layer(
             f"{source}: layer {number + 1}",
@@ -136,8 +137,7 @@ def _docker(tree: Directory, choice: Choice, source: str) -> tuple[Layer, ...]:
         _verify(data, f"sha256:{named[1]}", image.config)
     config = parse_config(data)
     _check_count(len(image.layers), config)
-    if choice.platform is not None and not config.platform.matches(choice.platform):
-        raise NotFound(f"{source}: expected {choice.platform}, found {config.platform}")
+    _check_platform(config, choice, source)
     return tuple(
         Layer(f"{source}: layer {number + 1}", number, _file(tree, name), None, diff_id, ANY)
         for number, (name, diff_id) in enumerate(zip(image.layers, config.diff_ids, strict=True))
@@ -164,6 +164,12 @@ def _check_count(layers: int, config: Config) -> None:
         raise ArchiveRejected(
             Rejection.MANIFEST, f"layers: expected as many as diff_ids, {len(config.diff_ids)}, found {layers}"
         )
+
+
+def _check_platform(config: Config, choice: Choice, source: str) -> None:
+    """Raise NotFound where the image is for another platform than what was asked for, whatever an index says."""
+    if choice.platform is not None and not config.platform.matches(choice.platform):
+        raise NotFound(f"{source}: expected {choice.platform}, found {config.platform}")
 
 
 def _document(tree: Directory, described: Descriptor) -> bytes:

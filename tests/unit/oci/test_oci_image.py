@@ -108,7 +108,9 @@ def test_an_image_in_a_compressed_archive_is_told(tmp_path: Path) -> None:
 def test_platforms(tmp_path: Path) -> None:
     image = Image([archive(member(b"amd64"))])
     image.seal(name=None, platform={"os": "linux", "architecture": "amd64"})
-    other = Image([archive(member(b"arm64"))]).seal()
+    other = Image([archive(member(b"arm64"))])
+    other.config["architecture"] = "arm64"
+    other.seal()
     image.files |= {name: data for name, data in other.files.items() if name.startswith("blobs/")}
     image.index["manifests"] += [
         {**other.index["manifests"][0], "platform": {"os": "linux", "architecture": "arm64", "variant": "v8"}},
@@ -120,6 +122,13 @@ def test_platforms(tmp_path: Path) -> None:
         assert list(read(path, Choice(parse_platform(text))).entries) == [name]
     with pytest.raises(NotFound, match=r"expected linux/s390x, found linux/amd64, .*linux/arm64"):
         read(path, Choice(parse_platform("linux/s390x")))
+
+
+def test_a_platform_that_only_the_configuration_says(tmp_path: Path) -> None:
+    path = Image(LAYERS).seal().directory(tmp_path)
+    assert bodies(read(path, Choice(parse_platform("linux/amd64")))) == EXPECTED
+    with pytest.raises(NotFound, match="expected linux/arm64, found linux/amd64"):
+        read(path, Choice(parse_platform("linux/arm64")))
 
 
 def test_an_index_of_an_index(tmp_path: Path) -> None:
