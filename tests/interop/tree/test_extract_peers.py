@@ -3,9 +3,11 @@
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ import pytest
 from blockwright.errors import Rejection
 from blockwright.tree.compare import compare_trees
 from blockwright.tree.host import read_directory
-from tests.support.attacks import Attack, attacks
+from tests.support.attacks import Attack, attacks, image_attacks
 from tests.support.tarmaker import archive, header, member
 from tests.support.tools import missing, run, tool
 
@@ -119,6 +121,27 @@ def test_a_limit_of_the_command(tmp_path: Path) -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_what_was_there(tmp_path: Path, exists: bool, number: int) -> None:
+    out = tmp_path / "out"
+    if exists:
+        out.mkdir()
+    command = [sys.executable, "-m", "blockwright", "extract", "-", out]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        process.stdin.write(member(b"f", bytes(20 << 20)))
+        process.stdin.flush()
+        deadline = time.monotonic() + 60
+        while not any(tmp_path.rglob("body-1")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(60) == 130
+    assert list(tmp_path.iterdir()) == ([out] if exists else [])
+    assert not exists or list(out.iterdir()) == []
+
+
 # -- attacked --------------------------------------------------------------------------------------------------------
 
 TRACED = """
@@ -128,11 +151,12 @@ from blockwright.errors import BlockwrightError
 from blockwright.extract import extract
 from blockwright.source import open_source
 from blockwright.tree.extract import KEEP, ME, ExtractOptions
-from tests.support.attacks import attacks
+from tests.support.attacks import attacks, image_attacks
+import blockwright.source.layered
 import blockwright.tree.extract_write, blockwright.tree.tar.read, blockwright.source.archive, blockwright.device.file
 import bz2, lzma, encodings.idna
 top = sys.argv[1]
-for number, attack in enumerate(attacks()):
+for number, attack in enumerate(attacks() + image_attacks()):
     path = f"{top}/{number}.tar"
     for options in (ExtractOptions(ME), ExtractOptions(KEEP if os.geteuid() == 0 else ME, force=True)):
         target = f"{top}/targets/{number}-{options.force}"
@@ -153,7 +177,7 @@ for number, attack in enumerate(attacks()):
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> list[Attack]:
-    found = attacks()
+    found = attacks() + image_attacks()
     (tmp_path / "targets").mkdir()
     for number, attack in enumerate(found):
         (tmp_path / f"{number}.tar").write_bytes(attack.data)

@@ -16,6 +16,7 @@ from blockwright.oci.platform import Platform, parse_platform
 from blockwright.source import open_source
 from blockwright.tree.node import Directory, File, walk
 from blockwright.tree.spool import Spool
+from tests.support.attacks import image_attacks
 from tests.support.oci import CONFIG, INDEX, LAYER, MANIFEST, Image, docker, sha
 from tests.support.tarmaker import archive, header, member
 from tests.support.trees import content_bytes
@@ -324,6 +325,19 @@ def test_class_24_links_of_a_layout_lead_nowhere_else(tmp_path: Path) -> None:
     blob.rename(outside)
     blob.symlink_to(outside)
     refused(path, Rejection.MANIFEST, "expected a file of the image, found none")
+
+
+ATTACKS = {attack.id: attack for attack in image_attacks()}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attack(tmp_path: Path, name: str) -> None:
+    attack = ATTACKS[name]
+    path = written(tmp_path, attack.data)
+    if isinstance(attack.outcome, Rejection):
+        refused(path, attack.outcome)
+    else:
+        assert {each for each, _ in walk(read(path)) if each} == attack.outcome
 
 
 def test_the_maker_makes_what_it_says() -> None:
