@@ -61,6 +61,7 @@ def test_what_cannot_be_served_is_one_line_and_nothing_is_left(image, tmp_path):
         (2, image, "--allow", "nobody-knows"),
         (2, image, "--block-size", "3,4096,1M"),
         (2, image, "--block-size", "4096"),
+        (2, "mem:513", "--block-size", "512,4k,1M"),  # its last byte would be out of reach
         (2, image, "--listen", "nonsense:1:2"),
         (2, image, "--idle-timeout", "soon"),
         (2, image, "--request-timeout", "0"),
