@@ -104,7 +104,8 @@ def test_a_killed_server_s_socket_does_not_stand_in_the_way(image, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_well(image, tmp_path, number):
-    with serving(image, "--socket", tmp_path / "s", "--pid-file", tmp_path / "pid", "--log", "text") as server:
+    arguments = ("--socket", tmp_path / "s", "--pid-file", tmp_path / "pid", "--log", "text", "--grace", "9999999h")
+    with serving(image, *arguments) as server:
         assert (tmp_path / "pid").read_text() == f"{server.process.pid}\n"
         with RawClient.at(tmp_path / "s") as client:
             client.go()
