@@ -8,17 +8,21 @@ import pytest
 from blockwright.device.memory import MemoryDevice
 from blockwright.errors import Corrupt
 from blockwright.fs.ext4 import edit, read
-from tests.fuzz.ext4_edit_target import fuzz_one
-from tests.fuzz.test_ext4_fuzz import starts
+from tests.fuzz.ext4_edit_target import fuzz_one, seeds
+from tests.fuzz.test_ext4_fuzz import CORPUS
 from tests.support.ext4_mutations import Inventory, mutate
 
-ROUNDS = 10
+ROUNDS = 5
 MAX_SECONDS = 10
+
+
+def starts() -> list[tuple[str, bytes]]:
+    return [(f"ours-{at}", data) for at, data in enumerate(seeds())] + [(p.name, p.read_bytes()) for p in CORPUS]
 
 
 def test_kind_that_there_is_not():
     """A mode's type bits that no file has: the inode cannot get a name."""
-    clean = next(data for name, data in starts() if name == "plain")
+    clean = next(data for name, data in starts() if name == "ext2")
     with read.open(MemoryDevice(content=clean)) as files:
         number = next(each.inode for each in files.entries(2) if each.kind == stat.S_IFREG)
         name = next(each.name for each in files.entries(2) if each.inode == number)
