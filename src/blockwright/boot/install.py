@@ -9,7 +9,7 @@ Knows: that order. Refuses to know: what any loader consists of, and how files a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
@@ -28,10 +28,12 @@ from blockwright.fs.fat.layout import BootSector32
 from blockwright.fs.reader import FileSystem, Placed
 from blockwright.resolve import open_editor, open_file_system, part_name
 from blockwright.table import edit as table_edit
-from blockwright.tree.content import BytesContent
+from blockwright.tree.content import BytesContent, Content
 from blockwright.tree.node import Directory, File
+from blockwright.tree.solid import SolidContent
 
 SECTOR: Final = 512
+_NOTHING: Final[Mapping[str, Content]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,9 +150,9 @@ class _Job:
         volume = found.home(request.home, self.root, marked=starter.marked)
         home = bios.Home(volume.fat, "boot/" if volume == self.root else "")
         core_at, core_room = found.core_room() if starter.core else (0, 0)
-        with open_file_system(volume.open(self.device), source=found.name) as files:
-            bios.check_features(starter, files.features)
-            kernel = self._kernel_at(volume, files)
+        files = self.stack.enter_context(open_file_system(volume.open(self.device), source=found.name))
+        bios.check_features(starter, files.features)
+        kernel = self._kernel_at(volume, files)
         if volume.fat:
             _check_fat_sector(volume, self.device, found.name)
         if starter.marked and table is not None:
@@ -165,7 +167,8 @@ class _Job:
                 home, kernel, title=os_title(self.release), options=self._cmdline(), serial=request.serial
             )
         contents |= starter.files(home, entry)
-        return self._install_bios(starter, home, volume, contents, core_at, core_room)
+        sparse = uefi.Files() if starter.reads_holes or kernel is None else _sparse(files, kernel)
+        return self._install_bios(starter, home, volume, contents, sparse, core_at, core_room)
 
     def _kernel_at(self, volume: Volume, files: FileSystem) -> Kernel | None:
         """Return the kernel: the one that was named, else the home's own, else the root's, as seen from the home."""
@@ -182,13 +185,14 @@ class _Job:
         home: bios.Home,
         volume: Volume,
         files: uefi.Files,
+        sparse: uefi.Files,
         core_at: int,
         core_room: int,
     ) -> Iterator[tuple[str, str]]:
         image = starter.image(home)
         site = bios.Site(volume.start, volume.size, volume.number, (), core_at, core_room)
         code = None if image else starter.code(home, site)
-        yield from self._put(volume, files, image)
+        yield from self._put(volume, files, image, sparse)
         if image is not None:
             runs = self._runs(volume, image)
             code = starter.code(home, site._replace(runs=runs))
@@ -225,8 +229,14 @@ class _Job:
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    def _put(self, volume: Volume, files: uefi.Files, image: bios.Image | None = None) -> Iterator[tuple[str, str]]:
-        """Have the files in a volume, all of them by one commit."""
+    def _put(
+        self,
+        volume: Volume,
+        files: uefi.Files,
+        image: bios.Image | None = None,
+        sparse: Mapping[str, Content] = _NOTHING,
+    ) -> Iterator[tuple[str, str]]:
+        """Have the files in a volume, and those that are ``sparse`` there without their holes, by one commit."""
         contents = dict(files)
         if image is not None:
             contents[image.path] = BytesContent(image.blank)
@@ -243,8 +253,12 @@ class _Job:
                 editor.put(raw, File(permissions, mtime_ns=time_ns, content=content))
                 if stays:
                     fixed.fix(editor, raw, fat=volume.fat)
+            for path, content in sparse.items():
+                editor.write(path.encode(), content)
         for path in contents:
             yield self._place(volume), f"/{path}"
+        for path in sparse:
+            yield self._place(volume), f"/{path}: holes filled, which the loader cannot read"
 
     # -- what is said of the system ----------------------------------------------------------------------------
 
@@ -272,6 +286,20 @@ class _Job:
 
     def _place(self, volume: Volume) -> str:
         return part_name(self.found.name, volume.number) if volume.number else self.found.name
+
+
+def _sparse(files: FileSystem, kernel: Kernel) -> uefi.Files:
+    """Return the kernel and its RAM disk, as far as they are in the file system and have holes there."""
+    found = uefi.Files()
+    if not kernel.in_tree:
+        return found
+    for path, content in ((kernel.path, kernel.content), (kernel.initrd_path, kernel.initrd)):
+        if path is not None and content is not None:
+            placed = files.placement(files.resolve(path.encode()))
+            data = sum(min(run.length, content.size - run.offset) for run in placed)
+            if data < content.size:
+                found[path] = SolidContent(content)
+    return found
 
 
 def _check_fat_sector(volume: Volume, device: BlockDevice, name: str) -> None:
