@@ -12,12 +12,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from blockwright.boot import bios
+from blockwright.boot import bios, fixed
 from blockwright.boot.survey import Volume
 from blockwright.boot.uefi import Files
 from blockwright.device.base import BlockDevice
-from blockwright.errors import Corrupt, NotFound, Unsupported
-from blockwright.fs.editor import Attributes, Editor
+from blockwright.errors import Unsupported
+from blockwright.fs.editor import Editor
 from blockwright.fs.fat.boot import with_code
 from blockwright.fs.fat.layout import BootSector32
 from blockwright.fs.reader import Placed
@@ -26,8 +26,6 @@ from blockwright.tree.content import BytesContent, Content
 from blockwright.tree.node import Directory, File
 
 SECTOR: Final = 512
-_DOS: Final = 0x07
-"""FAT's bits for a file that stays where it is: read-only, hidden, system."""
 _NOTHING: Final[Mapping[str, Content]] = {}
 
 
@@ -75,9 +73,7 @@ class Target:
         runs = self._runs(image)
         code = starter.code(home, site._replace(runs=runs))
         with volume.open(self.device) as part:
-            for run in runs:
-                part.write(run.position, code.image[run.offset : run.offset + run.length])
-            part.flush()
+            fixed.fill(part, runs, code.image)
             if code.boot_sector:
                 _write_fat_sector(part, code.boot_sector)
         for position, data in code.others:
@@ -95,9 +91,9 @@ class Target:
                 self._put_one(editor, path.encode(), File(0o644, mtime_ns=self.time_ns, content=content))
             if image is not None:
                 raw, content = image.path.encode(), BytesContent(image.blank)
-                _release(editor, raw, fat=self.volume.fat)
-                self._put_one(editor, raw, File(0o444, mtime_ns=self.time_ns, content=content))
-                editor.set_attributes(raw, Attributes(dos=_DOS) if self.volume.fat else Attributes(immutable=True))
+                fixed.release(editor, raw, fat=self.volume.fat)
+                self._put_one(editor, raw, File(fixed.PERMISSIONS, mtime_ns=self.time_ns, content=content))
+                fixed.fix(editor, raw, fat=self.volume.fat)
             for path, content in sparse.items():
                 editor.write(path.encode(), content)
 
@@ -109,22 +105,7 @@ class Target:
     def _runs(self, image: bios.Image) -> Sequence[Placed]:
         """Return where the image's file has come to lie. Raises Corrupt where it is not what was put there."""
         with open_file_system(self.volume.open(self.device), source=self.name) as files:
-            inode = files.resolve(image.path.encode())
-            with files.open_inode(inode) as file:
-                if file.size != len(image.blank) or file.read(0, file.size) != image.blank:
-                    raise Corrupt(f"/{image.path}: expected what was put there, found other bytes", source=self.name)
-            placed = files.placement(inode)
-        ends = [min(run.length, len(image.blank) - run.offset) for run in placed]
-        return [run._replace(length=length) for run, length in zip(placed, ends, strict=True) if length > 0]
-
-
-def _release(editor: Editor, path: bytes, *, fat: bool) -> None:
-    """Let a file that an earlier installation has fixed be replaced."""
-    try:
-        editor.files.resolve(path)
-    except NotFound:
-        return
-    editor.set_attributes(path, Attributes(dos=0x20) if fat else Attributes(immutable=False))
+            return fixed.placed(files, image.path.encode(), image.blank)
 
 
 def _write_fat_sector(part: BlockDevice, loader: bytes) -> None:

@@ -15,10 +15,17 @@ from blockwright.fs.ext4.resize import resize as resize_ext4
 from blockwright.resolve import Known, identify, naming, open_device
 from blockwright.units import format_size
 
+LEAST = -1
+"""What SIZE is for the word ``min``."""
+
+
+def _size_value(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    return LEAST if value == "min" else size_value(ctx, param, value)
+
 
 @click.command()
 @click.argument("image")
-@click.argument("size", callback=size_value, required=False)
+@click.argument("size", callback=_size_value, required=False)
 @click.option("--minimum", is_flag=True, help="Print the least SIZE, and change nothing.")
 @partition_option
 @force_unlocked_option
@@ -33,11 +40,11 @@ def resize(
 ) -> None:
     """Give the ext2, ext3 or ext4 file system on IMAGE SIZE bytes; without SIZE all of the file or partition.
 
-    A file that is too short grows first. Shrinking moves nothing, and leaves the file or partition as long as it was.
+    SIZE may be min. A file that is too short grows first; shrinking leaves the file or partition as long as it was.
     Called again after it was interrupted, it finishes.
     """
     with (
-        open_device(image, writable=True, partition=partition, force_unlocked=force_unlocked) as device,
+        open_device(image, writable=True, partition=partition, force_unlocked=force_unlocked, alone=True) as device,
         naming(image),
     ):
         if identify(device) is Known.FAT:
@@ -49,7 +56,7 @@ def resize(
             else:
                 print_lines([str(least)])
             return
-        report = resize_ext4(device, size)
+        report = resize_ext4(device, minimum_size(device) if size == LEAST else size)
     if as_json:
         sizes = {"old_size": report.old_size, "size": report.size, "method": report.method}
         print_json("blockwright.fs.resize/1", {"image": image, "kind": report.kind, **sizes})

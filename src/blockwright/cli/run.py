@@ -61,6 +61,12 @@ def _convert() -> click.Command:
     return convert
 
 
+def _compare() -> click.Command:
+    from blockwright.cli.compare import compare
+
+    return compare
+
+
 def _disk() -> click.Command:
     from blockwright.cli.disk import disk
 
@@ -119,6 +125,7 @@ _COMMANDS: Subcommands = {
     "boot": ("Make images start on a BIOS and on UEFI: install.", _boot),
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
+    "compare": ("Tell whether two disks hold the same, whatever their formats.", _compare),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
     "disk": ("Make disks and change their partition tables: create, table, add, rm, set, resize.", _disk),
     "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
@@ -254,7 +261,7 @@ def _usage_text(error: click.ClickException) -> str:
 def _os_text(error: OSError) -> str:
     reason = (error.strerror or str(error)).lower()
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
-    return f"{names[-1]}: {reason}" if names else reason
+    return f"{names[-1] or repr('')}: {reason}" if names else reason
 
 
 def _os_code(error: OSError) -> int:

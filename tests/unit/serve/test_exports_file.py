@@ -54,7 +54,7 @@ def test_everything_can_be_said(tmp_path):
     image = root.image
     assert image.track == (("daily", str(tmp_path / "daily.map")), ("now", None))
     assert image.text == str(tmp_path / "images" / "root.img")
-    assert (image.partition, image.raw, image.writable, image.force_unlocked) == (2, True, True, True)
+    assert (image.partition, image.form, image.writable, image.force_unlocked) == (2, "raw", True, True)
     assert (image.overlay, image.overlay_file) == (True, str(tmp_path / "scratch"))
     assert (other.name, other.image.text, other.image.overlay_file) == ("a b", "mem:1M", None)
     assert (other.image.disk.table.value, other.image.disk.size, other.image.disk.root.label) == (
@@ -77,6 +77,10 @@ def test_everything_can_be_said(tmp_path):
         ("default = 1", 1, "default: expected a text, found a number"),
         ("[exports.a]", 1, "exports.a.image: expected what to serve, found nothing"),
         ('[exports.a]\nimage = ""', 2, "exports.a.image"),
+        ('[exports.a]\nimage = "a\\u0000"', 2, "exports.a.image: expected a text without NUL"),
+        ('[exports.a]\nimage = "a"\ntrack = ["\\u0000"]', 3, "exports.a.track: expected a list of texts without NUL"),
+        ('[exports.a]\nimage = "a"\noverlay = "\\u0000"', 3, "exports.a.overlay: expected true or a file name"),
+        ('[exports.a]\nimage = "a"\noverlay = ""', 3, "exports.a.overlay: expected true or a file name"),
         ('[exports.a]\nimage = "mem:1M"\n\nimmage = 1', 4, "exports.a.immage: expected one of image"),
         ('[exports.a]\nimage = "mem:1M"\n[exports."b c"]\nimage = 5', 4, "exports.b c.image: expected a text"),
         ('[exports.a]\nimage = "mem:1M"\nread-only = 1', 3, "exports.a.read-only: expected true or false"),
@@ -86,10 +90,10 @@ def test_everything_can_be_said(tmp_path):
         ('[exports.a]\nimage = "mem:1M"\nallow = [1]', 3, "exports.a.allow: expected a list of texts"),
         ('[exports.a]\nimage = "mem:1M"\nblock-size = "1,2"', 3, "exports.a.block-size: block size '1,2'"),
         ('[exports.a]\nimage = "mem:1M"\nblock-size = "3,4k,1M"', 1, "exports.a: export 'a': expected a minimum"),
-        ('[exports.a]\nimage = "mem:1M"\nfrom = "qcow2"', 3, "exports.a.from: expected raw, found 'qcow2'"),
+        ('[exports.a]\nimage = "mem:1M"\nfrom = "vmdk"', 3, "exports.a.from: expected raw or qcow2, found 'vmdk'"),
         ('[exports.a]\nimage = "mem:1M"\noverlay = 1', 3, "exports.a.overlay: expected true or a file name"),
         ('[exports.a]\nimage = "x"\npartition = 0', 3, "exports.a.partition: partition: expected a number from 1"),
-        ('[exports.a]\nimage = "x"\ntable = "mbr"', 3, "exports.a.table: expected one of gpt, none"),
+        ('[exports.a]\nimage = "x"\ntable = "apm"', 3, "exports.a.table: expected one of gpt, mbr, none"),
         ('[exports.a]\nimage = "x"\nsize = "many"', 3, "exports.a.size: size 'many'"),
         ('[exports.a]\nimage = "x"\nsize = "1M"\nfree = "5%"', 1, "exports.a: build: expected either a size"),
         (f'[exports.{"n" * 4097}]\nimage = "mem:1M"', 1, "expected a name of at most 4096 bytes"),

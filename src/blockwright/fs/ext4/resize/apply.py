@@ -12,9 +12,8 @@ Knows: order and flushes. Refuses to know: what is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from blockwright.device.base import BlockDevice
 from blockwright.fs.ext4.edit.commit import JournaledCommitter
 from blockwright.fs.ext4.edit.log import LogWriter
 from blockwright.fs.ext4.edit.superblock import LiveSuperblock
@@ -22,67 +21,8 @@ from blockwright.fs.ext4.edit.transaction import Transaction
 from blockwright.fs.ext4.layout import Compat, Incompat, State, Superblock
 from blockwright.fs.ext4.replay import open_journal
 from blockwright.fs.ext4.resize.plan import Plan, superblock_block
+from blockwright.fs.ext4.resize.writer import Writer
 from blockwright.fs.ext4.volume import read_superblock
-from blockwright.units import MiB, align_down, align_up
-
-MAX_WRITE = 4 * MiB
-"""Bytes of neighbouring blocks that are written at once."""
-
-
-class Writer:
-    """Writes blocks of a file system to ``device``, whatever its minimum block."""
-
-    def __init__(self, device: BlockDevice, block_size: int) -> None:
-        self.device = device
-        self._size = block_size
-
-    def write(self, blocks: Iterable[tuple[int, bytes]]) -> None:
-        """Write ascending (block, bytes), neighbours together; nothing is durable yet."""
-        for block, data in _joined(blocks, self._size):
-            self._write(block * self._size, data)
-
-    def zero(self, runs: Iterable[tuple[int, int]]) -> None:
-        """Have runs of (block, count) read as zeros, and leave alone what does already."""
-        for block, count in runs:
-            start, length = block * self._size, count * self._size
-            for extent in self.device.extents(*self._whole(start, length)):
-                low, high = max(start, extent.offset), min(start + length, extent.end)
-                if extent.flags == 0 and low < high:
-                    self._zero(low, high - low)
-
-    def _whole(self, start: int, length: int) -> tuple[int, int]:
-        """Return the range in whole minimum blocks of the device."""
-        grain = self.device.traits.minimum_block
-        low = align_down(start, grain)
-        return low, min(align_up(start + length, grain), self.device.size) - low
-
-    def _zero(self, start: int, length: int) -> None:
-        if self._whole(start, length) == (start, length):
-            self.device.zero(start, length)
-        else:
-            self._write(start, bytes(length))
-
-    def _write(self, start: int, data: bytes) -> None:
-        low, length = self._whole(start, len(data))
-        if (low, length) != (start, len(data)):
-            around = bytearray(self.device.read(low, length))
-            around[start - low : start - low + len(data)] = data
-            start, data = low, bytes(around)
-        self.device.write(start, data)
-
-
-def _joined(blocks: Iterable[tuple[int, bytes]], size: int) -> Iterator[tuple[int, bytes]]:
-    first, parts, length = 0, list[bytes](), 0
-    for block, data in blocks:
-        if parts and (block * size != first * size + length or length + len(data) > MAX_WRITE):
-            yield first, b"".join(parts)
-            parts, length = [], 0
-        if not parts:
-            first = block
-        parts.append(data)
-        length += len(data)
-    if parts:
-        yield first, b"".join(parts)
 
 
 def apply(plan: Plan) -> str:
@@ -151,7 +91,7 @@ def _committer(plan: Plan, count: int) -> _Committer | None:
     transaction = Transaction(volume.device, superblock, source=volume.source)
     shrinks = plan.geometry.blocks_count < volume.geometry.blocks_count
     committer = _Committer(transaction, shrinks=shrinks)
-    return committer if committer.fits(count + 1) else None
+    return committer if count < committer.most else None
 
 
 def _write_early(plan: Plan, writer: Writer) -> None:

@@ -41,6 +41,7 @@ from blockwright.fs.ext4.resize.groups import NewGroup, block_bitmap, inode_bitm
 from blockwright.fs.ext4.resize.mark import pack_copy, pack_home
 from blockwright.fs.ext4.resize.reserve import ResizeInode
 from blockwright.fs.ext4.resize.target import Target, metadata_blocks
+from blockwright.fs.ext4.resize.writer import whole
 from blockwright.fs.ext4.volume import Volume
 
 
@@ -116,8 +117,8 @@ class Plan:
 
     def _reads_zero(self, block: int, count: int) -> bool:
         size = self.geometry.block_size
-        extents = self.volume.device.extents(block * size, count * size)
-        return all(extent.flags & ZERO for extent in extents)
+        device = self.volume.device
+        return all(extent.flags & ZERO for extent in device.extents(*whole(device, block * size, count * size)))
 
     def _add_group(self, group: NewGroup, *, zeroed: bool) -> None:
         geo, volume = self.geometry, self.volume
