@@ -194,7 +194,7 @@ def test_a_configuration_that_is_there_is_kept_when_asked(parts: Path, tmp_path:
         ("gpt", [Piece("ext4", 32), Piece("ext4", 32)], ["syslinux"], 2, "--root N"),
         ("gpt", [Piece("ext4", 32)], ["syslinux", "--partition", "7"], 5, "file system in partition 7"),
         ("gpt", [Piece("fat", 64)], ["syslinux"], 2, "say root=… in --cmdline"),
-        ("gpt", [Piece("fat", 64, ("-S", "4096"))], ["syslinux"], 1, "in sectors of 512 bytes, found 4096"),
+        ("gpt", [Piece("fat", 64, ("-S", "4096"))], ["syslinux"], 1, "in sectors of 512 bytes, found some of 4096"),
         ("gpt", [Piece("ext4", 32)], ["lilo"], 2, "found 'lilo'"),
         ("gpt", [Piece("ext4", 32)], ["none"], 2, "found none"),
     ],
