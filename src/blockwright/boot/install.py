@@ -14,6 +14,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from blockwright.boot import bios, loaders, uefi
+from blockwright.boot.cmdline import with_root, with_serial
 from blockwright.boot.deploy import SECTOR, Target
 from blockwright.boot.image import efi_suffix, is_bzimage
 from blockwright.boot.installed import system_shelf, system_tree
@@ -221,8 +222,8 @@ class _Job:
                     f"{self.found.name}: which partition is the root cannot be told: name it by --root N, or say"
                     " root=… in --cmdline"
                 )
-            cmdline = uefi.with_root(cmdline, self.root.partition.identity)
-        return uefi.with_serial(cmdline) if self.request.serial else cmdline
+            cmdline = with_root(cmdline, self.root.partition.identity)
+        return with_serial(cmdline) if self.request.serial else cmdline
 
     def _needed_kernel(self) -> Kernel:
         if self.kernel is None:
