@@ -12,6 +12,7 @@ import build
 import nbd
 import nbd_copy
 import nbd_tls
+import resize
 
 if __name__ == "__main__":
     build.main()
@@ -19,3 +20,4 @@ if __name__ == "__main__":
     nbd.main()
     nbd_copy.main()
     nbd_tls.main()
+    resize.main()
