@@ -11,6 +11,7 @@ import attach
 import build
 import convert
 import ext4_edit
+import fat_edit
 import nbd
 import nbd_copy
 import nbd_tls
@@ -18,6 +19,7 @@ import nbd_tls
 if __name__ == "__main__":
     build.main()
     ext4_edit.main()
+    fat_edit.main()
     attach.main()
     nbd.main()
     nbd_copy.main()

@@ -9,12 +9,12 @@ Knows: that order. Refuses to know: what any loader consists of, and how files a
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
-from blockwright.boot import bios, loaders, uefi
+from blockwright.boot import bios, fixed, loaders, uefi
 from blockwright.boot.image import efi_suffix, is_bzimage
 from blockwright.boot.installed import system_shelf, system_tree
 from blockwright.boot.kernel import Kernel, find_kernel, os_release, os_title
@@ -22,19 +22,18 @@ from blockwright.boot.kinds import Uefi, Ways
 from blockwright.boot.shelf import Shelf, of_directory, of_host
 from blockwright.boot.survey import Survey, Volume, survey
 from blockwright.device.base import BlockDevice
-from blockwright.errors import Corrupt, NotFound, NotThisFormat, Unsupported, UsageError
-from blockwright.fs.editor import Attributes, Editor
+from blockwright.errors import NotFound, NotThisFormat, Unsupported, UsageError
 from blockwright.fs.fat.boot import with_code
 from blockwright.fs.fat.layout import BootSector32
 from blockwright.fs.reader import FileSystem, Placed
 from blockwright.resolve import open_editor, open_file_system, part_name
 from blockwright.table import edit as table_edit
-from blockwright.tree.content import BytesContent
+from blockwright.tree.content import BytesContent, Content
 from blockwright.tree.node import Directory, File
+from blockwright.tree.solid import SolidContent
 
 SECTOR: Final = 512
-_DOS: Final = 0x07
-"""FAT's bits for a file that stays where it is: read-only, hidden, system."""
+_NOTHING: Final[Mapping[str, Content]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +150,9 @@ class _Job:
         volume = found.home(request.home, self.root, marked=starter.marked)
         home = bios.Home(volume.fat, "boot/" if volume == self.root else "")
         core_at, core_room = found.core_room() if starter.core else (0, 0)
-        with open_file_system(volume.open(self.device), source=found.name) as files:
-            bios.check_features(starter, files.features)
-            kernel = self._kernel_at(volume, files)
+        files = self.stack.enter_context(open_file_system(volume.open(self.device), source=found.name))
+        bios.check_features(starter, files.features)
+        kernel = self._kernel_at(volume, files)
         if volume.fat:
             _check_fat_sector(volume, self.device, found.name)
         if starter.marked and table is not None:
@@ -168,7 +167,8 @@ class _Job:
                 home, kernel, title=os_title(self.release), options=self._cmdline(), serial=request.serial
             )
         contents |= starter.files(home, entry)
-        return self._install_bios(starter, home, volume, contents, core_at, core_room)
+        sparse = uefi.Files() if starter.reads_holes or kernel is None else _sparse(files, kernel)
+        return self._install_bios(starter, home, volume, contents, sparse, core_at, core_room)
 
     def _kernel_at(self, volume: Volume, files: FileSystem) -> Kernel | None:
         """Return the kernel: the one that was named, else the home's own, else the root's, as seen from the home."""
@@ -185,13 +185,14 @@ class _Job:
         home: bios.Home,
         volume: Volume,
         files: uefi.Files,
+        sparse: uefi.Files,
         core_at: int,
         core_room: int,
     ) -> Iterator[tuple[str, str]]:
         image = starter.image(home)
         site = bios.Site(volume.start, volume.size, volume.number, (), core_at, core_room)
         code = None if image else starter.code(home, site)
-        yield from self._put(volume, files, image)
+        yield from self._put(volume, files, image, sparse)
         if image is not None:
             runs = self._runs(volume, image)
             code = starter.code(home, site._replace(runs=runs))
@@ -217,27 +218,25 @@ class _Job:
     def _runs(self, volume: Volume, image: bios.Image) -> list[Placed]:
         """Return where the image's file has come to lie. Raises Corrupt where it is not what was put there."""
         with open_file_system(volume.open(self.device), source=self.found.name) as files:
-            inode = files.resolve(image.path.encode())
-            with files.open_inode(inode) as file:
-                if file.size != len(image.blank) or file.read(0, file.size) != image.blank:
-                    raise Corrupt(f"/{image.path}: expected what was put there, found other bytes")
-            placed = files.placement(inode)
-        ends = [min(run.length, len(image.blank) - run.offset) for run in placed]
-        return [run._replace(length=length) for run, length in zip(placed, ends, strict=True) if length > 0]
+            return fixed.placed(files, f"/{image.path}".encode(), image.blank)
 
     def _fill(self, volume: Volume, code: bios.Code, runs: Sequence[Placed]) -> None:
         """Write the image where it lies, and then what leads to it."""
         with volume.open(self.device) as part:
-            for run in runs:
-                part.write(run.position, code.image[run.offset : run.offset + run.length])
-            part.flush()
+            fixed.fill(part, runs, code.image)
             if code.boot_sector:
                 _write_fat_sector(part, code.boot_sector)
 
     # -- files -----------------------------------------------------------------------------------------------
 
-    def _put(self, volume: Volume, files: uefi.Files, image: bios.Image | None = None) -> Iterator[tuple[str, str]]:
-        """Have the files in a volume, all of them by one commit."""
+    def _put(
+        self,
+        volume: Volume,
+        files: uefi.Files,
+        image: bios.Image | None = None,
+        sparse: Mapping[str, Content] = _NOTHING,
+    ) -> Iterator[tuple[str, str]]:
+        """Have the files in a volume, and those that are ``sparse`` there without their holes, by one commit."""
         contents = dict(files)
         if image is not None:
             contents[image.path] = BytesContent(image.blank)
@@ -245,18 +244,21 @@ class _Job:
         with open_editor(volume.open(self.device), source=self.found.name) as editor:
             for path, content in contents.items():
                 raw = path.encode()
-                fixed = image is not None and path == image.path
-                if fixed:
-                    _release(editor, raw, fat=volume.fat)
+                stays = image is not None and path == image.path
+                if stays:
+                    fixed.release(editor, raw, fat=volume.fat)
                 if b"/" in raw:
                     editor.mkdir(raw.rpartition(b"/")[0], Directory(mtime_ns=time_ns), parents=True)
-                permissions = 0o444 if fixed else 0o644
+                permissions = fixed.PERMISSIONS if stays else 0o644
                 editor.put(raw, File(permissions, mtime_ns=time_ns, content=content))
-                if fixed:
-                    attributes = Attributes(dos=_DOS) if volume.fat else Attributes(immutable=True)
-                    editor.set_attributes(raw, attributes)
+                if stays:
+                    fixed.fix(editor, raw, fat=volume.fat)
+            for path, content in sparse.items():
+                editor.write(path.encode(), content)
         for path in contents:
             yield self._place(volume), f"/{path}"
+        for path in sparse:
+            yield self._place(volume), f"/{path}: holes filled, which the loader cannot read"
 
     # -- what is said of the system ----------------------------------------------------------------------------
 
@@ -286,13 +288,18 @@ class _Job:
         return part_name(self.found.name, volume.number) if volume.number else self.found.name
 
 
-def _release(editor: Editor, path: bytes, *, fat: bool) -> None:
-    """Let a file that an earlier installation has fixed be replaced."""
-    try:
-        editor.files.resolve(path)
-    except NotFound:
-        return
-    editor.set_attributes(path, Attributes(dos=0x20) if fat else Attributes(immutable=False))
+def _sparse(files: FileSystem, kernel: Kernel) -> uefi.Files:
+    """Return the kernel and its RAM disk, as far as they are in the file system and have holes there."""
+    found = uefi.Files()
+    if not kernel.in_tree:
+        return found
+    for path, content in ((kernel.path, kernel.content), (kernel.initrd_path, kernel.initrd)):
+        if path is not None and content is not None:
+            placed = files.placement(files.resolve(path.encode()))
+            data = sum(min(run.length, content.size - run.offset) for run in placed)
+            if data < content.size:
+                found[path] = SolidContent(content)
+    return found
 
 
 def _check_fat_sector(volume: Volume, device: BlockDevice, name: str) -> None:

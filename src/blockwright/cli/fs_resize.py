@@ -15,7 +15,6 @@ from blockwright.fs.ext4.resize import resize as resize_ext4
 from blockwright.resolve import Known, identify, naming, open_device
 from blockwright.units import format_size
 
-
 LEAST = -1
 """What SIZE is for the word ``min``."""
 

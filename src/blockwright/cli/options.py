@@ -5,6 +5,7 @@ Knows: spelling. Refuses to know: what a command does with a value.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -29,6 +30,20 @@ if TYPE_CHECKING:  # what opens sources is imported by the commands that do
     from blockwright.source import Source
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Seconds(click.FloatRange):
+    """A time in seconds that every clock can count; NaN, which no bound keeps out, is none."""
+
+    def __init__(self, least: float = 0, most: float = 1e9, *, zero: bool = False) -> None:
+        super().__init__(least, most, min_open=not (least or zero))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds. Raises click.BadParameter."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is no time.", param, ctx)
+        return seconds
 
 
 def size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
@@ -182,7 +197,7 @@ def peer_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(peers=Peers(ClientOptions(connections=connections, timeout_s=timeout), requests), **others)
 
     for name, kind, default, metavar, text in (
-        ("timeout", click.FloatRange(min=0, min_open=True), TIMEOUT_S, "SECONDS", "How long a request may take."),
+        ("timeout", Seconds(), TIMEOUT_S, "SECONDS", "How long a request may take."),
         ("requests", click.IntRange(1, MAX_REQUESTS), None, "N", f"Chunks in flight.  [default: {REQUESTS}]"),
         ("connections", click.IntRange(1, MAX_CONNECTIONS), CONNECTIONS, "N", "Connections to use if allowed."),
     ):

@@ -42,7 +42,7 @@ def parts(tmp_path: Path) -> Path:
 
 def greets(image: Path, firmware: Firmware) -> None:
     console = boot_disk(
-        image, firmware=firmware, expect=b"panic=-1 console=tty0 console=ttyS0,115200\r\n", timeout=240
+        image, firmware=firmware, expect=b"panic=-1 console=tty0 console=ttyS0,115200\r\n", timeout=60
     )
     assert re.search(f"{GREETING}: ext4 .*root=PARTUUID=[0-9a-f-]+ rw quiet", console)
 
@@ -99,7 +99,7 @@ def test_a_bare_file_system_starts(kernel: Path, parts: Path, tmp_path: Path) ->
     options = ["--serial", "--cmdline", "root=/dev/nvme0n1 ro", "--loader-dir", parts]
     blockwright("boot", "install", image, "syslinux", *options)
     run([tool("e2fsck"), "-fn", image])
-    boot_disk(image, firmware="seabios", expect=GREETING.encode(), timeout=240)
+    boot_disk(image, firmware="seabios", expect=GREETING.encode(), timeout=60)
 
 
 def install_small(tmp_path: Path, parts: Path, table: str, pieces: list[Piece], way: str, *options: str) -> Path:
@@ -275,3 +275,40 @@ def test_the_chain_can_be_found_broken(parts: Path, tmp_path: Path) -> None:
     at = data.find(b"\r\nSYSLINUX 6") + 0x2000
     data[at] ^= 1
     assert not chain_holds(MemoryDevice(content=bytes(data)), MIB, loader)
+
+
+def sparse_kernel(path: Path) -> Path:
+    """What has the mark of a kernel, and a hole."""
+    with path.open("wb") as file:
+        file.write(bytes(0x202) + b"HdrS" + b"x" * 5000)
+        file.truncate(1 << 20)
+        file.seek(0, 2)
+        file.write(b"end")
+    path.chmod(0o640)
+    return path
+
+
+def allocated(image: Path, path: str) -> tuple[int, int, int]:
+    """The size, the bytes that are allocated for it, and the permissions."""
+    found = document("fs", "stat", f"{image}:1", path)
+    return found["size"], found["allocated"], found["mode"] & 0o777
+
+
+@pytest.mark.parametrize(("way", "filled"), [("syslinux", True), ("grub", False)])
+def test_holes_of_a_kernel_are_filled_where_its_loader_cannot_read_them(
+    parts: Path, tmp_path: Path, way: str, filled: bool
+) -> None:
+    root = tmp_path / "root"
+    (root / "boot").mkdir(parents=True)
+    kernel = sparse_kernel(root / "boot" / "vmlinuz-1")
+    image = make_disk(tmp_path / "disk.img", "mbr", [Piece("ext4", 16)], root)
+    assert allocated(image, "/boot/vmlinuz-1")[1] < 100_000
+    built = tmp_path / "built.img"
+    blockwright("build", root, "-o", built, "--table", "mbr", "--boot", way, "--loader-dir", parts)
+    blockwright("boot", "install", image, way, "--loader-dir", parts)
+    for made in (image, built):
+        size, taken, mode = allocated(made, "/boot/vmlinuz-1")
+        assert (taken >= size) == filled
+        assert (size, mode) == ((1 << 20) + 3, 0o640)
+        assert blockwright("fs", "cat", f"{made}:1", "/boot/vmlinuz-1").stdout == kernel.read_bytes()
+        run([tool("e2fsck"), "-fn", volume(made, 1, made.stat().st_size // MIB - 1, tmp_path / "part")])
