@@ -91,6 +91,18 @@ def _verity() -> click.Command:
     return verity
 
 
+def _snapshot() -> click.Command:
+    from blockwright.cli.snapshot import snapshot
+
+    return snapshot
+
+
+def _resize() -> click.Command:
+    from blockwright.cli.snapshot import resize
+
+    return resize
+
+
 def _serve() -> click.Command:
     from blockwright.cli.serve import serve
 
@@ -107,7 +119,9 @@ _COMMANDS: Subcommands = {
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
     "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
     "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them, attach exports.", _nbd),
+    "resize": ("Change the size of the disk in an image.", _resize),
     "serve": ("Serve disks as network block devices.", _serve),
+    "snapshot": ("Keep states of a qcow2 image within it: create, list, apply, delete.", _snapshot),
     "verity": ("Prove every block of a device by a hash tree: format, verify, open, close.", _verity),
 }
 
