@@ -203,7 +203,9 @@ peers="
     fio:fio nbdsh:python3-libnbd fusermount3:fuse3
     busybox:busybox-static bsdtar:libarchive-tools zstd:zstd xz:xz-utils bzip2:bzip2
     dmsetup:dmsetup kpartx:kpartx losetup:mount udevadm:udev
+    strace:strace skopeo:skopeo umoci:umoci
     qemu-nbd:qemu-utils nbd-server:nbd-server nbd-client:nbd-client veritysetup:cryptsetup-bin
+    objcopy:binutils
 "
 # User-Mode Linux needs help, which is compiled, on processors with more registers than it knows.
 if grep -qs amx_tile /proc/cpuinfo; then
@@ -219,6 +221,33 @@ missing_peers() {
     done
     has_file usr/share/ovmf/OVMF.fd || printf 'ovmf '
     has_file usr/share/seabios/bios-256k.bin || printf 'seabios '
+}
+
+# file:package, boot loaders that disks of the tests are made with. They are unpacked and never installed, since some
+# of these packages have opinions on how this machine starts.
+loaders="
+    usr/bin/extlinux:extlinux usr/lib/syslinux/mbr/gptmbr.bin:syslinux-common usr/bin/grub-mkimage:grub-common
+    usr/lib/grub/i386-pc/kernel.img:grub-pc-bin usr/lib/grub/x86_64-efi/monolithic/grubx64.efi:grub-efi-amd64-bin
+"
+
+missing_loaders() {
+    local each
+    for each in $loaders; do
+        has_file "${each%%:*}" || printf '%s ' "${each##*:}"
+    done
+}
+
+ensure_loaders() {
+    local missing
+    missing=$(missing_loaders)
+    [ -z "$missing" ] && return
+    if on_debian; then
+        say "getting $missing"
+        # shellcheck disable=SC2086 # a list of words
+        unpack closure $missing || true
+    fi
+    missing=$(missing_loaders)
+    [ -z "$missing" ] || note "still missing: ${missing% }; tests that boot with them are skipped"
 }
 
 ensure_peers() {

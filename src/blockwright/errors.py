@@ -9,6 +9,7 @@ A message reads ``thing: what is wrong: expected X, found Y (byte N; spec sectio
 from __future__ import annotations
 
 import errno
+from enum import Enum
 from typing import ClassVar
 
 
@@ -124,6 +125,60 @@ class Unsupported(FormatError):
 
 class LimitExceeded(FormatError):
     """A count or length in the input is over a named limit of ours."""
+
+
+class Rejection(Enum):
+    """Why an archive was refused. The last eight are budgets of ``tree.rules`` that it went over."""
+
+    NAME = "name"
+    PLACE = "place"
+    LINK = "link"
+    TYPE = "type"
+    SIZE = "size"
+    HEADER = "header"
+    EXTENDED = "extended header"
+    SPARSE = "sparse map"
+    OWNER = "owner"
+    DEVICE = "device"
+    TIME = "time"
+    XATTR = "extended attribute"
+    TRUNCATED = "truncated"
+    COMPRESSION = "compression"
+    WHITEOUT = "whiteout"
+    DIGEST = "digest"
+    MANIFEST = "manifest"
+    BYTES = "bytes"
+    RATIO = "ratio"
+    ENTRIES = "entries"
+    DEPTH = "depth"
+    HEADER_BYTES = "header bytes"
+    METADATA_BYTES = "metadata bytes"
+    MEMORY = "memory"
+    SECONDS = "seconds"
+
+
+class ArchiveRejected(FormatError):
+    """An archive is not taken in, as a whole: it breaks its format, could be read in two ways, or is over a budget.
+
+    ``reason`` says why, ``layer`` is the number of the layer from 0 on where there are several, ``entry`` the name of
+    the member, ``offset`` the byte of the archive where that member's headers begin; None where not known.
+    """
+
+    def __init__(
+        self,
+        reason: Rejection,
+        message: str,
+        *,
+        source: str | None = None,
+        offset: int | None = None,
+        spec: str | None = None,
+        layer: int | None = None,
+        entry: bytes | None = None,
+    ) -> None:
+        super().__init__(message, source=source, offset=offset, spec=spec)
+        self.reason = reason
+        self.layer = layer
+        self.entry = entry
 
 
 class ProtocolError(BlockwrightError):

@@ -17,6 +17,7 @@ from tests.support.tools import package_file, run, tool
 
 FILE_SYSTEMS = ("vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8")
 _BLOCK_DEVICES = ("loop", "nbd")
+_SOCKETS = ("vsock_loopback",)
 # cbc comes first: encrypted_keys, which dm-crypt needs, starts only where it is there.
 _MAPPED = (
     "cbc",
@@ -31,7 +32,7 @@ _MAPPED = (
     "dm-flakey",
     "dm-dust",
 )
-MODULES = (*FILE_SYSTEMS, *_BLOCK_DEVICES, *_MAPPED)
+MODULES = (*FILE_SYSTEMS, *_BLOCK_DEVICES, *_SOCKETS, *_MAPPED)
 """What is loaded before the script runs, by name, without what it depends on; built-in ones are passed over."""
 
 PANIC = b"Kernel panic - not syncing"

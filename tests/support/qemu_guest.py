@@ -20,7 +20,7 @@ from tests.support.tools import missing, package_file, tool
 
 MODULES = (
     *FILE_SYSTEMS,
-    *("loop", "nbd", "cbc", "xts", "ecb"),
+    *("loop", "nbd", "vsock_loopback", "cbc", "xts", "ecb"),
     *("dm-thin-pool", "dm-snapshot", "sha512_generic", "dm-verity", "dm-zero", "dm-crypt", "dm-flakey"),
 )
 """What is loaded before the script runs, by name; those it does not have are passed over (dm-dust is one)."""

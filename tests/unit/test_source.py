@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from blockwright.device.memory import MemoryDevice
-from blockwright.errors import Closed, Corrupt, NotFound, NotThisFormat, SourceChanged, UsageError
+from blockwright.errors import ArchiveRejected, Closed, NotFound, NotThisFormat, SourceChanged, UsageError
 from blockwright.source import DirectorySource, open_source
 from blockwright.source.archive import StreamedTarSource, TarSource
 from blockwright.tree.node import Directory, File
@@ -161,7 +161,7 @@ def test_a_cut_compressed_archive_names_its_byte(tmp_path: Path) -> None:
     path = tmp_path / "f"
     data = gzip.compress(ARCHIVE)
     path.write_bytes(data[:-5])
-    with open_source(path) as source, pytest.raises(Corrupt, match="f: gzip: expected more") as caught:
+    with open_source(path) as source, pytest.raises(ArchiveRejected, match="f: gzip: expected more") as caught:
         source.read(spool().place)
     assert caught.value.offset == len(data) - 5
 
@@ -172,7 +172,7 @@ def test_damage_behind_the_archive_is_seen_too(tmp_path: Path) -> None:
     data = bytearray(gzip.compress(ARCHIVE))
     data[-6] ^= 1
     path.write_bytes(data)
-    with open_source(path) as source, pytest.raises(Corrupt, match="gzip"):
+    with open_source(path) as source, pytest.raises(ArchiveRejected, match="gzip"):
         source.read(spool().place)
 
 

@@ -45,6 +45,11 @@ def efi_suffix(content: Content, name: str) -> str:
     return _MACHINES[machine]
 
 
+def is_bzimage(content: Content) -> bool:
+    """Whether this is a Linux kernel for x86 with the boot protocol that loaders for a BIOS use."""
+    return _head(content)[0x202:0x206] == b"HdrS"
+
+
 def linux_version(content: Content) -> str | None:
     """Return the version that a bzImage carries (``6.1.0-56-cloud-amd64``), or None where it carries none."""
     head = _head(content)

@@ -1,4 +1,4 @@
-"""Where a tree keeps its kernels, their initial RAM disks, its loader, and what it calls itself.
+"""Where a tree keeps its kernels and their initial RAM disks, and what it calls itself.
 
 Knows: the places that distributions use. Refuses to know: what is done with what is found.
 """
@@ -6,7 +6,7 @@ Knows: the places that distributions use. Refuses to know: what is done with wha
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from blockwright.boot.image import linux_version
 from blockwright.tree.content import Content
@@ -15,18 +15,22 @@ from blockwright.tree.node import Directory, File
 
 _IMAGES = re.compile(rb"(?:vmlinuz|vmlinux|Image|bzImage|kernel)(?:-(?P<version>.+))?")
 _NOT_A_KERNEL = re.compile(rb"(?:^|[-.])(?:rescue|recovery|old)(?:$|[-.])")
-_LOADERS = b"usr/lib/systemd/boot/efi"
 _MAX_OS_RELEASE = 64 << 10
 
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    """A kernel: where it was found, its bytes, its version (never empty), and the initial RAM disk made for it."""
+    """A kernel: where it was found, its bytes, its version (never empty), and the initial RAM disk made for it.
+
+    ``in_tree`` says that ``path`` is one of the tree, and ``initrd_path`` is the RAM disk's where that is there too.
+    """
 
     path: str
     content: Content
     version: str
     initrd: Content | None = None
+    initrd_path: str | None = None
+    in_tree: bool = False
 
 
 def named_kernel(path: str, content: Content, initrd: Content | None = None) -> Kernel:
@@ -45,26 +49,26 @@ def find_kernel(root: Directory) -> Kernel | None:
         return None
     path, version, file = max(found, key=lambda each: (not _NOT_A_KERNEL.search(each[0]), _order(each[1])))
     name = version.decode("utf-8", "replace") or linux_version(file.content) or "linux"
-    return Kernel(path.decode("utf-8", "replace"), file.content, name, _initrd(root, version))
+    initrd = _initrd(root, version)
+    made = Kernel(path.decode("utf-8", "replace"), file.content, name, in_tree=True)
+    return made if initrd is None else replace(made, initrd=initrd[1], initrd_path=initrd[0])
 
 
-def find_loader(root: Directory, suffix: str) -> Content | None:
-    """Return systemd-boot for the machine with that EFI suffix, where the tree has it installed."""
-    node = lookup(root, _LOADERS + b"/systemd-boot" + suffix.lower().encode() + b".efi")
-    return node.content if isinstance(node, File) else None
-
-
-def os_title(root: Directory) -> str:
-    """Return what the system in the tree calls itself: PRETTY_NAME of its os-release, else ``Linux``."""
+def os_release(root: Directory) -> bytes:
+    """Return the os-release file of the system in the tree; empty where there is none, or one that is too large."""
     for path in (b"etc/os-release", b"usr/lib/os-release"):
         node = lookup(root, path)
         if isinstance(node, File) and 0 < node.content.size <= _MAX_OS_RELEASE:
             buffer = bytearray(node.content.size)
             node.content.read_into(0, memoryview(buffer))
-            match = re.search(rb"^PRETTY_NAME=[\"']?([^\"'\n]+)", buffer, re.MULTILINE)
-            if match:
-                return match[1].decode("utf-8", "replace").strip()[:80]
-    return "Linux"
+            return bytes(buffer)
+    return b""
+
+
+def os_title(release: bytes) -> str:
+    """Return what a system calls itself: PRETTY_NAME of its os-release, else ``Linux``."""
+    match = re.search(rb"^PRETTY_NAME=[\"']?([^\"'\n]+)", release, re.MULTILINE)
+    return match[1].decode("utf-8", "replace").strip()[:80] if match else "Linux"
 
 
 def _module_kernels(root: Directory) -> list[tuple[bytes, bytes, File]]:
@@ -91,7 +95,7 @@ def _named_kernels(root: Directory, base: bytes) -> list[tuple[bytes, bytes, Fil
     return found
 
 
-def _initrd(root: Directory, version: bytes) -> Content | None:
+def _initrd(root: Directory, version: bytes) -> tuple[str, Content] | None:
     names = [
         b"usr/lib/modules/%s/initrd" % version,
         b"boot/initrd.img-" + version,
@@ -103,7 +107,7 @@ def _initrd(root: Directory, version: bytes) -> Content | None:
     for name in names:
         node = lookup(root, name)
         if isinstance(node, File) and node.content.size:
-            return node.content
+            return name.decode("utf-8", "replace"), node.content
     return None
 
 

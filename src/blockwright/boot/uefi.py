@@ -1,7 +1,7 @@
 """The files of an EFI system partition that start a kernel by UEFI's removable-media path.
 
-Either systemd-boot with one Boot Loader Specification entry (type 1), or the kernel itself as BOOT*.EFI: a unified
-kernel image, or one built with its command line.
+systemd-boot with one Boot Loader Specification entry (type 1); GRUB's image with its configuration; a unified kernel
+image; or the kernel itself, built with its command line or needing none.
 
 Knows: paths and texts. Refuses to know: file systems and partitions.
 
@@ -10,40 +10,120 @@ Source: UEFI 2.10 section 3.5.1.1; UAPI.1 Boot Loader Specification, "Type #1 Bo
 
 from __future__ import annotations
 
-from blockwright.boot.image import efi_suffix
-from blockwright.boot.kernel import Kernel
-from blockwright.errors import UsageError
+from typing import NamedTuple
+
+from blockwright.boot import grubefi, menu, uki
+from blockwright.boot.image import efi_suffix, linux_version
+from blockwright.boot.kernel import Kernel, os_title
+from blockwright.boot.kinds import Uefi
+from blockwright.boot.shelf import all_bytes
 from blockwright.tree.content import BytesContent, Content
-from blockwright.tree.node import Directory, File
+
+Files = dict[str, Content]
+"""Contents by relative path."""
 
 
-def systemd_boot(
-    kernel: Kernel, loader: Content, *, title: str, options: str, machine_suffix: str, mtime_ns: int
-) -> Directory:
-    """Return a tree with the loader as BOOT*.EFI, its configuration, one entry, the kernel and its RAM disk."""
-    if "\n" in options or "\0" in options:
-        raise UsageError("kernel command line: expected one line, found a line break or NUL")
-    name = _file_name(kernel.version)
-    lines = [f"title {title}", f"version {kernel.version}", f"linux /{name}/linux"]
-    files: dict[str, Content] = {f"{name}/linux": kernel.content}
+class Program(NamedTuple):
+    """A loader or a stub, and how messages show it."""
+
+    name: str
+    content: Content
+
+
+def way_files(
+    way: Uefi,
+    kernel: Kernel,
+    program: Program | None,
+    *,
+    os_release: bytes,
+    options: str,
+    serial: bool,
+    machine_suffix: str,
+) -> Files:
+    """Return what an EFI system partition holds for one way to start ``kernel``; ``program`` is what that takes.
+
+    Raises FormatError where the program is another.
+    """
+    if way is Uefi.KERNEL or program is None:
+        return kernel_as_program(kernel)
+    if way is Uefi.UKI:
+        stub = all_bytes(program.content, program.name)
+        return unified(
+            kernel, stub, program.name, options=options, os_release=os_release, machine_suffix=machine_suffix
+        )
+    entry = kernel_entry(kernel, title=os_title(os_release), options=options, serial=serial)
+    if way is Uefi.GRUB:
+        return grub(kernel, all_bytes(program.content, program.name), program.name, entry, machine_suffix)
+    return systemd_boot(kernel, program.content, entry, machine_suffix)
+
+
+def kernel_files(kernel: Kernel) -> Files:
+    """Return the kernel and its RAM disk in a directory named by its version."""
+    name = file_name(kernel.version)
+    files = {f"{name}/linux": kernel.content}
     if kernel.initrd is not None:
-        lines.append(f"initrd /{name}/initrd")
         files[f"{name}/initrd"] = kernel.initrd
-    lines.append(f"options {options}")
-    files[f"EFI/BOOT/BOOT{machine_suffix}.EFI"] = loader
-    files["loader/loader.conf"] = BytesContent(f"default {name}.conf\ntimeout 0\neditor no\n".encode())
-    files[f"loader/entries/{name}.conf"] = BytesContent("".join(f"{line}\n" for line in lines).encode())
-    return _tree(files, mtime_ns)
+    return files
 
 
-def kernel_as_program(kernel: Kernel, *, mtime_ns: int) -> Directory:
-    """Return a tree with nothing but the kernel as BOOT*.EFI; firmware gives it no command line."""
-    return _tree({f"EFI/BOOT/BOOT{efi_suffix(kernel.content, kernel.path)}.EFI": kernel.content}, mtime_ns)
+def kernel_entry(kernel: Kernel, *, title: str, options: str, serial: bool = False) -> menu.Entry:
+    """Return how a loader starts what ``kernel_files`` put there."""
+    name = file_name(kernel.version)
+    initrd = None if kernel.initrd is None else f"/{name}/initrd"
+    return menu.Entry(title, f"/{name}/linux", initrd, options, serial)
 
 
-def with_root(cmdline: str, partition_guid: str) -> str:
+def systemd_boot(kernel: Kernel, loader: Content, entry: menu.Entry, machine_suffix: str) -> Files:
+    """Return the loader as BOOT*.EFI, its configuration, one entry, the kernel and its RAM disk."""
+    name = file_name(kernel.version)
+    lines = [f"title {entry.title}", f"version {kernel.version}", f"linux {entry.kernel}"]
+    if entry.initrd is not None:
+        lines.append(f"initrd {entry.initrd}")
+    lines.append(f"options {entry.options}")
+    return {
+        **kernel_files(kernel),
+        f"EFI/BOOT/BOOT{machine_suffix}.EFI": loader,
+        "loader/loader.conf": BytesContent(f"default {name}.conf\ntimeout 0\neditor no\n".encode()),
+        f"loader/entries/{name}.conf": BytesContent("".join(f"{line}\n" for line in lines).encode()),
+    }
+
+
+def grub(kernel: Kernel, image: bytes, source: str, entry: menu.Entry, machine_suffix: str) -> Files:
+    """Return GRUB's image as BOOT*.EFI, its configuration where the image looks for it, the kernel, its RAM disk.
+
+    Raises FormatError where the image is none of GRUB's.
+    """
+    return {
+        **kernel_files(kernel),
+        f"EFI/BOOT/BOOT{machine_suffix}.EFI": BytesContent(image),
+        grubefi.config_path(image, source): BytesContent(menu.grub(entry).encode()),
+    }
+
+
+def unified(
+    kernel: Kernel, stub: bytes, source: str, *, options: str, os_release: bytes, machine_suffix: str
+) -> Files:
+    """Return a unified kernel image as BOOT*.EFI. Raises as ``uki.assemble`` does."""
+    menu.check_options(options)
+    sections: Files = {".cmdline": BytesContent(options.encode() + b"\0"), ".linux": kernel.content}
+    if os_release:
+        sections[".osrel"] = BytesContent(os_release)
+    version = linux_version(kernel.content)
+    if version is not None:
+        sections[".uname"] = BytesContent(version.encode())
+    if kernel.initrd is not None:
+        sections[".initrd"] = kernel.initrd
+    return {f"EFI/BOOT/BOOT{machine_suffix}.EFI": uki.assemble(stub, sections, source)}
+
+
+def kernel_as_program(kernel: Kernel) -> Files:
+    """Return nothing but the kernel as BOOT*.EFI; firmware gives it no command line."""
+    return {f"EFI/BOOT/BOOT{efi_suffix(kernel.content, kernel.path)}.EFI": kernel.content}
+
+
+def with_root(cmdline: str, identity: str) -> str:
     """Return the command line with ``root=PARTUUID=…`` and ``rw`` in front, unless it says either itself."""
-    return _with(cmdline, root=f"PARTUUID={partition_guid}", mode="rw")
+    return _with(cmdline, root=f"PARTUUID={identity}", mode="rw")
 
 
 def with_verity_root(cmdline: str, root_hash: str) -> str:
@@ -55,6 +135,16 @@ def with_verity_root(cmdline: str, root_hash: str) -> str:
     return _with(cmdline, f"roothash={root_hash}", root="/dev/mapper/root", mode="ro")
 
 
+def with_serial(cmdline: str) -> str:
+    """Return the command line with the first serial line as the console, behind what it says itself."""
+    return f"{cmdline} {menu.SERIAL}".strip()
+
+
+def file_name(version: str) -> str:
+    """Return the version as a name that FAT and the loaders take."""
+    return "".join(each if each.isascii() and (each.isalnum() or each in "._+-") else "_" for each in version)[:64]
+
+
 def _with(cmdline: str, *more: str, root: str, mode: str) -> str:
     words = cmdline.split()
     defaults = []
@@ -63,21 +153,3 @@ def _with(cmdline: str, *more: str, root: str, mode: str) -> str:
     if not any(word in ("ro", "rw") for word in words):
         defaults.append(mode)
     return " ".join([*defaults, *more, *([cmdline.strip()] if words else [])])
-
-
-def _file_name(version: str) -> str:
-    """Return the version as a name that FAT and the loader take."""
-    return "".join(each if each.isascii() and (each.isalnum() or each in "._+-") else "_" for each in version)[:64]
-
-
-def _tree(files: dict[str, Content], mtime_ns: int) -> Directory:
-    root = Directory(mtime_ns=mtime_ns)
-    for path, content in files.items():
-        *parents, name = path.split("/")
-        directory = root
-        for parent in parents:
-            child = directory.entries.setdefault(parent.encode(), Directory(mtime_ns=mtime_ns))
-            assert isinstance(child, Directory)
-            directory = child
-        directory.entries[name.encode()] = File(mtime_ns=mtime_ns, content=content)
-    return root

@@ -10,7 +10,9 @@ import hashlib
 import os
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
+from blockwright.boot.kinds import NONE, Uefi, Ways
 from blockwright.errors import UsageError
 from blockwright.tree.content import Content
 
@@ -22,15 +24,19 @@ class Table(Enum):
     """The partition table: none means a bare file system."""
 
     GPT = "gpt"
+    MBR = "mbr"
     NONE = "none"
 
 
-class Boot(Enum):
-    """What starts the disk."""
+class Home(Enum):
+    """Which file system a BIOS's loader, its configuration and its kernel are in."""
 
-    NONE = "none"
-    SYSTEMD_BOOT = "systemd-boot"
-    KERNEL = "kernel"
+    ROOT = "root"
+    BOOT = "boot"
+
+
+_NO_IDENTITY: Final = {"identity": False}
+"""Marks an option that says where something is found, and nothing of the disk."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +66,23 @@ class RootOptions:
 
 @dataclass(frozen=True, slots=True)
 class BootOptions:
-    """How the disk starts. What is None is looked for in the tree; ``esp_size`` None is automatic."""
+    """How the disk starts. What is None is looked for: the kernel in the tree, loaders there and on this host.
 
-    boot: Boot = Boot.NONE
+    ``loader`` is the program that UEFI starts, or the stub of a unified kernel image; ``loader_dir`` is where the
+    files of every loader are, and nowhere else. ``serial`` puts loader and kernel on the first serial line too.
+    ``esp_size`` is the size of the boot partition, which is UEFI's where that starts the disk; None is automatic.
+    ``bios_home`` None is the root, but with verity, which keeps the root from naming its own hash.
+    """
+
+    ways: Ways = NONE
     kernel: NamedContent | None = None
     initrd: NamedContent | None = None
     loader: NamedContent | None = None
+    loader_dir: str | None = field(default=None, metadata=_NO_IDENTITY)
     cmdline: str = ""
+    serial: bool = False
     esp_size: int | None = None
+    bios_home: Home | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +119,19 @@ class Definition:
     @property
     def root_takes_rest(self) -> bool:
         """Whether the root partition takes what the disk has left."""
-        return self.table is Table.GPT and self.size is not None and self.root.size is None
+        return self.table is not Table.NONE and self.size is not None and self.root.size is None
+
+    @property
+    def bios_home(self) -> Home | None:
+        """Where the loader for a BIOS is, None where the disk has none."""
+        if self.boot.ways.bios is None:
+            return None
+        return self.boot.bios_home or (Home.BOOT if self.verity else Home.ROOT)
+
+    @property
+    def has_boot_partition(self) -> bool:
+        """Whether there is a FAT partition in front of the root: UEFI's, or a BIOS's home."""
+        return self.boot.ways.uefi is not None or self.bios_home is Home.BOOT
 
     def check(self) -> None:
         """Raise UsageError for what contradicts itself."""
@@ -112,7 +139,7 @@ class Definition:
         for name, text in (("label", root.label), ("kernel command line", boot.cmdline)):
             if not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text):
                 raise UsageError(f"build: {name}: expected text in UTF-8, found {text[:64]!a}")
-        if self.table is Table.NONE and boot.boot is not Boot.NONE:
+        if self.table is Table.NONE and boot.ways:
             raise UsageError("build: a bare file system cannot be made to boot: expected --table gpt with --boot")
         if self.table is Table.NONE and self.size is not None and root.size not in (None, self.size):
             raise UsageError(f"build: expected one size for a bare file system, found {self.size} and {root.size}")
@@ -124,20 +151,43 @@ class Definition:
             raise UsageError(
                 f"build: expected blocks of at least a sector, found {root.block_size} and {self.sector_size} bytes"
             )
-        if boot.boot is Boot.NONE and (boot.kernel or boot.initrd or boot.loader or boot.cmdline):
-            raise UsageError("build: a kernel, RAM disk, loader or command line is of use with --boot only")
-        if boot.boot is Boot.KERNEL and (boot.initrd or boot.loader or boot.cmdline):
-            raise UsageError(
-                "build: firmware starts a bare kernel without RAM disk and command line: use --boot systemd-boot,"
-                " or a unified kernel image that holds both"
-            )
+        self._check_boot()
         if self.verity:
             self._check_verity()
 
+    def _check_boot(self) -> None:
+        boot, (bios, uefi) = self.boot, self.boot.ways
+        if not boot.ways and (boot.kernel or boot.initrd or boot.loader or boot.loader_dir or boot.cmdline):
+            raise UsageError("build: a kernel, RAM disk, loader or command line is of use with --boot only")
+        if not boot.ways and boot.serial:
+            raise UsageError("build: a serial console is of use with --boot only")
+        bare = uefi is Uefi.KERNEL
+        if bare and (boot.loader or (bios is None and (boot.initrd or boot.cmdline or boot.serial))):
+            raise UsageError(
+                "build: firmware starts a bare kernel without RAM disk and command line: use --boot systemd-boot,"
+                " or --boot uki, an image that holds both"
+            )
+        if boot.loader and uefi is None:
+            raise UsageError("build: --loader names what UEFI starts: for a BIOS's loader use --loader-dir")
+        if boot.bios_home is not None and bios is None:
+            raise UsageError("build: --bios-home is of use with a loader for a BIOS only: --boot syslinux or grub")
+        if bios is not None and self.sector_size != 512:
+            raise UsageError(
+                f"build: loaders for a BIOS count in sectors of 512 bytes: expected --sector-size 512 with --boot"
+                f" {bios.value}, found {self.sector_size}"
+            )
+
     def _check_verity(self) -> None:
+        if self.table is not Table.NONE and self.table is not Table.GPT:
+            raise UsageError("build: a partition of hashes is known by its type: expected --table gpt with --verity")
+        if self.bios_home is Home.ROOT:
+            raise UsageError(
+                "build: a loader in the root would have to name the root's own hash: expected --bios-home boot with"
+                " --verity"
+            )
         if self.table is Table.NONE:
             raise UsageError("build: a bare file system has no room for hashes: expected --table gpt with --verity")
-        if self.boot.boot is Boot.KERNEL:
+        if self.boot.ways.uefi is Uefi.KERNEL:
             raise UsageError("build: a bare kernel is not told the root hash: use --boot systemd-boot with --verity")
         for word in self.boot.cmdline.split():
             if word == "rw" or word.startswith("roothash="):
@@ -171,6 +221,8 @@ def _flatten(prefix: str, value: object) -> list[tuple[str, str]]:
     if dataclasses.is_dataclass(value):
         leaves = []
         for each in dataclasses.fields(value):
+            if not each.metadata.get("identity", True):
+                continue
             leaves += _flatten(f"{prefix}.{each.name}", getattr(value, each.name))
         return leaves
     return [(prefix, repr(value))]

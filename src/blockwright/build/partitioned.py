@@ -1,7 +1,10 @@
-"""A partitioned disk: a GPT, an EFI system partition where something is to boot, the root, and its hashes.
+"""A partitioned disk: its table, what starts it, the root, and the root's hashes.
+
+In this order: GRUB's core image for a BIOS on a GPT, the boot partition, the root, its hashes. The root comes last
+but for its hashes, so that it can take what remains and grow later.
 
 Knows: which partitions there are, their order, types, identities and sizes. Refuses to know: what makes a disk boot
-(``esp``), and what a hash area is (``verity``).
+(``esp``, ``bios``), what a hash area is (``verity``), and kinds of tables (``parts``).
 """
 
 from __future__ import annotations
@@ -12,23 +15,27 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from blockwright.boot.machine import programs_machine
-from blockwright.boot.uefi import with_root, with_verity_root
-from blockwright.build.definition import Boot, Definition
+from blockwright.boot.uefi import with_root, with_serial, with_verity_root
+from blockwright.build.definition import Definition, Home, Table
+from blockwright.build.parts import Wish, plan_table, table_segments
 from blockwright.build.plan import DiskPlan, Part, ext4_options
 from blockwright.build.verity import UNKNOWN, partition_guids, plan_verity
-from blockwright.codec.identity import derive_uuid
+from blockwright.codec.identity import derive_u32, derive_uuid
+from blockwright.device.planned import SegmentTable
 from blockwright.errors import NotFound
+from blockwright.fs.ext4.options import DEFAULT_FEATURES
 from blockwright.fs.ext4.plan import Ext4Plan
 from blockwright.fs.ext4.plan import plan as plan_ext4
-from blockwright.table.gpt import plan as gpt
-from blockwright.table.gpt.names import TYPES, parse_attributes
+from blockwright.table.gpt.names import TYPES
 from blockwright.tree.node import Directory
 from blockwright.units import MiB, align_down, align_up
 
-if TYPE_CHECKING:  # a disk without an EFI partition needs no FAT
-    from blockwright.build.esp import Machine
+if TYPE_CHECKING:  # a disk that starts nothing needs no FAT and no loaders
+    from blockwright.build.bios import Code, PlannedLoader
+    from blockwright.build.machine import Machine
     from blockwright.build.plan import AnyPlan
     from blockwright.fs.fat.plan import FatPlan
+    from blockwright.table.partition import AnyPartition, AnyTable
 
 _ROOT_TYPES = {
     "X64": "root-x86-64",
@@ -40,54 +47,78 @@ _ROOT_TYPES = {
 }
 """Types of the Discoverable Partitions Specification by UEFI's suffix; their hashes' have ``-verity`` behind."""
 
-_READ_ONLY = parse_attributes(["read-only"])
 
+def draft(tree: Directory, definition: Definition, seed: bytes, time_ns: int, *, streamed: bool = False) -> Draft:
+    """Return the disk as far as it is known before the root has its places. Raises as ``plan_disk`` does.
 
-def plan_partitioned(
-    tree: Directory, definition: Definition, seed: bytes, time_ns: int, root_plan: Ext4Plan | None
-) -> DiskPlan:
-    """Return the disk; ``root_plan`` is the root file system where a stream has placed it already.
-
-    The root comes last but for its hashes, so that it can take what remains and grow later. Raises as ``plan_disk``
-    does.
+    ``streamed`` says that the root lies in the output already, where ``streamed_root`` said.
     """
-    draft = _Draft.of(tree, definition, seed, time_ns, streamed=root_plan is not None)
-    esp = draft.esp()
-    if root_plan is None:
-        size = definition.root_size
-        if definition.root_takes_rest:
-            _, size = _root_place(definition, None if esp is None else esp.size)
-        elif size is not None:
-            size = align_up(size, definition.root.block_size)
-        root_plan = plan_ext4(tree, ext4_options(definition.root, seed, time_ns, size))
-    return draft.disk(root_plan, esp)
+    machine, loader = None, None
+    ways = definition.boot.ways
+    if ways:
+        from blockwright.build.machine import find_machine
+
+        machine = find_machine(tree, definition)
+    if ways.bios is not None and machine is not None:
+        from blockwright.boot import bios
+        from blockwright.build.bios import PlannedLoader
+
+        starter = bios.find_starter(ways.bios, machine.shelves, definition.table.value)
+        loader = PlannedLoader(starter, bios.ROOT if definition.bios_home is Home.ROOT else bios.BOOT)
+        if not loader.home.fat:
+            bios.check_features(starter, DEFAULT_FEATURES.names)
+    root_type = _root_type(tree, definition, machine)
+    return Draft(tree, definition, seed, time_ns, machine, loader, root_type, streamed)
 
 
 def streamed_root(definition: Definition) -> tuple[int, int | None]:
     """Return where the root of a streamed build begins and its size, None for automatic; both in bytes.
 
-    It lies behind an EFI system partition whose size is fixed beforehand. Raises NoSpace.
+    It lies behind a boot partition whose size is fixed beforehand. Raises NoSpace.
     """
-    if definition.boot.boot is Boot.NONE:
+    if not definition.has_boot_partition:
         return _root_place(definition, None)
     from blockwright.build.esp import streamed_size
 
     return _root_place(definition, streamed_size(definition))
 
 
-def _root_place(definition: Definition, esp_size: int | None) -> tuple[int, int | None]:
-    """Return where the root begins and its size, None for automatic, behind an EFI system partition of that size."""
+def _core_size(definition: Definition) -> int:
+    """Return the size of the partition for GRUB's core image, 0 where there is none."""
+    from blockwright.boot.kinds import Bios
+
+    if definition.boot.ways.bios is not Bios.GRUB or definition.table is not Table.GPT:
+        return 0
+    from blockwright.build.bios import CORE_SIZE
+
+    return CORE_SIZE
+
+
+def _root_place(definition: Definition, boot_size: int | None) -> tuple[int, int | None]:
+    """Return where the root begins and its size, None for automatic, behind a boot partition of that size."""
     given = definition.root_size
-    requests = [gpt.Request(TYPES["linux-generic"], given or MiB, remaining=definition.root_takes_rest)]
-    if esp_size is not None:
-        requests.insert(0, gpt.Request(TYPES["esp"], esp_size))
+    wishes = _front(definition, boot_size)
+    wishes.append(Wish("root", "linux-generic", given or MiB, rest=definition.root_takes_rest))
     if definition.verity:
-        requests.append(gpt.Request(TYPES["linux-generic"], _hashes_size(definition, given or MiB)))
-    table = gpt.plan(requests, seed=b"", size=definition.disk_size, sector_size=definition.sector_size)
-    root = table.partitions[0 if esp_size is None else 1]
+        wishes.append(Wish("verity", "linux-generic", _hashes_size(definition, given or MiB)))
+    table = plan_table(wishes, definition, b"")
+    root = table.partitions[[wish.role for wish in wishes].index("root")]
     if definition.root_takes_rest:
         given = root.size
     return root.start, None if given is None else align_down(given, definition.root.block_size)
+
+
+def _front(definition: Definition, boot_size: int | None, seed: bytes = b"", *, marked: bool = False) -> list[Wish]:
+    """Return what comes before the root, the boot partition being of that size; None for none."""
+    wishes = []
+    core = _core_size(definition)
+    if core:
+        wishes.append(Wish("core", "bios-boot", core, "bios", guid=derive_uuid(seed, "partition.bios")))
+    if boot_size is not None:
+        name = "esp" if definition.boot.ways.uefi is not None else "xbootldr"
+        guid = derive_uuid(seed, "partition.esp")
+        wishes.append(Wish("esp", name, boot_size, name, guid=guid, marked=marked))
+    return wishes
 
 
 def _hashes_size(definition: Definition, root_size: int) -> int:
@@ -98,7 +129,7 @@ def _hashes_size(definition: Definition, root_size: int) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
+class Draft:
     """What a disk is planned from, but for the root file system and its hash."""
 
     tree: Directory
@@ -106,65 +137,142 @@ class _Draft:
     seed: bytes
     time_ns: int
     machine: Machine | None
+    loader: PlannedLoader | None
     root_type: str
     streamed: bool
 
-    @classmethod
-    def of(cls, tree: Directory, definition: Definition, seed: bytes, time_ns: int, *, streamed: bool) -> _Draft:
-        """Find what starts the disk, and what kind of root that means."""
-        machine = None
-        if definition.boot.boot is not Boot.NONE:
-            from blockwright.build.esp import find_machine
+    def root_tree(self, tree: Directory) -> Directory:
+        """Return ``tree`` with the loader's files where the root is their home, else as it is."""
+        if self.loader is None or self.machine is None or self.loader.home.fat:
+            return tree
+        from blockwright.boot.bios import kernel_in
+        from blockwright.boot.kernel import os_release, os_title
+        from blockwright.build.bios import fill_holes
+        from blockwright.tree.overlay import with_files
 
-            machine = find_machine(tree, definition)
-        return cls(tree, definition, seed, time_ns, machine, _root_type(tree, definition, machine), streamed)
+        title, serial = os_title(os_release(self.tree)), self.definition.boot.serial
+        options = self._cmdline(UNKNOWN)
+        kernel = self.machine.kernel
+        if not self.loader.starter.reads_holes:
+            fill_holes(tree, kernel)
+        files, entry = kernel_in(self.loader.home, kernel, title=title, options=options, serial=serial)
+        return with_files(tree, files | self.loader.files(entry), mtime_ns=self.time_ns)
 
-    def esp(self, root_hash: bytes = UNKNOWN) -> FatPlan | None:
-        """Return the EFI system partition, of the same size with any root hash; None where nothing is to boot."""
-        if self.machine is None:
-            return None
-        from blockwright.build.esp import plan_esp
+    def finish(self, root_plan: Ext4Plan | None = None) -> DiskPlan:
+        """Return the disk; ``root_plan`` is the root file system where a stream has placed it already."""
+        esp = self._esp()
+        if root_plan is None:
+            definition, size = self.definition, self.definition.root_size
+            if definition.root_takes_rest:
+                _, size = _root_place(definition, None if esp is None else esp.size)
+            elif size is not None:
+                size = align_up(size, definition.root.block_size)
+            tree = self.root_tree(self.tree)
+            root_plan = plan_ext4(tree, ext4_options(definition.root, self.seed, self.time_ns, size))
+        return self._disk(root_plan, esp)
 
-        cmdline = self.definition.boot.cmdline
+    def _cmdline(self, root_hash: bytes) -> str:
+        boot = self.definition.boot
         if self.definition.verity:
-            cmdline = with_verity_root(cmdline, root_hash.hex())
+            cmdline = with_verity_root(boot.cmdline, root_hash.hex())
         else:
-            cmdline = with_root(cmdline, str(self._guids(root_hash)[0]))
-        return plan_esp(
-            self.tree, self.machine, self.definition, cmdline, self.seed, self.time_ns, streamed=self.streamed
+            cmdline = with_root(boot.cmdline, self._root_identity())
+        return with_serial(cmdline) if boot.serial else cmdline
+
+    def _root_identity(self) -> str:
+        """Return what Linux will have as the root's PARTUUID."""
+        if self.definition.table is Table.GPT:
+            return str(self._guids(UNKNOWN)[0])
+        from blockwright.build.parts_mbr import SIGNATURE
+
+        number = 2 if self.definition.has_boot_partition else 1
+        return f"{derive_u32(self.seed, SIGNATURE):08x}-{number:02x}"
+
+    def _esp(self, root_hash: bytes = UNKNOWN) -> FatPlan | None:
+        """Return the boot partition, of the same size with any root hash; None where there is none."""
+        if self.machine is None or not self.definition.has_boot_partition:
+            return None
+        from blockwright.build.esp import BootPartition
+
+        loader = self.loader if self.loader is not None and self.loader.home.fat else None
+        return BootPartition(
+            self.tree, self.machine, self.definition, loader, self.seed, self.time_ns, self.streamed
+        ).plan(self._cmdline(root_hash))
+
+    def _disk(self, root: Ext4Plan, esp: FatPlan | None, root_hash: bytes | None = None) -> DiskPlan:
+        """Return the disk; with verity one that is sealed with its root hash, or still to be."""
+        plans: dict[str, AnyPlan] = {"root": root}
+        if esp is not None:
+            plans["esp"] = esp
+        if self.definition.verity:
+            plans["verity"] = plan_verity(root.size, self.seed, root_hash)
+        wishes = self._wishes(root, esp, root_hash)
+        table = plan_table(wishes, self.definition, self.seed)
+        runs: tuple[AnyPartition, ...] = table.partitions
+        places = {wish.role: run for wish, run in zip(wishes, runs, strict=True)}
+        if esp is not None:  # FAT writes down where it is
+            plans["esp"] = esp = esp.moved(places["esp"].start // self.definition.sector_size)
+        code = self._code(table, places, root, esp)
+        if code is not None and code.boot_sector and esp is not None:
+            plans["esp"] = esp.started_by(code.boot_sector)
+        parts = []
+        for role, run in places.items():
+            if role == "core":
+                continue
+            assert plans[role].size <= run.size, f"{role}: {plans[role].size} bytes in a partition of {run.size}"
+            parts.append(Part(role, run.start, plans[role], run))
+        seal = partial(self._sealed, root) if self.definition.verity and root_hash is None else None
+        segments = SegmentTable()
+        segments.include(table_segments(table, b"" if code is None else code.first), 0)
+        for position, data in () if code is None else code.others:
+            segments.add_bytes(position, data)
+        segments.freeze()
+        return DiskPlan(table.size, table, tuple(parts), segments, seal)
+
+    def _wishes(self, root: Ext4Plan, esp: FatPlan | None, root_hash: bytes | None) -> list[Wish]:
+        definition = self.definition
+        name, read_only = definition.root.label or "root", definition.verity
+        root_guid, hashes_guid = self._guids(UNKNOWN if root_hash is None else root_hash)
+        marked = None if self.loader is None or not self.loader.starter.marked else definition.bios_home
+        wishes = _front(definition, None if esp is None else esp.size, self.seed, marked=marked is Home.BOOT)
+        wishes.append(
+            Wish(
+                "root",
+                self.root_type,
+                root.size,
+                name,
+                rest=definition.root_takes_rest,
+                guid=root_guid,
+                read_only=read_only,
+                marked=marked is Home.ROOT,
+            )
+        )
+        if definition.verity:
+            kind, size = f"{self.root_type}-verity", _hashes_size(definition, root.size)
+            wishes.append(Wish("verity", kind, size, f"{name}-verity", guid=hashes_guid, read_only=read_only))
+        return wishes
+
+    def _code(
+        self, table: AnyTable, places: dict[str, AnyPartition], root: Ext4Plan, esp: FatPlan | None
+    ) -> Code | None:
+        """Return what a BIOS finds outside of files; fills in what it finds in them."""
+        if self.loader is None:
+            return None
+        if self.loader.home.fat and esp is not None:
+            at, segments, size = places["esp"], esp.segments(), esp.size
+        else:
+            at, segments, size = places["root"], root.body, root.size
+        if "core" in places:
+            core_at, room = places["core"].start, places["core"].size
+        else:
+            core_at = table.sector_size
+            room = min(each.start for each in table.partitions) - core_at
+        return self.loader.code(
+            segments, start=at.start, size=size, number=at.number, core_at=core_at, core_room=room
         )
 
-    def disk(self, root: Ext4Plan, esp: FatPlan | None, root_hash: bytes | None = None) -> DiskPlan:
-        """Return the disk; with verity one that is sealed with its root hash, or still to be."""
-        definition = self.definition
-        attributes = _READ_ONLY if definition.verity else 0
-        root_guid, hashes_guid = self._guids(UNKNOWN if root_hash is None else root_hash)
-        kind, name = TYPES[self.root_type], definition.root.label or "root"
-        rest = definition.root_takes_rest
-        wanted: list[tuple[str, AnyPlan, gpt.Request]] = [
-            ("root", root, gpt.Request(kind, root.size, name, rest, guid=root_guid, attributes=attributes))
-        ]
-        if esp is not None:
-            guid = derive_uuid(self.seed, "partition.esp")
-            wanted.insert(0, ("esp", esp, gpt.Request(TYPES["esp"], esp.size, "esp", guid=guid)))
-        if definition.verity:
-            kind, size = TYPES[f"{self.root_type}-verity"], _hashes_size(definition, root.size)
-            request = gpt.Request(kind, size, f"{name}-verity", guid=hashes_guid, attributes=attributes)
-            wanted.append(("verity", plan_verity(root.size, self.seed, root_hash), request))
-        sector = definition.sector_size
-        requests = [request for _, _, request in wanted]
-        table = gpt.plan(requests, seed=self.seed, size=definition.disk_size, sector_size=sector)
-        parts = []
-        for (role, plan, _), run in zip(wanted, table.partitions, strict=True):
-            assert plan.size <= run.size, f"{role}: {plan.size} bytes in a partition of {run.size}"
-            if esp is not None and plan is esp:  # FAT writes down where it is
-                plan = esp.moved(run.start // sector)  # noqa: PLW2901 - the same volume
-            parts.append(Part(role, run.start, plan, run))
-        seal = partial(self._sealed, root) if definition.verity and root_hash is None else None
-        return DiskPlan(table.size, table, tuple(parts), gpt.segments(table), seal)
-
     def _sealed(self, root: Ext4Plan, root_hash: bytes) -> DiskPlan:
-        return self.disk(root, self.esp(root_hash), root_hash)
+        return self._disk(root, self._esp(root_hash), root_hash)
 
     def _guids(self, root_hash: bytes) -> tuple[UUID, UUID]:
         """Return the identities of the root partition and of its hashes'."""

@@ -20,7 +20,7 @@ from blockwright.tree.node import Directory, Node
 if TYPE_CHECKING:  # a bare file system needs none of them, and starts sooner without
     from blockwright.build.verity import VerityPlan
     from blockwright.fs.fat.plan import FatPlan
-    from blockwright.table.partition import Partition, PartitionTable
+    from blockwright.table.partition import AnyPartition, AnyTable
 
     AnyPlan = Ext4Plan | FatPlan | VerityPlan
 
@@ -31,17 +31,19 @@ class Part(NamedTuple):
     role: str
     start: int
     file_system: AnyPlan
-    partition: Partition | None
+    partition: AnyPartition | None
 
 
 class DiskPlan(NamedTuple):
-    """A whole disk of ``size`` bytes: a table (None for a bare file system) with its bytes, and file systems.
+    """A whole disk of ``size`` bytes: a table (None for a bare file system), and file systems.
+
+    ``table_segments`` are the table's bytes, with all others that are not within a file system's plan: boot loaders'.
 
     Where a hash of the root file system is still to come, ``seal`` returns the same disk with it.
     """
 
     size: int
-    table: PartitionTable | None
+    table: AnyTable | None
     parts: tuple[Part, ...]
     table_segments: SegmentTable
     seal: Callable[[bytes], DiskPlan] | None = None
@@ -105,20 +107,22 @@ def disk_time_ns(tree: Directory, definition: Definition) -> int:
     return newest_time(tree) if definition.time_s is None else definition.time_s * 10**9
 
 
-def plan_disk(tree: Directory, definition: Definition, seed: bytes, *, root_plan: Ext4Plan | None = None) -> DiskPlan:
+def plan_disk(tree: Directory, definition: Definition, seed: bytes) -> DiskPlan:
     """Return the disk that holds ``tree`` as ``definition`` says.
 
-    ``root_plan`` is the root file system where a stream has placed it already, as ``streamed_root`` says.
     Raises NoSpace with both numbers, NotFound for a kernel or loader, UsageError for what a file system cannot hold.
     """
-    if definition.table is Table.GPT:
-        from blockwright.build.partitioned import plan_partitioned
+    time_ns = disk_time_ns(tree, definition)
+    if definition.table is not Table.NONE:
+        from blockwright.build import partitioned
 
-        return plan_partitioned(tree, definition, seed, disk_time_ns(tree, definition), root_plan)
-    if root_plan is None:
-        time_ns = disk_time_ns(tree, definition)
-        root_plan = plan_ext4(tree, ext4_options(definition.root, seed, time_ns, definition.root_size))
-    return DiskPlan(root_plan.size, None, (Part("root", 0, root_plan, None),), SegmentTable())
+        return partitioned.draft(tree, definition, seed, time_ns).finish()
+    return bare(plan_ext4(tree, ext4_options(definition.root, seed, time_ns, definition.root_size)))
+
+
+def bare(root: Ext4Plan) -> DiskPlan:
+    """Return the disk that is nothing but a file system."""
+    return DiskPlan(root.size, None, (Part("root", 0, root, None),), SegmentTable())
 
 
 def streamed_root(definition: Definition) -> tuple[int, int | None]:

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import NamedTuple
 
-from blockwright.build.definition import Boot, Definition, NamedContent
-from blockwright.build.plan import DiskPlan, clamp_times, disk_time_ns, ext4_options, plan_disk, streamed_root
+from blockwright.build.definition import Definition, NamedContent, Table
+from blockwright.build.plan import DiskPlan, bare, clamp_times, disk_time_ns, ext4_options, plan_disk, streamed_root
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.device.copy import copy
 from blockwright.device.file import open_path
@@ -23,7 +23,7 @@ from blockwright.device.window import Window
 from blockwright.errors import NotFound, UsageError
 from blockwright.format.output import ImageOptions, new_image
 from blockwright.source import DirectorySource, Source
-from blockwright.tree.content import Content, DeviceContent, Fill, Place, PlacedContent, Runs
+from blockwright.tree.content import DeviceContent, PlacedContent
 from blockwright.tree.digest import tree_digest
 from blockwright.tree.hostfile import HostFile
 from blockwright.tree.node import Directory, File, Node
@@ -166,6 +166,7 @@ def _stream(source: Source, target: BlockDevice, definition: Definition, progres
     """
     from concurrent.futures import ThreadPoolExecutor
 
+    from blockwright.build.partitioned import draft
     from blockwright.fs.ext4.stream import StreamPlacer
 
     start, size = streamed_root(definition)
@@ -173,31 +174,23 @@ def _stream(source: Source, target: BlockDevice, definition: Definition, progres
     with Window(target, start, owns=False) as window:
         # Identities and times follow from the tree, which is known when the stream has ended.
         placer = StreamPlacer(window, ext4_options(root, b"", 0, size))
-        tree = _dated(source.read(_shown(placer.place, source, progress)), definition)
+        tree = _dated(source.read(source.shown(placer.place, progress) if progress else placer.place), definition)
         with ThreadPoolExecutor(1) as beside:
             # Bodies go to the medium while metadata is planned: the one waits, the other computes.
             flushed = beside.submit(window.flush)
-            seed = definition.identity_seed(tree_digest(tree))
-            planned = placer.finish(tree, ext4_options(root, seed, disk_time_ns(tree, definition), size))
+            seed, time_ns = definition.identity_seed(tree_digest(tree)), disk_time_ns(tree, definition)
+            options = ext4_options(root, seed, time_ns, size)
+            if definition.table is Table.NONE:
+                plan = bare(placer.finish(tree, options))
+            else:
+                readable = tree
+                if definition.boot.ways or definition.verity:
+                    placer.settle()
+                    readable = _readable(tree, target, start)
+                disk = draft(readable, definition, seed, time_ns, streamed=True)
+                plan = disk.finish(placer.finish(disk.root_tree(tree), options))
             flushed.result()
-    if definition.boot.boot is not Boot.NONE or definition.verity:
-        tree = _readable(tree, target, start)
-    return plan_disk(tree, definition, seed, root_plan=planned)
-
-
-def _shown(place: Place, source: Source, progress: Progress | None) -> Place:
-    """Return ``place`` such that the source's progress is told behind each part of a body."""
-    if progress is None:
-        return place
-
-    def shown(size: int, runs: Runs, fill: Fill, /) -> Content:
-        def told(buffer: memoryview) -> None:
-            fill(buffer)
-            progress(*source.progress)
-
-        return place(size, runs, told)
-
-    return shown
+    return plan
 
 
 def named_file(path: str) -> NamedContent:

@@ -8,11 +8,13 @@ from typing import Any
 
 import click
 
-from blockwright.build.definition import Boot, BootOptions, Definition, NamedContent, RootOptions, Table
+from blockwright.boot.kinds import NAMES, parse_ways
+from blockwright.build.definition import BootOptions, Definition, Home, NamedContent, RootOptions, Table
 from blockwright.build.run import build as build_disk
 from blockwright.build.run import named_file
 from blockwright.cli.layout import plan_document, plan_lines
 from blockwright.cli.options import (
+    Take,
     force_option,
     json_option,
     output_options,
@@ -20,15 +22,15 @@ from blockwright.cli.options import (
     share_value,
     size_value,
     source_date_epoch,
+    source_options,
 )
-from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar
+from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar, tell_remarks
 from blockwright.errors import UsageError
-from blockwright.source import open_source
 from blockwright.units import parse_size
 
 
 @click.command()
-@click.argument("source")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-o", "--output", help="The disk image to make. Required but with --dry-run.")
 @click.option("--table", type=click.Choice([each.value for each in Table]), default="gpt", show_default=True)
 @click.option(
@@ -47,12 +49,20 @@ from blockwright.units import parse_size
 @click.option("--reserved", callback=share_value, metavar="SHARE", help="Share of the root kept for the superuser.")
 @click.option("--journal-size", callback=size_value, metavar="SIZE", help="Size of the journal; 0 for none.")
 @click.option("--sector-size", type=click.Choice(["512", "4096"]), default="512", show_default=True)
-@click.option("--boot", type=click.Choice([each.value for each in Boot]), default="none", show_default=True)
+@click.option(
+    "--boot",
+    default="none",
+    metavar="WAY[,WAY]",
+    help=f"What starts the disk: {', '.join(NAMES)}; two for a disk that a BIOS and UEFI start.",
+)
+@click.option("--bios-home", type=click.Choice([each.value for each in Home]), help="Where a BIOS's loader lives.")
 @click.option("--kernel", help="The kernel; without it the newest in SOURCE.")
 @click.option("--initrd", help="Its initial RAM disk; without it the one in SOURCE for that kernel.")
-@click.option("--loader", help="systemd-bootx64.efi or its like; without it the one in SOURCE.")
+@click.option("--loader", help="The program or stub for UEFI; without it the one in SOURCE or on this host.")
+@click.option("--loader-dir", metavar="DIR", help="Where all loaders' files are, instead of SOURCE and this host.")
 @click.option("--cmdline", default="", help="Kernel command line; root=PARTUUID=… is put in front.")
-@click.option("--esp-size", callback=size_value, metavar="SIZE", help="Size of the EFI system partition.")
+@click.option("--serial", is_flag=True, help="Use the first serial line too: console=ttyS0,115200.")
+@click.option("--esp-size", callback=size_value, metavar="SIZE", help="Size of the boot partition.")
 @click.option("--verity", is_flag=True, help="Add a hash partition; the root is read-only, proven by roothash=….")
 @click.option("--seed", help="Text that every identity follows from, or random. Default: the input.")
 @output_options
@@ -60,8 +70,10 @@ from blockwright.units import parse_size
 @force_option
 @quiet_option
 @json_option
-def build(**options: Any) -> None:
-    """Make a disk image from SOURCE: a directory, a tar archive (also compressed), or - for standard input.
+@source_options
+def build(take: Take, sources: tuple[str, ...], **options: Any) -> None:
+    """Make a disk image from SOURCE: a directory, a tar archive (also compressed), - for standard input, a container
+    image (OCI layout, OCI archive, docker-archive), a file system in an image (disk.img:2), or archives as layers.
 
     Without more it is a GPT disk with one ext4 root partition just large enough. The same input gives the same
     bytes. Paths of what was made go to standard output.
@@ -72,7 +84,9 @@ def build(**options: Any) -> None:
       blockwright build rootfs/ -o disk.qcow2 --compress
       blockwright build rootfs.tar.gz -o disk.img --size 4G --boot systemd-boot
       blockwright build rootfs/ -o disk.img --boot systemd-boot --verity
+      blockwright build rootfs/ -o disk.img --boot syslinux,uki --serial
       blockwright build rootfs/ -o root.ext4 --table none --free 20%
+      blockwright build oci-layout/ -o disk.img --platform linux/arm64
     """  # noqa: D301  # click leaves lines as they are below a real backspace
     output, dry_run = options["output"], options["dry_run"]
     if output is None and not dry_run:
@@ -84,10 +98,14 @@ def build(**options: Any) -> None:
     sys.setswitchinterval(0.0001)
     definition = _definition(options)
     definition.check()
-    with open_source(options["source"]) as source, progress_bar("build", quiet=options["quiet"]) as progress:
+    with (
+        take.open(sources) as source,
+        progress_bar("build", quiet=options["quiet"]) as progress,
+    ):
         built = build_disk(
             source, None if dry_run else output, definition, force=options["force"], progress=progress, image=image
         )
+        tell_remarks(source.name, source.remarks)
     if options["as_json"] and not (output and is_stdout(output)):
         print_json("blockwright.build/1", {"output": None if dry_run else output, **plan_document(built.plan)})
     elif dry_run:
@@ -115,11 +133,14 @@ def _definition(options: dict[str, Any]) -> Definition:
             journal=options["journal_size"],
         ),
         boot=BootOptions(
-            boot=Boot(options["boot"]),
+            ways=parse_ways(options["boot"]),
             kernel=_file(options["kernel"]),
             initrd=_file(options["initrd"]),
             loader=_file(options["loader"]),
+            loader_dir=options["loader_dir"],
             cmdline=options["cmdline"],
+            serial=options["serial"],
+            bios_home=None if options["bios_home"] is None else Home(options["bios_home"]),
             esp_size=options["esp_size"],
         ),
         verity=options["verity"],

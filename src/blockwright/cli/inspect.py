@@ -14,13 +14,10 @@ from blockwright.cli.options import (
     partition_option,
 )
 from blockwright.cli.output import print_json, print_lines, show_name, table
+from blockwright.cli.partitions import partition_document, type_name
 from blockwright.inspect import Region, Report
 from blockwright.inspect import inspect as inspect_device
 from blockwright.resolve import open_device
-from blockwright.table.gpt.names import attribute_names
-from blockwright.table.gpt.names import type_name as gpt_type_name
-from blockwright.table.mbr.names import type_name as mbr_type_name
-from blockwright.table.partition import AnyPartition, Partition
 from blockwright.units import format_size
 
 _MAP_WIDTH = 64
@@ -94,7 +91,7 @@ def _format_lines(report: Report) -> list[str]:
 def _region_document(region: Region) -> dict[str, Any]:
     document: dict[str, Any] = {"start": region.start, "size": region.size, "allocated": region.allocated}
     part, system = region.partition, region.file_system
-    document["partition"] = part and _partition_document(part)
+    document["partition"] = part and partition_document(part)
     document["file_system"] = system and {
         "kind": system.kind,
         "label": system.label,
@@ -109,18 +106,6 @@ def _region_document(region: Region) -> dict[str, Any]:
     if region.problem:
         document["problem"] = region.problem
     return document
-
-
-def _partition_document(part: AnyPartition) -> dict[str, Any]:
-    document: dict[str, Any] = {"number": part.number, "type": _type_name(part), "guid": part.identity}
-    if isinstance(part, Partition):
-        document |= {"type_guid": str(part.type_guid), "name": part.name}
-        return document | {"attributes": attribute_names(part.attributes)}
-    return document | {"os_type": part.os_type, "active": part.active}
-
-
-def _type_name(part: AnyPartition) -> str:
-    return gpt_type_name(part.type_guid) if isinstance(part, Partition) else mbr_type_name(part.os_type)
 
 
 def _text(report: Report) -> list[str]:
@@ -151,7 +136,7 @@ def _row(region: Region) -> tuple[str, ...]:
         str(region.start),
         format_size(region.size),
         used,
-        _type_name(part) if part else "",
+        type_name(part) if part else "",
         kind or ("unreadable" if region.problem else "-"),
         label,
         part.identity if part else identity,

@@ -22,20 +22,20 @@ def plan_document(plan: DiskPlan) -> dict[str, Any]:
     found = plan.table
     return {
         "size": plan.size,
-        "table": found and {"kind": found.kind, "guid": str(found.disk_guid), "sector_size": found.sector_size},
+        "table": found and {"kind": found.kind, "guid": found.identity, "sector_size": found.sector_size},
         "parts": [_part_document(part) for part in plan.parts],
     }
 
 
 def plan_lines(plan: DiskPlan) -> list[str]:
     """Return the plan for people: the disk, its parts, and each file system down to its block groups."""
-    kind = f"{plan.table.kind} {plan.table.disk_guid}" if plan.table else "no partition table"
+    kind = f"{plan.table.kind} {plan.table.identity}" if plan.table else "no partition table"
     lines = [f"disk: {format_size(plan.size)} ({plan.size} bytes), {kind}"]
     rows = [("part", "start", "size", "guid")]
     for part in plan.parts:
         run = part.partition
         size = run.size if run else part.file_system.size
-        rows.append((part.role, str(part.start), format_size(size), str(run.guid) if run else "-"))
+        rows.append((part.role, str(part.start), format_size(size), run.identity if run else "-"))
     lines += table(rows, "<>><")
     for part in plan.parts:
         lines += ["", f"{part.role}:"]
@@ -53,7 +53,7 @@ def _part_document(part: Part) -> dict[str, Any]:
     document: dict[str, Any] = {
         "role": part.role,
         "start": part.start,
-        "partition": run and {"number": run.number, "size": run.size, "guid": str(run.guid)},
+        "partition": run and {"number": run.number, "size": run.size, "guid": run.identity},
         "file_system": {"size": system.size, **_summary(system)},
     }
     if isinstance(system, Ext4Plan):

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from blockwright.units import format_size
+from blockwright.device.base import BlockDevice
+from blockwright.tree.rules import Remarks
+from blockwright.units import MiB, format_size
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` in bytes; a total of 0 is one that nobody knows."""
@@ -44,6 +46,18 @@ def print_path(path: str) -> None:
     else:
         buffer.write(os.fsencode(path) + b"\n")
         buffer.flush()
+
+
+def write_bytes(device: BlockDevice) -> None:
+    """Write all bytes of a device to standard output."""
+    buffer = memoryview(bytearray(min(device.size, MiB)))
+    position = 0
+    while position < device.size:
+        part = buffer[: min(len(buffer), device.size - position)]
+        device.read_into(position, part)
+        sys.stdout.buffer.write(part)
+        position += len(part)
+    sys.stdout.buffer.flush()
 
 
 def is_stdout(path: str) -> bool:
@@ -84,6 +98,18 @@ def _escape(character: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def tell_remarks(name: str, remarks: Remarks) -> None:
+    """Tell on standard error, in one line, what an archive held that was not taken as it stands."""
+    told = []
+    if remarks.replaced:
+        told.append(f"{remarks.replaced} entries were replaced by later ones of the same name")
+    if remarks.dropped_xattrs:
+        names = ", ".join(f"{show_name(each)} of {count}" for each, count in sorted(remarks.dropped_xattrs.items()))
+        told.append(f"left out extended attributes: {names} (--xattrs all keeps them)")
+    if told:
+        sys.stderr.write(f"blockwright: {show_text(name)}: {'; '.join(told)}\n")
 
 
 def _silent(done: int, total: int) -> None:  # the shape of Progress

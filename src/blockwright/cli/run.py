@@ -18,7 +18,7 @@ import click
 from blockwright._version import __version__
 from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.output import show_text
-from blockwright.errors import BlockwrightError, FormatError, KernelError
+from blockwright.errors import ArchiveRejected, BlockwrightError, FormatError, KernelError
 
 INTERRUPTED = 130
 """Exit code after SIGINT or SIGTERM, as DESIGN and the shell have it."""
@@ -35,6 +35,12 @@ def _build() -> click.Command:
     from blockwright.cli.build import build
 
     return build
+
+
+def _boot() -> click.Command:
+    from blockwright.cli.boot import boot
+
+    return boot
 
 
 def _inspect() -> click.Command:
@@ -61,6 +67,18 @@ def _compare() -> click.Command:
     return compare
 
 
+def _disk() -> click.Command:
+    from blockwright.cli.disk import disk
+
+    return disk
+
+
+def _extract() -> click.Command:
+    from blockwright.cli.extract import extract
+
+    return extract
+
+
 def _fs() -> click.Command:
     from blockwright.cli.fs import fs
 
@@ -71,6 +89,12 @@ def _loop() -> click.Command:
     from blockwright.cli.loop import loop
 
     return loop
+
+
+def _loopless() -> click.Command:
+    from blockwright.cli.loopless import loopless
+
+    return loopless
 
 
 def _nbd() -> click.Command:
@@ -91,18 +115,6 @@ def _verity() -> click.Command:
     return verity
 
 
-def _snapshot() -> click.Command:
-    from blockwright.cli.snapshot import snapshot
-
-    return snapshot
-
-
-def _resize() -> click.Command:
-    from blockwright.cli.snapshot import resize
-
-    return resize
-
-
 def _serve() -> click.Command:
     from blockwright.cli.serve import serve
 
@@ -110,18 +122,20 @@ def _serve() -> click.Command:
 
 
 _COMMANDS: Subcommands = {
+    "boot": ("Make images start on a BIOS and on UEFI: install.", _boot),
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
     "compare": ("Tell whether two disks hold the same, whatever their formats.", _compare),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
-    "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
+    "disk": ("Make disks and change their partition tables: create, table, add, rm, set, resize.", _disk),
+    "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
+    "fs": ("Look into a file system, and change it in place: ls, get, put, write, rm and more.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
+    "loopless": ("Partition, format, fill and boot images by loopless's own verbs.", _loopless),
     "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
     "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them, attach exports.", _nbd),
-    "resize": ("Change the size of the disk in an image.", _resize),
     "serve": ("Serve disks as network block devices.", _serve),
-    "snapshot": ("Keep states of a qcow2 image within it: create, list, apply, delete.", _snapshot),
     "verity": ("Prove every block of a device by a hash tree: format, verify, open, close.", _verity),
 }
 
@@ -218,6 +232,9 @@ def _tell(text: str, error: BaseException, code: int, as_json: bool) -> int:  # 
         document |= {"message": line, "code": code}
         if isinstance(error, FormatError):
             document |= {"source": error.source, "offset": error.offset, "spec": error.spec}
+        if isinstance(error, ArchiveRejected):
+            entry = None if error.entry is None else error.entry.decode("utf-8", "surrogateescape")
+            document |= {"reason": error.reason.value, "layer": error.layer, "entry": entry}
         if isinstance(error, KernelError):
             document |= {"operation": error.operation, "device": error.device, "remedy": error.remedy}
         line = json.dumps({"error": document})
@@ -244,7 +261,7 @@ def _usage_text(error: click.ClickException) -> str:
 def _os_text(error: OSError) -> str:
     reason = (error.strerror or str(error)).lower()
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
-    return f"{names[-1]}: {reason}" if names else reason
+    return f"{names[-1] or repr('')}: {reason}" if names else reason
 
 
 def _os_code(error: OSError) -> int:

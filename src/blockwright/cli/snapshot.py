@@ -1,4 +1,4 @@
-"""``blockwright snapshot`` and ``blockwright resize``."""
+"""``blockwright disk snapshot`` and ``blockwright disk size``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,12 @@ from blockwright.cli.options import (
     force_unlocked_option,
     image_options,
     json_option,
+    size_value,
 )
 from blockwright.cli.output import print_json, print_lines, print_path, show_name, table
 from blockwright.format.qcow2.snapshot import Snapshot
 from blockwright.snapshot import Images
-from blockwright.units import format_size, parse_size
+from blockwright.units import format_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -77,17 +78,17 @@ def snapshot_delete(image: str, name: str, image_format: ImageFormat, force_unlo
 
 @click.command()
 @_image
-@click.argument("size")
+@click.argument("size", metavar="SIZE", callback=size_value)
 @click.option("--shrink", is_flag=True, help="Cut off what lies behind SIZE.")
-def resize(
+def size(
     image: str,
-    size: str,
+    size: int,
     shrink: bool,  # noqa: FBT001  # click passes flags by name
     image_format: ImageFormat,
     force_unlocked: bool,  # noqa: FBT001  # a click flag
 ) -> None:
-    """Give the disk in IMAGE the SIZE, such as 20G. What is added reads as zeros."""
-    _images(image_format, force_unlocked).resize(image, parse_size(size), shrink=shrink)
+    """Give the disk in IMAGE the SIZE, such as 20G, and leave what is on it alone. What is added reads as zeros."""
+    _images(image_format, force_unlocked).resize(image, size, shrink=shrink)
     print_path(image)
 
 

@@ -5,7 +5,6 @@ Knows: flags, and how results are shown. Refuses to know: how a tree is computed
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from uuid import UUID
 
 import click
 
-from blockwright.cli.options import force_option, json_option, quiet_option, size_value
+from blockwright.cli.options import force_option, json_option, quiet_option, seed_value, size_value
 from blockwright.cli.output import print_json, print_lines, print_path, progress_bar
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.errors import UsageError
@@ -97,7 +96,7 @@ def verity() -> None:
 @click.argument("hashes", metavar="[HASH]", required=False)
 @_tree_options
 @click.option("--uuid", type=click.UUID, help="The area's UUID.")
-@click.option("--seed", help="Text that salt and UUID follow from; random without it.")
+@click.option("--seed", callback=seed_value, help="Text that salt and UUID follow from; random without it.")
 @force_option
 @quiet_option
 @json_option
@@ -107,7 +106,7 @@ def format_(
     hashes: str | None,
     wish: _Wish,
     uuid: UUID | None,
-    seed: str | None,
+    seed: bytes,
     force: bool,
     quiet: bool,
     as_json: bool,
@@ -116,7 +115,7 @@ def format_(
 
     The tree goes to HASH, or behind the data into DATA, which grows.
     """
-    salt, derived = identity(os.urandom(32) if seed is None else seed.encode("utf-8", "surrogateescape"))
+    salt, derived = identity(seed)
     uuid = (uuid or derived) if wish.superblock else None
     with progress_bar("verity", quiet=quiet) as progress:
         if hashes is None or hashes == data:

@@ -29,6 +29,7 @@ class Permission(IntFlag):
 
 
 ALL: Final = Permission(15)
+NOTHING: Final = Permission(0)
 READING: Final = Permission.CONSISTENT_READ
 WRITING: Final = Permission.CONSISTENT_READ | Permission.WRITE | Permission.RESIZE
 SHARED_BY_WRITER: Final = Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED
@@ -76,6 +77,23 @@ def lock(fd: int, uses: Permission, shares: Permission, *, unasked: bool = False
         if error.errno not in _NO_LOCKS:
             raise
     return None
+
+
+def held(fd: int) -> bool:
+    """Whether another open file holds any of these locks."""
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    try:
+        for base in (_USED_BASE, _UNSHARED_BASE):
+            reply = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, base, 4, 0))
+            if _FLOCK.unpack(reply)[0] != fcntl.F_UNLCK:
+                return True
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    return False
 
 
 def unlock(fd: int) -> None:

@@ -15,10 +15,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import ClassVar, Final, Self
 
-from blockwright.errors import NotFound, UsageError
-from blockwright.fs.reader import FileSystem, show_path
+from blockwright.errors import Corrupt, NotFound, UsageError
+from blockwright.fs.reader import MAX_DEPTH, FileSystem, show_path
 from blockwright.tree.content import Content
 from blockwright.tree.node import Directory, Node, Symlink
 
@@ -61,6 +61,9 @@ class Editor(ABC):
     As a context manager it commits at the end, and does not where an exception ends it. Not for several threads.
     An operation that raises has changed nothing, and those before it stand.
     """
+
+    keeps_links: ClassVar[bool] = True
+    """Whether an inode can have several names; where not, ``put`` makes a copy for each."""
 
     @property
     @abstractmethod
@@ -105,6 +108,22 @@ class Editor(ABC):
     def _rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes) -> None:
         """Move a name to one that is free; a directory that moves gets its new parent."""
 
+    def _supplant(self, parent: int, name: bytes, inode: int, node: Node) -> int:
+        """Have a new inode under a name that something else than a directory has; return its number.
+
+        To be overridden where the two steps are not one change on the device.
+        """
+        self._unlink(parent, name, inode)
+        return self._create(parent, name, node)
+
+    def _rename_over(self, parent: int, name: bytes, new_parent: int, new_name: bytes, target: int) -> None:
+        """Move a name to one that ``target`` has, of the same kind and not the same inode, a directory empty.
+
+        To be overridden where the two steps are not one change on the device.
+        """
+        self._unlink(new_parent, new_name, target)
+        self._rename(parent, name, new_parent, new_name)
+
     @abstractmethod
     def _set_attributes(self, inode: int, attributes: Attributes) -> None:
         """Change metadata. Raises UsageError for what the file system does not keep."""
@@ -125,7 +144,7 @@ class Editor(ABC):
     def commit(self) -> None:
         """Make every change so far durable: after a crash at any moment all of them are there, or none is.
 
-        Where that is not possible (no journal, or more than one transaction) each operation is, in their order.
+        Where that is not possible (no journal, or more than one transaction) each operation is whole for itself.
         """
 
     @abstractmethod
@@ -150,21 +169,25 @@ class Editor(ABC):
     def put(self, path: bytes, node: Node, *, parents: bool = False, replace: bool = True) -> None:
         """Have the node at ``path``: a file, a link, a special file, or a directory with all below it.
 
-        A directory is merged into one that is there, which takes its metadata. Anything else that is there is
-        replaced as one change with ``replace``, and refused without. With ``parents`` missing directories before it
-        are made, as ``mkdir`` makes them. A node with several names in the tree becomes one inode with those names.
+        A directory is merged into one that is there, as the root always is, and gives it its metadata. Anything else
+        that is there is replaced as one change with ``replace``, and refused without. With ``parents`` missing
+        directories before it are made, as ``mkdir`` makes them. A node with several names in the tree becomes one
+        inode with those names.
         """
-        directory, name = self._parent(path, parents=parents)
         links: dict[int, int] = {}
-        stack: list[tuple[int, bytes, Node, bytes]] = [(directory, name, node, path)]
+        stack: list[tuple[int, bytes, Node, bytes]] = []
+        if isinstance(node, Directory) and _is_root(path):
+            self._set_metadata(self.files.root_inode, node)
+            self._step()
+            stack += _children(self.files.root_inode, node, path)
+        else:
+            directory, name = self._parent(path, parents=parents, like=Directory(mtime_ns=node.mtime_ns))
+            stack.append((directory, name, node, path))
         while stack:
             parent, last, each, shown = stack.pop()
             inode = self._put_one(parent, last, each, shown, links, replace=replace)
             if isinstance(each, Directory):
-                stack.extend(
-                    (inode, child, each.entries[child], shown.rstrip(b"/") + b"/" + child)
-                    for child in sorted(each.entries, reverse=True)
-                )
+                stack += _children(inode, each, shown)
 
     def write(self, path: bytes, content: Content, *, offset: int | None = None) -> None:
         """Give the regular file at ``path`` other bytes, keeping its metadata; with ``offset`` change that part."""
@@ -205,16 +228,19 @@ class Editor(ABC):
         """Move a name to ``to``, or into it where it is a directory; what is there is replaced as by rename(2)."""
         parent, name, inode = self._existing(path)
         self._refuse_root(inode, path)
-        new_parent, new_name = self._target(to, name)
+        new_parent, new_name = self._target(to, name, inode)
         target = self.files.find(new_parent, new_name)
         if (parent, name) == (new_parent, new_name):
             return
         moved = self.files.stat_inode(inode).kind
-        if moved == stat_module.S_IFDIR and inode in self._trail_of(to):
+        if moved == stat_module.S_IFDIR and target != inode and inode in self._trail_of(to):
             raise UsageError(f"{show_path(path)}: cannot be moved below itself")
         if target is not None and target != inode:
-            self._make_way(new_parent, new_name, target, to, moved, replace=replace)
-        elif target is not None and self.files.stat_inode(inode).nlink > 1:
+            self._check_way(target, to, moved, replace=replace)
+            self._rename_over(parent, name, new_parent, new_name, target)
+            self._step()
+            return
+        if target is not None and moved != stat_module.S_IFDIR and self.files.stat_inode(inode).nlink > 1:
             self._unlink(parent, name, inode)  # two names of one file, not one name in another case
             self._step()
             return
@@ -293,7 +319,7 @@ class Editor(ABC):
 
     def _existing(self, path: bytes) -> tuple[int, bytes, int]:
         """Return the directory, the name and the inode of what is at ``path``, a link itself."""
-        if not any(part not in (b"", b".") for part in path.split(b"/")):
+        if _is_root(path):
             root = self.files.root_inode
             return root, b"", root
         parent, name = self._parent(path)
@@ -308,13 +334,13 @@ class Editor(ABC):
             raise UsageError(f"{show_path(path)}: expected a regular file")
         return inode
 
-    def _target(self, to: bytes, name: bytes) -> tuple[int, bytes]:
-        """Return where ``mv`` puts a name: ``to``, or that name in it where it is a directory."""
+    def _target(self, to: bytes, name: bytes, moved: int) -> tuple[int, bytes]:
+        """Return where ``mv`` puts a name: ``to``, or that name in it where it is a directory and not ``moved``."""
         try:
             inode = self.files.resolve(to)
         except NotFound:
-            inode = None
-        if inode is not None and self.files.stat_inode(inode).kind == stat_module.S_IFDIR:
+            return self._parent(to)
+        if inode != moved and self.files.stat_inode(inode).kind == stat_module.S_IFDIR:
             return inode, name
         return self._parent(to)
 
@@ -346,19 +372,24 @@ class Editor(ABC):
                 return found
             if found == known:
                 return found
-            self._make_way(parent, name, found, path, node.kind, replace=replace)
+            self._check_way(found, path, node.kind, replace=replace)
         if known is not None:
+            if found is not None:
+                self._unlink(parent, name, found)
             self._link(parent, name, known)
             inode = known
         else:
-            inode = self._create(parent, name, node)
-            if not isinstance(node, Directory):
+            if found is not None:
+                inode = self._supplant(parent, name, found, node)
+            else:
+                inode = self._create(parent, name, node)
+            if self.keeps_links and not isinstance(node, Directory):
                 links[id(node)] = inode
         self._step()
         return inode
 
-    def _make_way(self, parent: int, name: bytes, inode: int, path: bytes, kind: int, *, replace: bool) -> None:
-        """Remove what has the name, so that something of ``kind`` can have it, as rename(2) would."""
+    def _check_way(self, inode: int, path: bytes, kind: int, *, replace: bool) -> None:
+        """Refuse where what is there cannot be replaced by something of ``kind``, as rename(2) would."""
         there = self.files.stat_inode(inode).kind
         if not replace:
             raise UsageError(f"{show_path(path)}: expected nothing there, found a file or directory")
@@ -367,7 +398,6 @@ class Editor(ABC):
             raise UsageError(f"{show_path(path)}: expected {expected} to replace, found {found}")
         if there == stat_module.S_IFDIR:
             self._empty(inode, path, recursive=False)
-        self._unlink(parent, name, inode)
 
     def _set_metadata(self, inode: int, node: Node) -> None:
         """Give an inode the node's metadata; extended attributes that the node lacks go."""
@@ -386,10 +416,12 @@ class Editor(ABC):
                 raise UsageError(f"{show_path(path)}: expected an empty directory")
             return
         stack = [(inode, list(self.files.entries(inode)))]
+        above = {inode}
         while stack:
             directory, entries = stack[-1]
             if not entries:
                 stack.pop()
+                above.discard(directory)
                 if stack:
                     outer, siblings = stack[-1]
                     self._unlink(outer, siblings.pop().name, directory)
@@ -397,8 +429,21 @@ class Editor(ABC):
                 continue
             entry = entries[-1]
             if entry.kind == stat_module.S_IFDIR:
+                if entry.inode in above or len(stack) >= MAX_DEPTH:
+                    raise Corrupt(f"{show_path(path)}: a directory below it is below itself")
+                above.add(entry.inode)
                 stack.append((entry.inode, list(self.files.entries(entry.inode))))
             else:
                 entries.pop()
                 self._unlink(directory, entry.name, entry.inode)
                 self._step()
+
+
+def _is_root(path: bytes) -> bool:
+    return all(part in (b"", b".") for part in path.split(b"/"))
+
+
+def _children(inode: int, node: Directory, path: bytes) -> list[tuple[int, bytes, Node, bytes]]:
+    """Return (directory, name, node, path) of what is in a directory, last name first."""
+    prefix = path.rstrip(b"/") + b"/"
+    return [(inode, name, node.entries[name], prefix + name) for name in sorted(node.entries, reverse=True)]

@@ -159,7 +159,7 @@ class SocketStream(Stream):
         self.timeout_s = receive_s
         # By the kernel: a socket that Python times asks poll() before each call.
         for option, seconds in ((socket.SO_RCVTIMEO, receive_s), (socket.SO_SNDTIMEO, send_s)):
-            self.socket.setsockopt(socket.SOL_SOCKET, option, _timeval(seconds))
+            _set_option(self.socket, option, _timeval(seconds))
 
     def shut_down(self, *, reading_only: bool = False) -> None:
         # A number that was closed meanwhile may be another connection's by now.
@@ -172,6 +172,18 @@ class SocketStream(Stream):
 
     def fileno(self) -> int:
         return self.socket.fileno()
+
+
+def _set_option(sock: socket.socket, option: int, value: bytes) -> None:
+    if sys.platform != "linux" or sock.family != socket.AF_VSOCK:
+        sock.setsockopt(socket.SOL_SOCKET, option, value)
+        return
+    # Python takes nothing but 8-byte numbers for vsock, so the same socket is set under another family's name.
+    other = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, fileno=sock.fileno())
+    try:
+        other.setsockopt(socket.SOL_SOCKET, option, value)
+    finally:
+        other.detach()
 
 
 def _timeval(seconds: float | None) -> bytes:

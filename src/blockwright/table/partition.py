@@ -6,10 +6,13 @@ Knows: positions, identities, names. Refuses to know: how a table is laid out on
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 from uuid import UUID
 
 from blockwright.errors import NotFound
+
+FIRST_LOGICAL: Final = 5
+"""The number of the first partition in a master boot record's extended one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +43,10 @@ class Partition:
 
 @dataclass(frozen=True, slots=True)
 class MbrPartition:
-    """A run of a master boot record's disk. ``start`` and ``size`` in bytes, ``number`` from 1; from 5, logical."""
+    """A run of a master boot record's disk. ``start`` and ``size`` in bytes, ``number`` from 1; from 5, logical.
+
+    ``record`` is the byte of the record that tells of it: 0 where that is the master boot record itself.
+    """
 
     number: int
     start: int
@@ -48,6 +54,7 @@ class MbrPartition:
     os_type: int
     active: bool
     disk_signature: int
+    record: int = 0
 
     @property
     def end(self) -> int:
@@ -58,6 +65,26 @@ class MbrPartition:
     def identity(self) -> str:
         """What Linux has as PARTUUID."""
         return f"{self.disk_signature:08x}-{self.number:02x}"
+
+    @property
+    def is_logical(self) -> bool:
+        """Whether it lies in the extended partition."""
+        return self.number >= FIRST_LOGICAL
+
+
+@dataclass(frozen=True, slots=True)
+class Extended:
+    """The primary entry that holds the logical partitions. ``start`` and ``size`` in bytes."""
+
+    number: int
+    start: int
+    size: int
+    os_type: int = 0x0F
+
+    @property
+    def end(self) -> int:
+        """The first byte behind it."""
+        return self.start + self.size
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,36 +115,36 @@ class PartitionTable:
         """Return the partition of that number. Raises NotFound naming those that exist."""
         return _of_number(self.partitions, number)
 
-    def gaps(self) -> list[tuple[int, int]]:
-        """Return the (start, size) of every usable run in bytes that no partition takes, ascending."""
-        found, position = [], self.usable_start
-        for partition in sorted(self.partitions, key=lambda each: each.start):
-            if partition.start > position:
-                found.append((position, partition.start - position))
-            position = max(position, partition.end)
-        if self.usable_end > position:
-            found.append((position, self.usable_end - position))
-        return found
-
 
 @dataclass(frozen=True, slots=True)
 class MbrTable:
     """Partitions in ascending numbers, and the disk they lie on, as a master boot record has them.
 
-    ``size`` is the disk's, in bytes; ``extended`` are the (start, size) of runs that hold the logical partitions.
+    ``size`` is the disk's, in bytes; ``extended`` hold the logical partitions, and are not among the partitions.
     """
 
     disk_signature: int
     sector_size: int
     size: int
     partitions: tuple[MbrPartition, ...] = ()
-    extended: tuple[tuple[int, int], ...] = ()
+    extended: tuple[Extended, ...] = ()
     kind: str = "mbr"
 
     @property
     def identity(self) -> str:
         """What Linux has as PTUUID."""
         return f"{self.disk_signature:08x}"
+
+    @property
+    def primary(self) -> tuple[MbrPartition | Extended, ...]:
+        """What the master boot record itself tells of, the extended partition among it."""
+        inner = [each for each in self.partitions if not each.is_logical]
+        return tuple(sorted((*inner, *self.extended), key=lambda each: each.number))
+
+    @property
+    def logical(self) -> tuple[MbrPartition, ...]:
+        """What the chain of records tells of, in its order."""
+        return tuple(each for each in self.partitions if each.is_logical)
 
     def partition(self, number: int) -> MbrPartition:
         """Return the partition of that number. Raises NotFound naming those that exist."""

@@ -14,11 +14,14 @@ from blockwright.table.partition import AnyTable
 def read(device: BlockDevice, *, sector_size: int | None = None) -> AnyTable:
     """Return the device's table: a GUID partition table, else a master boot record.
 
-    A protective record alone, in front of a GUID partition table whose copies are gone, is no table of its own.
+    A protective record alone, in front of a GUID partition table whose copies are gone, is no table of its own; a
+    boot record without partitions is one where nothing else is found.
     ``sector_size`` is what a master boot record counts in; a GUID partition table tells that by itself. Raises
     NotThisFormat, Corrupt, LimitExceeded.
     """
     if is_mbr(device, sector_size=sector_size):
+        return mbr.read(device, sector_size=sector_size)
+    if mbr.is_empty(device, sector_size=sector_size) and not gpt.probe(device):
         return mbr.read(device, sector_size=sector_size)
     return gpt.read(device)
 
@@ -26,6 +29,11 @@ def read(device: BlockDevice, *, sector_size: int | None = None) -> AnyTable:
 def is_mbr(device: BlockDevice, *, sector_size: int | None = None) -> bool:
     """Whether the device's table is a master boot record: one with partitions, and no GUID partition table behind."""
     return not gpt.probe_primary(device) and mbr.probe(device, sector_size=sector_size)
+
+
+def probe_any(device: BlockDevice, *, sector_size: int | None = None) -> bool:
+    """Whether ``read`` finds a table, one without partitions too, which a master boot record shows by little."""
+    return probe(device, sector_size=sector_size) or mbr.is_empty(device, sector_size=sector_size)
 
 
 def probe(device: BlockDevice, *, sector_size: int | None = None) -> bool:

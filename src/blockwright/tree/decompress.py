@@ -17,6 +17,7 @@ from typing import Final, Protocol, Self
 
 from blockwright.errors import Closed, Corrupt, FormatError, LimitExceeded
 from blockwright.tree.readahead import ReadAhead
+from blockwright.tree.rules import DEFAULT_RULES, ArchiveRules, Budget
 from blockwright.units import MiB
 
 INPUT_CHUNK: Final = MiB
@@ -25,10 +26,6 @@ times from a thread that computes."""
 OUTPUT_CHUNK: Final = 4 * MiB
 READ_AHEAD: Final = 8
 """Chunks decoded before they are asked for."""
-MAX_XZ_MEMORY: Final = 1 << 28
-"""Bytes that an xz stream may make its decoder hold; ``xz -9`` needs 65 MiB."""
-MAX_ZSTD_WINDOW_LOG: Final = 27
-"""A zstd frame's window is at most 128 MiB, what ``zstd`` itself takes without being asked to."""
 MAGIC_LENGTH: Final = 6
 
 _GZIP: Final = b"\x1f\x8b\x08"
@@ -55,14 +52,22 @@ class DecodedStream:
     """A stream's bytes as they were before compression; what is not compressed passes through.
 
     ``read(n)`` returns up to n bytes of the input, none at its end; ``close`` is called when the input is needed no
-    more. ``compression`` is what was found: ``gzip``, ``zstd``, ``xz``, ``bzip2`` or None. For one reading thread.
+    more. ``compression`` is what was found: ``gzip``, ``zstd``, ``xz``, ``bzip2`` or None. ``rules`` bound the bytes
+    that come out, their ratio to what went in, the decoder's memory and the time. For one reading thread.
     """
 
     def __init__(
-        self, read: Callable[[int], bytes], *, source: str = "stream", close: Callable[[], object] | None = None
+        self,
+        read: Callable[[int], bytes],
+        *,
+        source: str = "stream",
+        close: Callable[[], object] | None = None,
+        rules: ArchiveRules = DEFAULT_RULES,
     ) -> None:
         self._input = _Input(read)
         self._source = source
+        self._budget = Budget(rules, source)
+        self._came_out = 0
         self._close_input = close
         self._closed = False
         self._left = memoryview(b"")
@@ -72,7 +77,7 @@ class DecodedStream:
         if self.compression is None:
             self._left = memoryview(head)
         else:
-            chunks = _decode(self._input, head, self.compression)
+            chunks = _decode(self._input, head, self.compression, rules.memory)
             self._ahead = ReadAhead(chunks, READ_AHEAD, finished=close)
 
     @property
@@ -84,14 +89,19 @@ class DecodedStream:
         """Return up to ``length`` bytes, none at the end.
 
         Raises Corrupt with the byte of the compressed stream where the 1 MiB begins in which decoding failed, or
-        where a cut stream ends; LimitExceeded where the decoder needs too much memory; what reading raises.
+        where a cut stream ends; LimitExceeded where the decoder needs too much memory; ArchiveRejected where another
+        of the rules is broken; what reading raises.
         """
         if self._closed:
             raise Closed(f"{self._source}: is closed")
         if not self._left:
             if self._ahead is None:
-                return self._input.read(length)
+                data = self._input.read(length)
+                self._budget.check(self._input.consumed, self._input.consumed)
+                return data
             chunk = self._next(self._ahead)
+            self._came_out += len(chunk)
+            self._budget.check(self._came_out, self._input.consumed)
             if len(chunk) <= length:
                 return chunk
             self._left = memoryview(chunk)
@@ -157,7 +167,7 @@ class _Decoder(Protocol):
     def decompress(self, data: bytes, max_length: int = -1, /) -> bytes: ...
 
 
-def _decode(source: _Input, data: bytes, compression: str) -> Iterator[bytes]:
+def _decode(source: _Input, data: bytes, compression: str, memory: int) -> Iterator[bytes]:
     """Yield what frame behind frame decodes to, in chunks of at most OUTPUT_CHUNK bytes."""
     make = _DECODERS[compression]
     while data:
@@ -166,7 +176,7 @@ def _decode(source: _Input, data: bytes, compression: str) -> Iterator[bytes]:
                 f"{compression}: expected the end or another frame, found {data[:MAGIC_LENGTH]!r}",
                 offset=source.consumed - len(data),
             )
-        decoder = make()
+        decoder = make(memory)
         yield from _frame(source, data, decoder, compression)
         data = source.at_least(MAGIC_LENGTH, decoder.unused_data)
         # gzip files come padded from tapes, and xz has stream padding.
@@ -225,7 +235,7 @@ class _ZlibGzip:
         return self._inner.decompress(self._inner.unconsumed_tail + data, max_length)
 
 
-def _gzip() -> _Decoder:
+def _gzip(_memory: int) -> _Decoder:
     try:
         from isal.igzip_lib import DECOMP_GZIP, IgzipDecompressor
     except ImportError:  # no wheel for this machine
@@ -234,22 +244,27 @@ def _gzip() -> _Decoder:
     return decoder
 
 
-def _zstd() -> _Decoder:
+def _zstd(memory: int) -> _Decoder:
     if sys.version_info >= (3, 14):
         from compression.zstd import DecompressionParameter, ZstdDecompressor
     else:
         from backports.zstd import DecompressionParameter, ZstdDecompressor
-    decoder: _Decoder = ZstdDecompressor(options={DecompressionParameter.window_log_max: MAX_ZSTD_WINDOW_LOG})
+    window_log = min(max(memory.bit_length() - 1, 10), 31)  # what the library takes
+    decoder: _Decoder = ZstdDecompressor(options={DecompressionParameter.window_log_max: window_log})
     return decoder
 
 
-def _xz() -> _Decoder:
-    return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=MAX_XZ_MEMORY)
+def _bzip2(_memory: int) -> _Decoder:
+    return bz2.BZ2Decompressor()
 
 
-_DECODERS: Final[dict[str, Callable[[], _Decoder]]] = {
+def _xz(memory: int) -> _Decoder:
+    return lzma.LZMADecompressor(format=lzma.FORMAT_XZ, memlimit=2 * memory)  # a dictionary takes more than itself
+
+
+_DECODERS: Final[dict[str, Callable[[int], _Decoder]]] = {
     "gzip": _gzip,
     "zstd": _zstd,
     "xz": _xz,
-    "bzip2": bz2.BZ2Decompressor,
+    "bzip2": _bzip2,
 }

@@ -12,20 +12,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from blockwright.errors import Corrupt, LimitExceeded
+from blockwright.errors import ArchiveRejected, Rejection
 from blockwright.tree.node import MAX_NAME, Directory, Node, Symlink
+from blockwright.tree.rules import DEFAULT_RULES, ArchiveRules
 
-MAX_ENTRIES: Final = 1 << 22
-"""Names in a tree, those of directories that no entry names included."""
-MAX_DEPTH: Final = 1024
-"""Directories below one another."""
-MAX_PATH: Final = MAX_DEPTH * (MAX_NAME + 1)
-"""Bytes in an entry's name."""
 MAX_TARGET: Final = 4095
 """Bytes in a symbolic link's target: Linux's PATH_MAX without the NUL."""
 MAX_SYMLINKS: Final = 40
 """Links followed to find one directory, as in Linux."""
-MAX_STEPS: Final = 4 * MAX_DEPTH
+MAX_STEPS: Final = 4096
 """Components looked up to find one directory, those of links included."""
 
 _CACHED_PARENTS: Final = 1 << 16
@@ -36,11 +31,17 @@ class Unpacker:
     """A tree under construction. ``root`` is it, at any time.
 
     Names are as archives have them: leading and doubled slashes and ``.`` mean nothing, ``..`` is refused. Every
-    method raises Corrupt for a name that stands against what was entered before, LimitExceeded for a MAX_.
+    method raises ArchiveRejected for a name that stands against what was entered before, and for one over ``rules``.
+    ``replaced`` counts the names that a later entry took from an earlier one. With ``replace_directories``, as layers
+    need it, another type takes a directory's place though it holds something.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, rules: ArchiveRules = DEFAULT_RULES, *, replace_directories: bool = False) -> None:
         self.root = Directory()
+        self.replaced = 0
+        self._rules = rules
+        self._replace_directories = replace_directories
+        self._max_path = rules.path
         self._named_root = False
         self._count = 0
         # From the text before a last slash to its directory; emptied when a name may come to mean another.
@@ -63,11 +64,18 @@ class Unpacker:
             if isinstance(node, Directory):
                 _copy_metadata(node, there)
                 return
-            if there.entries:
-                raise Corrupt(f"{show(path)}: expected a directory, since it holds something, found another type")
-            self._forget()
-        elif isinstance(there, Symlink):
-            self._forget()
+            if there.entries and not self._replace_directories:
+                raise ArchiveRejected(
+                    Rejection.PLACE,
+                    f"{show(path)}: expected a directory, since it holds something, found another type",
+                )
+            self.forget()
+            self.replaced += 1
+        else:
+            if isinstance(there, Symlink):
+                self.forget()
+            if there is not node:
+                self.replaced += 1
         entries[name] = node
 
     def link(self, path: bytes, target: bytes) -> None:
@@ -75,29 +83,39 @@ class Unpacker:
         directory, name = self._find(target, None)
         node = directory.entries.get(name) if name else self.root
         if node is None:
-            raise Corrupt(f"{show(path)}: hard link: expected an earlier entry {show(target)}, found none")
+            raise ArchiveRejected(
+                Rejection.LINK, f"{show(path)}: hard link: expected an earlier entry {show(target)}, found none"
+            )
         if isinstance(node, Directory):
-            raise Corrupt(f"{show(path)}: hard link: expected no directory, found one at {show(target)}")
+            raise ArchiveRejected(
+                Rejection.LINK, f"{show(path)}: hard link: expected no directory, found one at {show(target)}"
+            )
         self.enter(path, node)
+
+    def find(self, path: bytes) -> tuple[Directory, bytes]:
+        """Return the directory and the name that an entry of this path has been given."""
+        return self._find(path, None)
 
     def _find(self, path: bytes, mtime_ns: int | None) -> tuple[Directory, bytes]:
         """Return the directory that ``path`` lies in, and its last component; an empty one for the root.
 
         Directories that are missing are made with the time ``mtime_ns``; without one their lack is Corrupt.
         """
-        if len(path) > MAX_PATH:
-            raise LimitExceeded(f"name: expected at most {MAX_PATH} bytes, found {len(path)}")
+        if len(path) > self._max_path:
+            raise ArchiveRejected(Rejection.NAME, f"name: expected at most {self._max_path} bytes, found {len(path)}")
         head, _, name = path.rpartition(b"/")
         if name in (b"", b".", b".."):
             head, name = _split(path)
         if len(name) > MAX_NAME:
-            raise LimitExceeded(f"{show(path)}: name: expected at most {MAX_NAME} bytes, found {len(name)}")
+            raise ArchiveRejected(
+                Rejection.NAME, f"{show(path)}: name: expected at most {MAX_NAME} bytes, found {len(name)}"
+            )
         directory = self._parents.get(head)
         if directory is None:
             directory = self._walk(head, mtime_ns)
             if len(head) <= _CACHED_PATH:
                 if len(self._parents) >= _CACHED_PARENTS:
-                    self._forget()
+                    self.forget()
                 self._parents[head] = directory
         return directory, name
 
@@ -106,7 +124,7 @@ class Unpacker:
         trail = [self.root]
         parts = path.split(b"/")
         if b".." in parts:
-            raise Corrupt(f"{show(path)}: expected no '..' in a name, found one")
+            raise ArchiveRejected(Rejection.NAME, f"{show(path)}: expected no '..' in a name, found one")
         parts.reverse()
         steps = links = 0
         while parts:
@@ -129,26 +147,39 @@ class Unpacker:
             elif isinstance(node, Directory):
                 trail.append(node)
             else:
-                raise Corrupt(f"{show(path)}: expected directories, found another type at {show(part)}")
+                raise ArchiveRejected(
+                    Rejection.PLACE, f"{show(path)}: expected directories, found another type at {show(part)}"
+                )
             if links > MAX_SYMLINKS:
-                raise Corrupt(f"{show(path)}: expected at most {MAX_SYMLINKS} symbolic links on the way, found more")
-            if len(trail) > MAX_DEPTH or steps > MAX_STEPS:
-                raise LimitExceeded(f"{show(path)}: expected at most {MAX_DEPTH} directories, found more")
+                raise ArchiveRejected(
+                    Rejection.LINK,
+                    f"{show(path)}: expected at most {MAX_SYMLINKS} symbolic links on the way, found more",
+                )
+            if len(trail) > self._rules.depth or steps > MAX_STEPS:
+                raise ArchiveRejected(
+                    Rejection.DEPTH, f"{show(path)}: expected at most {self._rules.depth} directories, found more"
+                )
         return trail[-1]
 
     def _imply(self, path: bytes, directory: Directory, name: bytes, mtime_ns: int | None) -> Directory:
         """Make a directory that no entry has named yet: root's, 0755, with the time of the entry that needs it."""
         if mtime_ns is None:
-            raise Corrupt(f"{show(path)}: hard link: expected an earlier entry of this name, found none")
+            raise ArchiveRejected(
+                Rejection.LINK, f"{show(path)}: hard link: expected an earlier entry of this name, found none"
+            )
         if len(name) > MAX_NAME:
-            raise LimitExceeded(f"{show(path)}: name: expected at most {MAX_NAME} bytes, found {len(name)}")
+            raise ArchiveRejected(
+                Rejection.NAME, f"{show(path)}: name: expected at most {MAX_NAME} bytes, found {len(name)}"
+            )
         self._count_one()
         made = directory.entries[name] = Directory(mtime_ns=mtime_ns)
         return made
 
     def _enter_root(self, path: bytes, node: Node) -> None:
         if not isinstance(node, Directory):
-            raise Corrupt(f"{show(path)}: expected the root to be a directory, found another type")
+            raise ArchiveRejected(
+                Rejection.PLACE, f"{show(path)}: expected the root to be a directory, found another type"
+            )
         _copy_metadata(node, self.root)
         self._named_root = True
 
@@ -160,10 +191,13 @@ class Unpacker:
 
     def _count_one(self) -> None:
         self._count += 1
-        if self._count > MAX_ENTRIES:
-            raise LimitExceeded(f"tree: expected at most {MAX_ENTRIES} names, found more")
+        if self._count > self._rules.entries:
+            raise ArchiveRejected(
+                Rejection.ENTRIES, f"tree: expected at most {self._rules.entries} names, found more"
+            )
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Look every directory up anew: who changed the tree says so."""
         self._parents.clear()
         self._parents[b""] = self.root
 
@@ -172,7 +206,7 @@ def _split(path: bytes) -> tuple[bytes, bytes]:
     """Return what stands before the last component that means something, and that component."""
     parts = [part for part in path.split(b"/") if part not in (b"", b".")]
     if b".." in parts:
-        raise Corrupt(f"{show(path)}: expected no '..' in a name, found one")
+        raise ArchiveRejected(Rejection.NAME, f"{show(path)}: expected no '..' in a name, found one")
     return b"/".join(parts[:-1]), parts[-1] if parts else b""
 
 

@@ -99,7 +99,7 @@ def test_what_differs_is_told(raw, tmp_path):
     assert ours("compare", raw, image, ok=(1,)).stdout == f"different from byte {20 * MiB} on\n"
     document = json.loads(ours("compare", "--json", raw, image, ok=(1,)).stdout)
     assert (document["equal"], document["first_difference"]) == (False, 20 * MiB)
-    ours("resize", image, "50M")
+    ours("disk", "size", image, "50M")
     longer = tmp_path / "longer.raw"
     longer.write_bytes(raw.read_bytes())
     os.truncate(longer, 60 * MiB)
@@ -157,41 +157,41 @@ def test_check_and_repair(raw, tmp_path):
 def test_snapshots(raw, tmp_path):
     image = tmp_path / "disk.qcow2"
     ours("convert", raw, image)
-    ours("snapshot", "create", image, "before")
+    ours("disk", "snapshot", "create", image, "before")
     run([tool("qemu-io"), "-f", "qcow2", "-c", f"write -P 9 {5 * MiB} 1M", image])
     qemu_check(image)
-    run([tool("qemu-img"), "snapshot", "-c", "after", image])
-    document = json.loads(ours("snapshot", "list", "--json", image).stdout)
+    run([tool("qemu-img"), "disk", "snapshot", "-c", "after", image])
+    document = json.loads(ours("disk", "snapshot", "list", "--json", image).stdout)
     assert [each["name"] for each in document["snapshots"]] == ["before", "after"]
-    assert "before" in run([tool("qemu-img"), "snapshot", "-l", image]).stdout
-    ours("snapshot", "apply", image, "before")
+    assert "before" in run([tool("qemu-img"), "disk", "snapshot", "-l", image]).stdout
+    ours("disk", "snapshot", "apply", image, "before")
     qemu_check(image)
     compare(image, raw)
-    run([tool("qemu-img"), "snapshot", "-a", "after", image])
+    run([tool("qemu-img"), "disk", "snapshot", "-a", "after", image])
     compare(image, raw, ok=(1,))
-    ours("snapshot", "delete", image, "after")
+    ours("disk", "snapshot", "delete", image, "after")
     qemu_check(image)
-    run([tool("qemu-img"), "snapshot", "-a", "before", image])
+    run([tool("qemu-img"), "disk", "snapshot", "-a", "before", image])
     compare(image, raw)
-    run([tool("qemu-img"), "snapshot", "-d", "before", image])
-    assert ours("snapshot", "list", image).stdout == ""
-    told = ours("snapshot", "apply", image, "gone", ok=(5,)).stderr
+    run([tool("qemu-img"), "disk", "snapshot", "-d", "before", image])
+    assert ours("disk", "snapshot", "list", image).stdout == ""
+    told = ours("disk", "snapshot", "apply", image, "gone", ok=(5,)).stderr
     assert told == "blockwright: snapshot 'gone': expected one of none\n"
-    ours("snapshot", "list", raw, ok=(2,))
+    ours("disk", "snapshot", "list", raw, ok=(2,))
 
 
 def test_sizes(raw, tmp_path):
     image = tmp_path / "disk.qcow2"
     ours("convert", raw, image, "--cluster-size", "4k")
-    ours("resize", image, "3G")
+    ours("disk", "size", image, "3G")
     qemu_check(image)
     with open_image(FileDevice(image)) as disk:
         assert disk.size == 3 << 30
-    told = ours("resize", image, "10M", ok=(2,)).stderr
+    told = ours("disk", "size", image, "10M", ok=(2,)).stderr
     assert "--shrink cuts off what lies behind" in told
-    ours("resize", image, "10M", "--shrink")
+    ours("disk", "size", image, "10M", "--shrink")
     qemu_check(image)
     os.truncate(raw, 10 * MiB)
     compare(image, raw)
-    ours("resize", raw, "20M")
+    ours("disk", "size", raw, "20M")
     assert raw.stat().st_size == 20 * MiB

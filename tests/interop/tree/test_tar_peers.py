@@ -12,16 +12,18 @@ import pytest
 
 from blockwright.device.file import FileDevice
 from blockwright.device.memory import MemoryDevice
-from blockwright.errors import Unsupported
+from blockwright.errors import ArchiveRejected
 from blockwright.source import open_source
 from blockwright.tree.compare import compare_trees
 from blockwright.tree.host import read_directory
 from blockwright.tree.node import Directory, File, walk
+from blockwright.tree.rules import ArchiveRules, Xattrs
 from blockwright.tree.spool import Spool
 from blockwright.tree.tar import read_tar
 from tests.support.tools import missing, run, tool
 
 ROOT = os.geteuid() == 0
+ALL = ArchiveRules(xattrs=Xattrs.ALL)
 SECOND = 1_700_000_000 * 10**9
 
 
@@ -105,9 +107,9 @@ def python_tar(top: Path, form: int) -> bytes:
 def same(data: bytes, top: Path, ignore: tuple[str, ...] = ()) -> Directory:
     """The archive's tree, which is the directory's, from a device and from a stream."""
     expected = read_directory(top)
-    found = read_tar(MemoryDevice(content=data))
+    found = read_tar(MemoryDevice(content=data), rules=ALL)
     assert compare_trees(expected, found, contents=True, ignore=ignore) == []
-    with open_source("-", stdin=io.BytesIO(data)) as source:
+    with open_source("-", stdin=io.BytesIO(data), rules=ALL) as source:
         streamed = source.read(Spool(MemoryDevice(0)).place)
     assert compare_trees(expected, streamed, contents=True, ignore=ignore) == []
     return found
@@ -219,7 +221,7 @@ def test_access_lists_with_names(tmp_path: Path) -> None:
     (tmp_path / "f").touch()
     access_lists(tmp_path, "daemon")
     settle(tmp_path, 5)
-    with pytest.raises(Unsupported, match=r"daemon.*--xattrs-include"):
+    with pytest.raises(ArchiveRejected, match=r"daemon.*--xattrs-include"):
         same(gnu_tar(tmp_path, "--format=pax", "--acls"), tmp_path)
     same(gnu_tar(tmp_path, "--format=pax", "--acls", "--xattrs", "--xattrs-include=*"), tmp_path)
 
@@ -298,7 +300,7 @@ def test_several_volumes_are_refused(simple: Path, tmp_path: Path) -> None:
             "big",
         ]
     )
-    with FileDevice(second) as device, pytest.raises(Unsupported, match="earlier volume"):
+    with FileDevice(second) as device, pytest.raises(ArchiveRejected, match="earlier volume"):
         read_tar(device)
 
 

@@ -1,11 +1,12 @@
 import pytest
 
 from blockwright.boot.image import efi_suffix, linux_version
-from blockwright.boot.kernel import find_kernel, find_loader, named_kernel, os_title
-from blockwright.boot.uefi import kernel_as_program, systemd_boot, with_root, with_verity_root
+from blockwright.boot.kernel import find_kernel, named_kernel, os_release, os_title
+from blockwright.boot.uefi import kernel_as_program, kernel_entry, systemd_boot, with_root, with_verity_root
 from blockwright.errors import NotThisFormat, UsageError
 from blockwright.tree import BytesContent, Directory, File, Symlink
 from blockwright.tree.lookup import lookup
+from blockwright.tree.overlay import with_files
 
 
 def program(machine: int = 0x8664, version: str = "") -> bytes:
@@ -92,36 +93,41 @@ def test_a_kernel_beside_its_modules_and_through_links() -> None:
 
 
 def test_the_system_names_itself() -> None:
-    assert os_title(tree({"etc/os-release": b"NAME=x\nPRETTY_NAME='Some System'\n"})) == "Some System"
-    assert os_title(tree({"usr/lib/os-release": b"PRETTY_NAME=Bare\n"})) == "Bare"
-    assert os_title(tree({"etc/os-release": Symlink(b"etc/os-release")})) == "Linux"
+    assert os_title(os_release(tree({"etc/os-release": b"NAME=x\nPRETTY_NAME='Some System'\n"}))) == "Some System"
+    assert os_title(os_release(tree({"usr/lib/os-release": b"PRETTY_NAME=Bare\n"}))) == "Bare"
+    assert os_title(os_release(tree({"etc/os-release": Symlink(b"etc/os-release")}))) == "Linux"
 
 
 def test_the_boot_partition_of_systemd_boot() -> None:
     kernel = named_kernel("k", BytesContent(program(version="6.1")), BytesContent(b"initrd"))
-    root = systemd_boot(
-        kernel, BytesContent(b"loader"), title="T", options="root=x", machine_suffix="X64", mtime_ns=7
-    )
+    files = systemd_boot(kernel, BytesContent(b"loader"), kernel_entry(kernel, title="T", options="root=x"), "X64")
+    root = with_files(Directory(), files, mtime_ns=7)
     assert text(root, "EFI/BOOT/BOOTX64.EFI") == b"loader"
     assert text(root, "6.1/linux") == program(version="6.1")
     assert text(root, "6.1/initrd") == b"initrd"
     entry = text(root, "loader/entries/6.1.conf").decode().splitlines()
     assert entry == ["title T", "version 6.1", "linux /6.1/linux", "initrd /6.1/initrd", "options root=x"]
     assert b"default 6.1.conf" in text(root, "loader/loader.conf")
-    assert root.mtime_ns == 7
+    assert root.entries[b"6.1"].mtime_ns == 7
 
 
 def test_hostile_versions_and_command_lines() -> None:
     kernel = named_kernel("k", BytesContent(program(version="../../x")))
-    root = systemd_boot(kernel, BytesContent(b""), title="T", options="", machine_suffix="X64", mtime_ns=0)
-    assert set(root.entries) == {b".._.._x", b"EFI", b"loader"}
-    with pytest.raises(UsageError):
-        systemd_boot(kernel, BytesContent(b""), title="T", options="a\nb", machine_suffix="X64", mtime_ns=0)
+    entry = kernel_entry(kernel, title="T", options="")
+    assert set(systemd_boot(kernel, BytesContent(b""), entry, "X64")) == {
+        ".._.._x/linux",
+        "EFI/BOOT/BOOTX64.EFI",
+        "loader/loader.conf",
+        "loader/entries/.._.._x.conf",
+    }
+    for options in ("a\nb", "a\0b", "x" * 2048):
+        with pytest.raises(UsageError, match="command line"):
+            kernel_entry(kernel, title="T", options=options)
 
 
 def test_the_kernel_as_the_program() -> None:
     kernel = named_kernel("k", BytesContent(program(0xAA64)))
-    assert text(kernel_as_program(kernel, mtime_ns=0), "EFI/BOOT/BOOTAA64.EFI") == program(0xAA64)
+    assert kernel_as_program(kernel) == {"EFI/BOOT/BOOTAA64.EFI": kernel.content}
 
 
 def test_root_is_named_unless_the_command_line_names_it() -> None:
@@ -130,9 +136,3 @@ def test_root_is_named_unless_the_command_line_names_it() -> None:
     assert with_root("root=/dev/vda ro", "GUID") == "root=/dev/vda ro"
     assert with_verity_root(" quiet ", "abc") == "root=/dev/mapper/root ro roothash=abc quiet"
     assert with_verity_root("ro root=/dev/mapper/mine", "abc") == "roothash=abc ro root=/dev/mapper/mine"
-
-
-def test_loader_of_the_machine() -> None:
-    root = tree({"usr/lib/systemd/boot/efi/systemd-bootaa64.efi": b"loader"})
-    assert find_loader(root, "AA64") is not None
-    assert find_loader(root, "X64") is None

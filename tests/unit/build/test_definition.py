@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from blockwright.build.definition import Boot, BootOptions, Definition, NamedContent, RootOptions, Table
+from blockwright.boot.kinds import Uefi, Ways
+from blockwright.build.definition import BootOptions, Definition, NamedContent, RootOptions, Table
 from blockwright.errors import UsageError
 from blockwright.tree.content import BytesContent
 from blockwright.units import MiB
@@ -15,7 +16,7 @@ FILE = NamedContent("file", BytesContent(b"x"))
 @pytest.mark.parametrize(
     ("definition", "said"),
     [
-        (Definition(table=Table.NONE, boot=BootOptions(boot=Boot.KERNEL)), "cannot be made to boot"),
+        (Definition(table=Table.NONE, boot=BootOptions(ways=Ways(uefi=Uefi.KERNEL))), "cannot be made to boot"),
         (Definition(table=Table.NONE, size=MiB, root=RootOptions(size=2 * MiB)), "one size"),
         (Definition(size=MiB, root=RootOptions(free=0.1)), "found both"),
         (Definition(root=RootOptions(size=MiB, free=0.1)), "found both"),
@@ -25,13 +26,19 @@ FILE = NamedContent("file", BytesContent(b"x"))
         (Definition(boot=BootOptions(initrd=FILE)), "with --boot only"),
         (Definition(boot=BootOptions(loader=FILE)), "with --boot only"),
         (Definition(boot=BootOptions(cmdline="quiet")), "with --boot only"),
-        (Definition(boot=BootOptions(boot=Boot.KERNEL, initrd=FILE)), "bare kernel"),
+        (Definition(boot=BootOptions(ways=Ways(uefi=Uefi.KERNEL), initrd=FILE)), "bare kernel"),
         (Definition(table=Table.NONE, verity=True), "no room for hashes"),
-        (Definition(boot=BootOptions(boot=Boot.KERNEL), verity=True), "not told the root hash"),
-        (Definition(boot=BootOptions(boot=Boot.SYSTEMD_BOOT, cmdline="quiet rw"), verity=True), "found rw"),
-        (Definition(boot=BootOptions(boot=Boot.SYSTEMD_BOOT, cmdline="roothash=1"), verity=True), "found roothash=1"),
-        (Definition(boot=BootOptions(boot=Boot.KERNEL, loader=FILE)), "bare kernel"),
-        (Definition(boot=BootOptions(boot=Boot.KERNEL, cmdline="quiet")), "bare kernel"),
+        (Definition(boot=BootOptions(ways=Ways(uefi=Uefi.KERNEL)), verity=True), "not told the root hash"),
+        (
+            Definition(boot=BootOptions(ways=Ways(uefi=Uefi.SYSTEMD_BOOT), cmdline="quiet rw"), verity=True),
+            "found rw",
+        ),
+        (
+            Definition(boot=BootOptions(ways=Ways(uefi=Uefi.SYSTEMD_BOOT), cmdline="roothash=1"), verity=True),
+            "found roothash=1",
+        ),
+        (Definition(boot=BootOptions(ways=Ways(uefi=Uefi.KERNEL), loader=FILE)), "bare kernel"),
+        (Definition(boot=BootOptions(ways=Ways(uefi=Uefi.KERNEL), cmdline="quiet")), "bare kernel"),
         (Definition(root=RootOptions(label="\udcff")), "UTF-8"),
     ],
 )
@@ -43,9 +50,9 @@ def test_contradictions_are_refused(definition: Definition, said: str) -> None:
 def test_what_agrees_is_taken() -> None:
     Definition().check()
     Definition(table=Table.NONE, size=MiB, root=RootOptions(size=MiB)).check()
-    Definition(boot=BootOptions(boot=Boot.KERNEL, kernel=FILE)).check()
+    Definition(boot=BootOptions(ways=Ways(uefi=Uefi.KERNEL), kernel=FILE)).check()
     Definition(
-        boot=BootOptions(boot=Boot.SYSTEMD_BOOT, kernel=FILE, initrd=FILE, loader=FILE, cmdline="quiet")
+        boot=BootOptions(ways=Ways(uefi=Uefi.SYSTEMD_BOOT), kernel=FILE, initrd=FILE, loader=FILE, cmdline="quiet")
     ).check()
 
 

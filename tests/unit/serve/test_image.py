@@ -3,8 +3,8 @@ import os
 import pytest
 
 from blockwright.build.definition import Definition, Table
-from blockwright.device.guarded import GuardedDevice
 from blockwright.device.file import FileDevice
+from blockwright.device.guarded import GuardedDevice
 from blockwright.errors import NotAllowed, NotFound, ReadOnly, Unsupported, UsageError
 from blockwright.format.qcow2.create import Options, create
 from blockwright.fs.ext4 import read as ext4

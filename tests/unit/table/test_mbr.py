@@ -14,6 +14,7 @@ from blockwright.table.gpt.edit import write
 from blockwright.table.gpt.plan import Request, plan
 from blockwright.table.mbr import check, layout, read
 from blockwright.table.mbr.names import type_name
+from blockwright.table.partition import Extended
 from tests.support.mbr import CHAINED, disk, record
 
 
@@ -34,7 +35,8 @@ def test_primary_and_logical_partitions():
         (6, 200, 16, 0x82, False),
         (7, 336, 100, 0x83, False),
     ]
-    assert table.extended == ((64 * 512, 1024 * 512),)
+    assert table.extended == (Extended(3, 64 * 512, 1024 * 512, 0x0F),)
+    assert [each.record // 512 for each in table.partitions] == [0, 0, 64, 192, 320]
     assert [each.identity for each in table.partitions][-1] == "cafef00d-07"
     assert table.partition(5).end == 104 * 512
     with pytest.raises(NotFound, match="partition 3: is not in the table; those that are: 1, 2, 5, 6, 7"):

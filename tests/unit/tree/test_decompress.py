@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockwright.errors import Closed, Corrupt, LimitExceeded
+from blockwright.errors import ArchiveRejected, Closed, Corrupt, LimitExceeded, Rejection
 from blockwright.tree import decompress
 from blockwright.tree.decompress import OUTPUT_CHUNK, DecodedStream, compression_of
+from blockwright.tree.rules import DEFAULT_RULES, ArchiveRules
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -49,8 +50,8 @@ def reader_of(data: bytes, step: int = 1 << 30):
     return read
 
 
-def decode(data: bytes, *, step: int = 1 << 30, length: int = 1 << 20) -> bytes:
-    with DecodedStream(reader_of(data, step), source="x") as stream:
+def decode(data: bytes, *, step: int = 1 << 30, length: int = 1 << 20, rules: ArchiveRules = DEFAULT_RULES) -> bytes:
+    with DecodedStream(reader_of(data, step), source="x", rules=rules) as stream:
         parts = []
         while part := stream.read(length):
             assert len(part) <= length
@@ -169,15 +170,37 @@ def test_memory_that_a_frame_asks_for_is_limited() -> None:
         decode(data)
 
 
-def test_memory_of_xz_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decompress, "MAX_XZ_MEMORY", 1 << 20)
+def test_memory_of_xz_is_limited() -> None:
     with pytest.raises(LimitExceeded, match=r"(?i)memory"):
-        decode(lzma.compress(TEXT, preset=9))
+        decode(lzma.compress(TEXT, preset=9), rules=ArchiveRules(memory=1 << 20))
+
+
+def test_memory_of_zstd_is_limited() -> None:
+    window = {zstd.CompressionParameter.window_log: 24}
+    data = zstd.ZstdCompressor(options=window).compress(TEXT, zstd.ZstdCompressor.FLUSH_FRAME)
+    assert decode(data) == TEXT
+    data = zstd.ZstdCompressor(options=window).compress(TEXT)
+    with pytest.raises(LimitExceeded, match="memory"):
+        decode(data, rules=ArchiveRules(memory=1 << 20))
+
+
+@compressed
+def test_what_comes_out_is_limited(name: str) -> None:
+    data = ENCODERS[name](bytes(30 << 20))
+    for rules, reason in (
+        (ArchiveRules(size=20 << 20), Rejection.BYTES),
+        (ArchiveRules(ratio=2, ratio_from=10 << 20), Rejection.RATIO),
+        (ArchiveRules(time_s=0), Rejection.SECONDS),
+    ):
+        with pytest.raises(ArchiveRejected) as caught:
+            decode(data, rules=rules)
+        assert caught.value.reason is reason
+    assert len(decode(data, rules=ArchiveRules(size=30 << 20, ratio=2, ratio_from=30 << 20))) == 30 << 20
 
 
 def test_gzip_without_isal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "isal.igzip_lib", None)
-    assert isinstance(decompress._gzip(), decompress._ZlibGzip)
+    assert isinstance(decompress._gzip(0), decompress._ZlibGzip)
     frame = gzip.compress(TEXT)
     assert decode(frame + bytes(512) + frame, step=1000, length=100) == TEXT + TEXT
     big = gzip.compress(bytes(30 << 20))

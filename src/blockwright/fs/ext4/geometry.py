@@ -142,6 +142,16 @@ class Geometry:
             found.append((start + has_super, 1))
         return found
 
+    def own_blocks(self, group: int, block_bitmap: int, inode_bitmap: int, inode_table: int) -> list[tuple[int, int]]:
+        """Return (block, count) of what a group uses for itself within its own bounds, given where its tables lie.
+
+        That is what an uninitialised block bitmap stands for.
+        """
+        low, high = self.group_start(group), self.group_end(group)
+        parts = [*self.overhead(group), (block_bitmap, 1), (inode_bitmap, 1), (inode_table, self.inode_table_blocks)]
+        clipped = [(max(low, start), min(high, start + count)) for start, count in parts]
+        return [(start, end - start) for start, end in clipped if start < end]
+
     def inode_place(self, inode: int) -> tuple[int, int]:
         """Return an inode's group and its index there."""
         return divmod(inode - 1, self.inodes_per_group)

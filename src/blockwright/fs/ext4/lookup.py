@@ -41,27 +41,29 @@ def find_name(volume: Volume, directory: Inode, name: bytes) -> int | None:
 
     Where the directory is case-insensitive, names that are equal when folded are one name.
     """
-    if directory.flags & InodeFlag.casefold:
-        return _find_folded(volume, directory, name)
-    if directory.flags & InodeFlag.inline_data:
+    if directory.flags & InodeFlag.casefold.real:
+        found = find_folded(volume, directory, name)
+        return None if found is None else found[1]
+    if directory.flags & InodeFlag.inline_data.real:
         for entry in inline_entries(volume, directory, inline_tail(volume, directory)):
             if entry.name == name:
                 return entry.inode
         return None
-    if directory.flags & InodeFlag.index and directory.size > _LINEAR_BLOCKS * volume.block_size:
-        blocks = _hashed_blocks(volume, directory, name)
-        if blocks is not None:
-            return _find_in(volume, directory, blocks, name)
-    return _find_in(volume, directory, ((at, data) for _, at, data in directory_blocks(volume, directory)), name)
-
-
-def _find_in(volume: Volume, directory: Inode, blocks: Iterator[tuple[int, bytes]], name: bytes) -> int | None:
-    for position, block in blocks:
+    for position, block in blocks_for(volume, directory, name):
         if name in block:
             for entry in entries_in(volume, directory, block, position):
                 if entry.name == name:
                     return entry.inode
     return None
+
+
+def blocks_for(volume: Volume, directory: Inode, name: bytes) -> Iterator[tuple[int, bytes]]:
+    """Yield (byte of the device, bytes) of the blocks of a directory that may hold ``name`` as it is spelled."""
+    if directory.flags & InodeFlag.index.real and directory.size > _LINEAR_BLOCKS * volume.block_size:
+        blocks = _hashed_blocks(volume, directory, name)
+        if blocks is not None:
+            return blocks
+    return ((position, data) for _, position, data in directory_blocks(volume, directory))
 
 
 # -- hash trees ------------------------------------------------------------------------------------------------
@@ -183,22 +185,22 @@ _IGNORABLE_RANGES: Final = (
 )
 
 
-def _find_folded(volume: Volume, directory: Inode, name: bytes) -> int | None:
-    """Return the inode of the name that is equal when folded; names that are no UTF-8 are compared as bytes."""
+def find_folded(volume: Volume, directory: Inode, name: bytes) -> tuple[bytes, int] | None:
+    """Return the name that is equal when folded, and its inode; names that are no UTF-8 are compared as bytes."""
     if volume.superblock.s_encoding != ENCODING_UTF8:
         raise volume.unsupported(f"directory {directory.number}: unknown encoding {volume.superblock.s_encoding}")
     wanted = fold(name)
-    second: int | None = None
+    second: tuple[bytes, int] | None = None
     for entry in _all_entries(volume, directory):
         if entry[0] == name:
-            return entry[1]
+            return entry
         if second is None and wanted is not None and fold(entry[0]) == wanted:
-            second = entry[1]
+            second = entry
     return second
 
 
 def _all_entries(volume: Volume, directory: Inode) -> Iterator[tuple[bytes, int]]:
-    if directory.flags & InodeFlag.inline_data:
+    if directory.flags & InodeFlag.inline_data.real:
         for entry in inline_entries(volume, directory, inline_tail(volume, directory)):
             yield entry.name, entry.inode
         return

@@ -44,21 +44,32 @@ class Packed(NamedTuple):
     block: bytes | None
 
 
-class _Attribute(NamedTuple):
+class Attribute(NamedTuple):
+    """An attribute as it is stored: the index of its prefix, the rest of its name, and its value.
+
+    A value of ``length`` bytes that is the content of inode ``outside`` is empty here; ``hashed`` is then its e_hash.
+    """
+
     kind: int
     suffix: bytes
     value: bytes
+    outside: int = 0
+    length: int = 0
+    hashed: int = 0
 
     @property
     def entry_size(self) -> int:
+        """The bytes of the entry."""
         return XATTR_ENTRY.size + len(self.suffix) + 3 & ~3
 
     @property
     def size(self) -> int:
+        """The bytes of the entry and of the value beside it."""
         return self.entry_size + (len(self.value) + 3 & ~3)
 
     @property
     def order(self) -> tuple[int, int, bytes]:
+        """The key that a block's entries are sorted by."""
         return self.kind, len(self.suffix), self.suffix
 
 
@@ -67,7 +78,7 @@ NO_BODY: Final = bytes(BODY_SIZE)
 
 def pack_xattrs(xattrs: Mapping[bytes, bytes], block_size: int) -> Packed:
     """Return the attributes in both places. Raises UsageError for names ext4 has no index for, and if too large."""
-    attributes = sorted((_attribute(name, value) for name, value in xattrs.items()), key=lambda one: one.order)
+    attributes = sorted((stored_attribute(name, value) for name, value in xattrs.items()), key=lambda one: one.order)
     room = BODY_SIZE - len(_MAGIC) - _END
     inside, outside = [], []
     for attribute in attributes:
@@ -76,14 +87,14 @@ def pack_xattrs(xattrs: Mapping[bytes, bytes], block_size: int) -> Packed:
             inside.append(attribute)
         else:
             outside.append(attribute)
-    body = _MAGIC + _pack(inside, BODY_SIZE - len(_MAGIC), 0, hashed=False) if inside else NO_BODY
+    body = _MAGIC + pack_entries(inside, BODY_SIZE - len(_MAGIC), 0, hashed=False) if inside else NO_BODY
     if not outside:
         return Packed(body, None)
     need = XATTR_HEADER.size + _END + sum(attribute.size for attribute in outside)
     if need > block_size:
         raise UsageError(f"extended attributes: expected at most one block of {block_size} bytes, found {need} bytes")
-    entries = _pack(outside, block_size - XATTR_HEADER.size, XATTR_HEADER.size, hashed=True)
-    return Packed(body, XATTR_HEADER.pack(XATTR_MAGIC, 0, 1, _block_hash(outside), 0) + entries)
+    entries = pack_entries(outside, block_size - XATTR_HEADER.size, XATTR_HEADER.size, hashed=True)
+    return Packed(body, XATTR_HEADER.pack(XATTR_MAGIC, 0, 1, block_hash(outside), 0) + entries)
 
 
 def finish_block(block: bytes, references: int, place: int, seed: int) -> bytes:
@@ -94,7 +105,8 @@ def finish_block(block: bytes, references: int, place: int, seed: int) -> bytes:
     return XATTR_HEADER.pack(magic, references, blocks, total, checksum) + block[XATTR_HEADER.size :]
 
 
-def _attribute(name: bytes, value: bytes) -> _Attribute:
+def stored_attribute(name: bytes, value: bytes) -> Attribute:
+    """Return an attribute of getxattr's form as it is stored. Raises UsageError for what ext4 has no form for."""
     index, suffix = _WHOLE_NAMES.get(name), b""
     if index is None:
         for prefix, number in _DOTTED:
@@ -107,10 +119,10 @@ def _attribute(name: bytes, value: bytes) -> _Attribute:
             )
     if len(suffix) > 255 or b"\0" in suffix:
         raise UsageError(f"extended attribute {ascii(name)[2:-1]}: expected a name of at most 255 bytes without NUL")
-    return _Attribute(index, suffix, stored_acl(value) if index in _ACL_INDEXES else value)
+    return Attribute(index, suffix, stored_acl(value) if index in _ACL_INDEXES else value)
 
 
-def _pack(attributes: list[_Attribute], size: int, base: int, *, hashed: bool) -> bytes:
+def pack_entries(attributes: list[Attribute], size: int, base: int, *, hashed: bool) -> bytes:
     """Return ``size`` bytes, entries from the front and values from the back; offsets count from ``base`` before."""
     entries, values, end = [], [], size
     for attribute in attributes:
@@ -121,16 +133,18 @@ def _pack(attributes: list[_Attribute], size: int, base: int, *, hashed: bool) -
             len(attribute.suffix),
             attribute.kind,
             base + end if padded else 0,
-            0,
-            len(attribute.value),
-            _entry_hash(attribute) if hashed else 0,
+            attribute.outside,
+            attribute.length if attribute.outside else len(attribute.value),
+            _entry_hash(attribute) if hashed or attribute.outside else 0,
         )
         entries.append((entry + attribute.suffix).ljust(attribute.entry_size, b"\0"))
     front, back = b"".join(entries), b"".join(reversed(values))
     return front + bytes(size - len(front) - len(back)) + back
 
 
-def _entry_hash(attribute: _Attribute) -> int:
+def _entry_hash(attribute: Attribute) -> int:
+    if attribute.outside:
+        return attribute.hashed
     value = 0
     for byte in attribute.suffix:
         value = (value << 5 ^ value >> 27 ^ byte) & 0xFFFFFFFF
@@ -147,7 +161,8 @@ def _words(data: bytes) -> Iterable[int]:
     return (word for (word,) in Struct("<I").iter_unpack(data))
 
 
-def _block_hash(attributes: list[_Attribute]) -> int:
+def block_hash(attributes: list[Attribute]) -> int:
+    """Return h_hash of a block that holds the attributes, 0 where one of them has none."""
     value = 0
     for attribute in attributes:
         part = _entry_hash(attribute)

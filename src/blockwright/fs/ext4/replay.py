@@ -72,7 +72,12 @@ def patches(volume: Volume) -> dict[int, Patch]:
     """
     if not volume.superblock.s_feature_compat & Compat.has_journal:
         return {}
-    journal = open_journal(volume)
+    return read_log(open_journal(volume))[0]
+
+
+def read_log(journal: Journal) -> tuple[dict[int, Patch], int]:
+    """Return what ``patches`` does, and the sequence number behind the last transaction."""
+    volume = journal.volume
     journal.check_log()
     start = journal.superblock.s_start
     found: dict[int, Patch] = {}
@@ -86,7 +91,13 @@ def patches(volume: Volume) -> dict[int, Patch]:
             "journal: holds fast commits, which are not replayed; mount it or run e2fsck first",
             journal.place(journal.last + 1) * volume.block_size,
         )
-    return found
+    return found, sequence
+
+
+def patched(volume: Volume, patch: Patch) -> bytes:
+    """Return the content that the journal has of a block."""
+    data = volume.device.read(patch.place * volume.block_size, volume.block_size)
+    return _START + data[4:] if patch.escaped else data
 
 
 def replayed(volume: Volume) -> BlockDevice:

@@ -78,6 +78,10 @@ class StreamPlacer:
         self._write(runs, placed, fill)
         return PlacedContent(size, placed)
 
+    def settle(self) -> None:
+        """Have every body that was placed in the output, where it can be read from now on; no other may follow."""
+        self._output.finish()
+
     def finish(self, root: Directory, options: Ext4Options) -> Ext4Plan:
         """Return the plan of the file system that holds ``root``; its segments are everything but the bodies.
 
@@ -88,7 +92,7 @@ class StreamPlacer:
         ours = self._options
         if (options.block_size, options.size, options.features) != (ours.block_size, ours.size, ours.features):
             raise UsageError("ext4: expected the block size, size and features that the stream began with")
-        self._output.finish()
+        self.settle()
         draft = Draft.of(root, options)
         demand = draft.demand
         if self._given is None:

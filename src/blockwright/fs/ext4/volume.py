@@ -151,17 +151,21 @@ class Volume:
         found = self._descriptors.get(group)
         if found is None:
             raw = self.raw_descriptor(group)
-            found = parse_descriptor(raw)
             if self.verify:
-                expected = self.descriptor_checksum(group, raw)
-                if expected is not None and expected != found.bg_checksum:
-                    message = f"checksum: expected {expected:#06x}, found {found.bg_checksum:#06x}"
-                    position = self.descriptor_position(group)
-                    raise self.corrupt(f"descriptor of group {group}: {message}", position)
+                self.verify_descriptor(group, raw)
+            found = parse_descriptor(raw)
             if len(self._descriptors) >= MAX_CACHED_DESCRIPTORS:
                 self._descriptors.clear()
             self._descriptors[group] = found
         return found
+
+    def verify_descriptor(self, group: int, raw: bytes) -> None:
+        """Raise Corrupt unless a descriptor's bytes have the checksum they must have."""
+        expected = self.descriptor_checksum(group, raw)
+        found = int.from_bytes(raw[0x1E:0x20], "little")
+        if expected is not None and expected != found:
+            message = f"checksum: expected {expected:#06x}, found {found:#06x}"
+            raise self.corrupt(f"descriptor of group {group}: {message}", self.descriptor_position(group))
 
     def descriptor_checksum(self, group: int, raw: bytes) -> int | None:
         """Return the checksum a descriptor must have, or None where the file system keeps none."""

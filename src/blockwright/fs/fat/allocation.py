@@ -15,6 +15,7 @@ from blockwright.device.base import BlockDevice
 from blockwright.errors import Corrupt
 from blockwright.fs.fat import layout
 from blockwright.fs.fat.geometry import Geometry
+from blockwright.units import align_up, ceil_div
 
 PAGE: Final = 16384
 """Entries that are read and kept together."""
@@ -55,18 +56,28 @@ class AllocationTable:
     def _load(self, index: int) -> array[int]:
         bits = self._geometry.bits
         first, end = index * PAGE, min((index + 1) * PAGE, self.end)
+        data = self.raw_page(index)
         if bits == 12:
-            data = self._device.read(self._start, (self.end * 3 + 1) // 2)
-            return array("H", _unpack12(data, self.end)[first:end])
-        width = bits // 8
+            return array("H", unpack12(data, self.end)[first:end])
         values = array("H" if bits == 16 else "I")
-        values.frombytes(self._device.read(self._start + first * width, (end - first) * width))
+        values.frombytes(data[: (end - first) * bits // 8])
         if sys.byteorder == "big":
             values.byteswap()
         mask = layout.MASK[bits]
         if bits == 32 and max(values) > mask:
             values = array("I", [value & mask for value in values])
         return values
+
+    def page_offset(self, index: int) -> int:
+        """Return where a page begins in its FAT, in bytes; with 12 bits there is one only."""
+        return index * PAGE * self._geometry.bits // 8
+
+    def raw_page(self, index: int) -> bytes:
+        """Return the bytes that a page lies in, in whole sectors."""
+        bits, sector = self._geometry.bits, self._geometry.sector_size
+        first, end = index * PAGE, min((index + 1) * PAGE, self.end)
+        length = align_up(ceil_div((end - first) * bits, 8), sector)
+        return self._device.read(self._start + self.page_offset(index), length)
 
     def get(self, cluster: int) -> int:
         """Return the entry of a cluster below ``end``."""
@@ -136,7 +147,7 @@ class AllocationTable:
         return Corrupt(f"fat chain from cluster {start}: {message}", offset=offset, spec=layout.SPEC)
 
 
-def _unpack12(data: bytes, count: int) -> list[int]:
+def unpack12(data: bytes, count: int) -> list[int]:
     """Return the first ``count`` entries of 12 bits."""
     values = []
     for index in range(count):

@@ -17,6 +17,9 @@ NO_NAME: Final = b"NO NAME    "
 FS_INFO_SECTOR: Final = 1
 BACKUP_SECTOR: Final = 6
 
+_FIELDS: Final = 11
+_CODE: Final = 0x5A
+_CODE_END: Final = 0x1FE
 _BOOT_CODE: Final = b"\xcd\x18\xf4\xeb\xfd"
 """``int 18h`` hands over to the next boot device; ``hlt`` in a loop where nothing answers."""
 
@@ -28,8 +31,8 @@ def boot_region(geometry: Geometry, options: FatOptions, free: int, next_free: i
     """
     sector = geometry.sector_size
     if geometry.bits != 32:
-        return [(0, _boot_sector(geometry, options).pack())]
-    boot = _boot_sector32(geometry, options).pack()
+        return [(0, with_code(_boot_sector(geometry, options).pack(), options.boot_sector))]
+    boot = with_code(_boot_sector32(geometry, options).pack(), options.boot_sector)
     info = layout.FsInfo(
         fsi_lead_sig=layout.LEAD_SIG,
         fsi_struc_sig=layout.STRUC_SIG,
@@ -43,6 +46,16 @@ def boot_region(geometry: Geometry, options: FatOptions, free: int, next_free: i
         for first in (0, BACKUP_SECTOR)
         for number, data in enumerate((boot, info, third))
     ]
+
+
+def with_code(sector: bytes, loader: bytes) -> bytes:
+    """Return the boot sector with a loader's jump, name and code, the volume's own fields as they are.
+
+    ``loader`` is a boot sector whose code lies behind the fields of FAT32; empty for none.
+    """
+    if not loader:
+        return sector
+    return loader[:_FIELDS] + sector[_FIELDS:_CODE] + loader[_CODE:_CODE_END] + sector[_CODE_END:]
 
 
 def _boot_sector(geometry: Geometry, options: FatOptions) -> layout.BootSector:

@@ -18,12 +18,16 @@ _SIZE: Final = layout.ENTRY_SIZE
 
 
 class Listed(NamedTuple):
-    """An entry: its name in UTF-8, the same by its short name, where it lies in the directory, and its 32 bytes."""
+    """An entry: its name in UTF-8, the same by its short name, where it lies in the directory, and its 32 bytes.
+
+    ``start`` is where the parts of its long name begin; ``offset`` where it has none.
+    """
 
     name: bytes
     short: bytes
     offset: int
     raw: bytes
+    start: int
 
 
 def scan(data: bytes) -> Iterator[Listed]:
@@ -44,8 +48,9 @@ def scan(data: bytes) -> Iterator[Listed]:
             continue
         short = short_text(raw[:11], raw[12]).encode()
         name = _long_name(parts, raw[:11]) if parts else None
+        start = offset - len(parts) * _SIZE if name else offset
         parts = []
-        yield Listed(name or short, short, offset, raw)
+        yield Listed(name or short, short, offset, raw, start)
 
 
 def _long_name(parts: list[bytes], short: bytes) -> bytes | None:

@@ -113,6 +113,14 @@ class ShortNames:
             if short not in self.taken:
                 self.taken.add(short)
                 return short
+        for _ in range(2):
+            found = self._numbered(base, extension)
+            if found is not None:
+                return found
+            self._next.clear()  # those that were given up since may be used again
+        raise AssertionError("a directory of 65536 entries cannot use up a million aliases")
+
+    def _numbered(self, base: str, extension: str) -> bytes | None:
         for digits in range(1, 7):
             key = (base[: 7 - digits], extension, digits)
             number = self._next.get(key, 10 ** (digits - 1))
@@ -124,7 +132,7 @@ class ShortNames:
                     self.taken.add(short)
                     return short
             self._next[key] = number
-        raise AssertionError("a directory of 65536 entries cannot use up a million aliases")
+        return None
 
 
 def _basis(name: str) -> tuple[str, str, bool]:

@@ -29,6 +29,7 @@ class FatOptions:
     at that size. ``hidden_sectors``: the partition's first LBA, which boot code needs. ``label``: up to 11 ASCII
     characters, kept in upper case. ``volume_id``: None for the seed's. ``time_ns``: the label's time, None for the
     root directory's. ``drop_unsupported``: leave out what FAT cannot hold (links, devices) instead of refusing.
+    ``boot_sector``: 512 bytes whose jump, name and code the volume's gets.
     """
 
     seed: bytes = b""
@@ -42,6 +43,7 @@ class FatOptions:
     volume_id: int | None = None
     time_ns: int | None = None
     drop_unsupported: bool = False
+    boot_sector: bytes = b""
 
     def __post_init__(self) -> None:
         if self.sector_size not in SECTOR_SIZES:
@@ -63,6 +65,8 @@ class FatOptions:
             raise UsageError(f"fat hidden sectors: expected 32 bits, found {self.hidden_sectors}")
         if self.volume_id is not None and not 0 <= self.volume_id < 1 << 32:
             raise UsageError(f"fat volume id: expected 32 bits, found {self.volume_id}")
+        if len(self.boot_sector) not in (0, 512):
+            raise UsageError(f"fat boot sector: expected 512 bytes, found {len(self.boot_sector)}")
         label = self.label
         if len(label) > 11 or any(not " " <= each <= "~" or each in _LABEL_FORBIDDEN for each in label):
             raise UsageError(f"fat label: expected at most 11 ASCII characters without punctuation, found {label!r}")

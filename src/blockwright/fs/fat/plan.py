@@ -8,27 +8,23 @@ Knows: allocation and directory entries. Refuses to know: devices, and where con
 
 from __future__ import annotations
 
-import struct
 from array import array
 from dataclasses import dataclass, field, replace
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from blockwright.device.planned import SegmentTable
 from blockwright.errors import UsageError
 from blockwright.fs.fat import layout
 from blockwright.fs.fat.boot import boot_region
 from blockwright.fs.fat.chains import ChainSource
+from blockwright.fs.fat.entries import DOT, DOT_DOT, file_attributes, short_entry
 from blockwright.fs.fat.geometry import Geometry, Need, choose
 from blockwright.fs.fat.names import Name, ShortNames, check_name, encode_long, exact_short, fold, long_entries
 from blockwright.fs.fat.options import FatOptions
-from blockwright.tree.content import PlacedContent
+from blockwright.tree.content import Content, PlacedContent
 from blockwright.tree.node import Directory, File
 
 __all__ = ["FatOptions", "FatPlan", "plan"]
-
-_pack_entry = struct.Struct("<11sBBBHHHHHHHI").pack
-_DOT: Final = b".".ljust(11)
-_DOT_DOT: Final = b"..".ljust(11)
 
 
 @dataclass(slots=True)
@@ -85,6 +81,10 @@ class FatPlan:
         """Return the same volume for a partition that starts at that LBA."""
         return replace(self, options=replace(self.options, hidden_sectors=hidden_sectors))
 
+    def started_by(self, boot_sector: bytes) -> FatPlan:
+        """Return the same volume with a loader's code in its boot sector."""
+        return replace(self, options=replace(self.options, boot_sector=boot_sector))
+
     @property
     def summary(self) -> Summary:
         """The numbers that people ask of a volume."""
@@ -136,22 +136,24 @@ class FatPlan:
         parts: list[bytes] = []
         if folder.parent is not None:
             above = folder.parent.cluster if folder.parent.parent is not None else 0
-            parts.append(_entry(_DOT, 0, layout.DIRECTORY, folder.node.mtime_ns, folder.cluster, 0))
-            parts.append(_entry(_DOT_DOT, 0, layout.DIRECTORY, folder.node.mtime_ns, above, 0))
+            parts.append(short_entry(DOT, 0, layout.DIRECTORY, folder.node.mtime_ns, folder.cluster, 0))
+            parts.append(short_entry(DOT_DOT, 0, layout.DIRECTORY, folder.node.mtime_ns, above, 0))
         elif self.options.label_bytes:
             time_ns = folder.node.mtime_ns if self.options.time_ns is None else self.options.time_ns
-            parts.append(_entry(self.options.label_bytes, 0, layout.VOLUME, time_ns, 0, 0))
+            parts.append(short_entry(self.options.label_bytes, 0, layout.VOLUME, time_ns, 0, 0))
         for name, child in folder.folders:
             if name.long:
                 parts.append(long_entries(name))
-            parts.append(_entry(name.short, name.case, layout.DIRECTORY, child.node.mtime_ns, child.cluster, 0))
+            parts.append(short_entry(name.short, name.case, layout.DIRECTORY, child.node.mtime_ns, child.cluster, 0))
         for name, file in folder.files:
             content = file.content
             size = content.size
-            attributes = layout.ARCHIVE if file.permissions & 0o222 else layout.ARCHIVE | layout.READ_ONLY
+            attributes = file_attributes(file.permissions)
             if name.long:
                 parts.append(long_entries(name))
-            parts.append(_entry(name.short, name.case, attributes, file.mtime_ns, next_cluster if size else 0, size))
+            parts.append(
+                short_entry(name.short, name.case, attributes, file.mtime_ns, next_cluster if size else 0, size)
+            )
             if size:
                 start = base + next_cluster * cluster_size
                 for offset, length in content.runs():
@@ -232,9 +234,9 @@ def _named(folder: Folder, options: FatOptions) -> list[tuple[bytes, Name, Direc
         if not isinstance(node, Directory | File):
             if options.drop_unsupported:
                 continue
-            raise UsageError(f"{_show(path)}: FAT holds files and directories only")
+            raise unsupported(path)
         if isinstance(node, File):
-            _check_content(path, node)
+            check_content(path, node.content)
         text = check_name(raw, path)
         other = seen.setdefault(fold(text), path)
         if other is not path:
@@ -250,23 +252,17 @@ def _named(folder: Folder, options: FatOptions) -> list[tuple[bytes, Name, Direc
     return result
 
 
-def _check_content(path: bytes, node: File) -> None:
-    if isinstance(node.content, PlacedContent):
+def unsupported(path: bytes) -> UsageError:
+    """Return the refusal of a node that is neither file nor directory."""
+    return UsageError(f"{_show(path)}: FAT holds files and directories only")
+
+
+def check_content(path: bytes, content: Content) -> None:
+    """Raise UsageError for a file's content that no FAT volume holds."""
+    if isinstance(content, PlacedContent):
         raise UsageError(f"{_show(path)}: its content was placed already, which a FAT volume cannot refer to")
-    if node.content.size > layout.MAX_FILE:
-        raise UsageError(f"{_show(path)}: expected at most {layout.MAX_FILE} bytes, found {node.content.size}")
-
-
-def _entry(name: bytes, case: int, attributes: int, mtime_ns: int, cluster: int, size: int) -> bytes:
-    """Return a short entry's bytes; every time is the modification time."""
-    seconds = mtime_ns // 10**9
-    date, time = layout.encode_time(seconds)
-    tenths = 0
-    if layout.EPOCH_S <= seconds <= layout.END_S:
-        tenths = (seconds & 1) * 100 + mtime_ns % 10**9 // 10**7
-    return _pack_entry(
-        name, attributes, case, tenths, time, date, date, cluster >> 16, time, date, cluster & 0xFFFF, size
-    )
+    if content.size > layout.MAX_FILE:
+        raise UsageError(f"{_show(path)}: expected at most {layout.MAX_FILE} bytes, found {content.size}")
 
 
 def _show(path: bytes) -> str:

@@ -112,11 +112,11 @@ class FatFileSystem(FileSystem):
 
     root_inode = ROOT_INODE
 
-    def __init__(self, device: BlockDevice, volume: Volume) -> None:
+    def __init__(self, device: BlockDevice, volume: Volume, table: AllocationTable | None = None) -> None:
         self._device = device
         self.volume = volume
         self.geometry = volume.geometry
-        self._table = AllocationTable(device, volume.geometry, volume.active_fat)
+        self._table = AllocationTable(device, volume.geometry, volume.active_fat) if table is None else table
         self._folders: dict[int, _Folder] = {}
         self.kind = f"fat{volume.geometry.bits}"
         self.uuid = f"{volume.volume_id >> 16:04X}-{volume.volume_id & 0xFFFF:04X}"
@@ -131,16 +131,18 @@ class FatFileSystem(FileSystem):
     # -- directories -----------------------------------------------------------------------------------------
 
     def _root_bytes(self) -> tuple[bytes, list[tuple[int, int]]]:
-        geometry = self.geometry
-        if geometry.bits == 32:
-            return self._chain_bytes(geometry.root_cluster)
-        return self._device.read(geometry.root_start, geometry.root_size), [(geometry.root_start, geometry.root_size)]
+        return self._read_pieces(self._pieces(self.geometry.root_cluster))
 
-    def _chain_bytes(self, cluster: int) -> tuple[bytes, list[tuple[int, int]]]:
-        """Return a directory's bytes and the (position, length) of the pieces they lie in."""
-        size = self.geometry.cluster_size
+    def _pieces(self, cluster: int) -> list[tuple[int, int]]:
+        """Return the (position, length) of what a directory lies in; cluster 0 is the fixed root."""
+        geometry = self.geometry
+        size = geometry.cluster_size
+        if cluster == 0 and geometry.bits != 32:
+            return [(geometry.root_start, geometry.root_size)]
         runs = self._table.runs(cluster, ceil_div(layout.MAX_DIRECTORY, size), whole=True)
-        pieces = [(self.geometry.cluster_start(run.start), run.length * size) for run in runs]
+        return [(geometry.cluster_start(run.start), run.length * size) for run in runs]
+
+    def _read_pieces(self, pieces: list[tuple[int, int]]) -> tuple[bytes, list[tuple[int, int]]]:
         return b"".join([self._device.read(position, length) for position, length in pieces]), pieces
 
     def _folder(self, inode: int) -> _Folder:
@@ -160,9 +162,7 @@ class FatFileSystem(FileSystem):
             entry = self._entry(inode)
             if not entry.dir_attr & layout.DIRECTORY:
                 raise UsageError(f"fat: inode {inode} is no directory")
-            cluster = self._first_cluster(entry)
-            # A first cluster of 0 stands for the root: only ".." may say so, and it is not listed.
-            data, pieces = self._chain_bytes(cluster)
+            data, pieces = self._read_pieces(self._pieces(self._directory_cluster(entry)))
         begin, index = 0, 0
         for each in scan(data):
             if each.raw[11] & layout.VOLUME or each.raw[:11] in _DOTS:
@@ -174,6 +174,13 @@ class FatFileSystem(FileSystem):
 
     def _first_cluster(self, entry: layout.DirEntry) -> int:
         return entry.first_cluster if self.geometry.bits == 32 else entry.dir_fst_clus_lo
+
+    def _directory_cluster(self, entry: layout.DirEntry) -> int:
+        """Return where a directory begins. 0 stands for the root, and only ``..``, which is not listed, says so."""
+        cluster = self._first_cluster(entry)
+        if cluster == 0:
+            raise Corrupt(f"fat: the directory {entry.dir_name!r} has no cluster", spec=layout.SPEC)
+        return cluster
 
     def _entry(self, inode: int) -> layout.DirEntry:
         """Return the short entry that an inode number stands for."""
@@ -207,14 +214,14 @@ class FatFileSystem(FileSystem):
 
     def stat_inode(self, inode: int) -> Stat:
         if inode == ROOT_INODE:
-            length = sum(length for _, length in self._root_bytes()[1])
+            length = sum(length for _, length in self._pieces(self.geometry.root_cluster))
             return Stat(inode, stat.S_IFDIR | 0o755, 2, 0, 0, length, length, 0)
         entry = self._entry(inode)
         accessed = layout.decode_time(entry.dir_lst_acc_date, 0)
         created = layout.decode_time(entry.dir_crt_date, entry.dir_crt_time, entry.dir_crt_time_tenth)
         if entry.dir_attr & layout.DIRECTORY:
             mode, links = stat.S_IFDIR | 0o755, 2
-            size = sum(length for _, length in self._chain_bytes(self._first_cluster(entry))[1])
+            size = sum(length for _, length in self._pieces(self._directory_cluster(entry)))
         else:
             mode, links = stat.S_IFREG | (0o444 if entry.dir_attr & layout.READ_ONLY else 0o644), 1
             size = entry.dir_file_size

@@ -91,9 +91,23 @@ def _int(fd: int, request: int, operation: str, device: str) -> int:
     return int.from_bytes(buffer, sys.byteorder)
 
 
-def rescan(fd: int, device: str) -> None:
-    """Have the partitions that the kernel finds by itself. Raises KernelError: EINVAL where it does not look."""
-    call(fd, _BLKRRPART, operation="BLKRRPART", device=device)
+def rescan(fd: int, device: str, *, timeout_s: float = BUSY_TIMEOUT_S) -> None:
+    """Have the partitions that the kernel finds by itself.
+
+    Where one that was there is open it is tried for ``timeout_s``, since udevd looks into what is new. Raises
+    KernelError: EBUSY then, EINVAL where the kernel does not look.
+    """
+    end, pause = time.monotonic() + timeout_s, _FIRST_PAUSE_S
+    while True:
+        try:
+            call(fd, _BLKRRPART, operation="BLKRRPART", device=device)
+        except KernelError as error:
+            if error.errno != errno.EBUSY or time.monotonic() >= end:
+                raise
+        else:
+            return
+        time.sleep(pause)
+        pause = min(2 * pause, _MAX_PAUSE_S)
 
 
 def add_partition(fd: int, device: str, number: int, start: int, length: int) -> None:

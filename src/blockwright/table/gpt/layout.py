@@ -92,22 +92,13 @@ def decode_name(data: bytes) -> str:
     return data.decode("utf-16-le", "surrogatepass").partition("\0")[0]
 
 
-def _chs(lba: int) -> bytes:
-    """Return the address in 255 heads and 63 sectors, or all ones where it cannot be told."""
-    cylinder, rest = divmod(lba, 255 * 63)
-    if cylinder > 1023:
-        return b"\xff\xff\xff"
-    head, sector = divmod(rest, 63)
-    return bytes((head, sector + 1 | cylinder >> 2 & 0xC0, cylinder & 0xFF))
-
-
 def protective_entry(size_sectors: int) -> MbrEntry:
     """Return the entry that covers a disk of ``size_sectors`` behind its first sector (UEFI 2.10 table 5.4)."""
     length = min(size_sectors - 1, 0xFFFFFFFF)
     return MbrEntry(
         starting_chs=b"\x00\x02\x00",
         os_type=PROTECTIVE,
-        ending_chs=_chs(length),
+        ending_chs=mbr.chs(length) or b"\xff\xff\xff",
         starting_lba=1,
         size_in_lba=length,
     )

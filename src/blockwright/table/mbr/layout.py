@@ -22,6 +22,14 @@ PROTECTIVE: Final = 0xEE
 EXTENDED: Final = (0x05, 0x0F, 0x85)
 """Types that hold a chain of logical partitions: CHS, LBA, and Linux's own."""
 ACTIVE: Final = 0x80
+BOOT_CODE: Final = 440
+"""Bytes in front that a BIOS runs; the disk signature follows."""
+MAX_LOGICAL: Final = 252
+"""Logical partitions that are read and written: Linux numbers 255 partitions of a disk at most."""
+MAX_SECTORS: Final = 0xFFFFFFFF
+"""The largest start and the largest size, in sectors, that an entry can say."""
+_BEYOND: Final = b"\xfe\xff\xff"
+"""What stands for an address in heads and cylinders that has no room there."""
 
 
 class Entry(Record, size=16):
@@ -50,6 +58,27 @@ class Signature(Record, size=512):
 
     disk_signature: int = u32(DISK_SIGNATURE)
     signature: int = u16(510, SIGNATURE)
+
+
+def chs(lba: int) -> bytes | None:
+    """Return the sector's address in 255 heads and 63 sectors a track, None where that has no room for it."""
+    cylinder, rest = divmod(lba, 255 * 63)
+    if cylinder > 1023:
+        return None
+    head, sector = divmod(rest, 63)
+    return bytes((head, sector + 1 | cylinder >> 2 & 0xC0, cylinder & 0xFF))
+
+
+def entry_at(start: int, size: int, os_type: int, *, base: int = 0, active: bool = False) -> Entry:
+    """Return the entry of ``size`` sectors from ``start`` on, counted from sector ``base`` in its linear address."""
+    return Entry(
+        boot_indicator=ACTIVE if active else 0,
+        starting_chs=chs(start) or _BEYOND,
+        os_type=os_type,
+        ending_chs=chs(start + size - 1) or _BEYOND,
+        starting_lba=start - base,
+        size_in_lba=size,
+    )
 
 
 def entries(sector: Buffer) -> list[Entry]:

@@ -15,25 +15,27 @@ from blockwright.device.base import BlockDevice
 from blockwright.errors import Corrupt, LimitExceeded, NotThisFormat
 from blockwright.finding import Finding
 from blockwright.table.mbr import layout
-from blockwright.table.partition import MbrPartition, MbrTable
+from blockwright.table.partition import FIRST_LOGICAL, Extended, MbrPartition, MbrTable
 from blockwright.units import SECTOR
 
-MAX_LOGICAL: Final = 252
-"""Logical partitions that are read: Linux numbers 255 partitions of a disk at most."""
-FIRST_LOGICAL: Final = 5
 _FILE_SYSTEMS: Final = (b"NTFS    ", b"EXFAT   ")
 """What stands at byte 3 of a boot sector that is signed as a boot record is, and has no partitions."""
 
 
 @dataclass(slots=True)
 class Examined:
-    """The table as it was found, in sectors, and what is wrong with it. ``extended`` holds the logical ones."""
+    """The table as it was found, in sectors, and what is wrong with it.
+
+    Each of ``partitions`` has its number, its entry, where it starts, and the sector of the record that tells of it;
+    ``extended`` have their numbers; ``records`` are all of them that were read, in the order of the chain.
+    """
 
     sector_size: int
     sectors: int
     disk_signature: int
-    partitions: list[tuple[int, layout.Entry, int]] = field(default_factory=list)
-    extended: list[tuple[int, int]] = field(default_factory=list)
+    partitions: list[tuple[int, layout.Entry, int, int]] = field(default_factory=list)
+    extended: list[tuple[int, layout.Entry]] = field(default_factory=list)
+    records: list[int] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
 
     def found(self, rule: str, message: str, offset: int) -> None:
@@ -59,6 +61,21 @@ def probe(device: BlockDevice, *, sector_size: int | None = None) -> bool:
     return bool(used) and all(0 < entry.starting_lba < device.size // size for entry in used)
 
 
+def is_empty(device: BlockDevice, *, sector_size: int | None = None) -> bool:
+    """Whether the device begins with a boot record that has no partition, and is no file system's boot sector.
+
+    Those of FAT and NTFS are signed too, and often have nothing where the entries would be; their parameters tell.
+    """
+    size = _sector_size(device, sector_size)
+    if device.size < 2 * size:
+        return False
+    sector = device.read(0, size)
+    if not layout.is_signed(sector) or any(sector[layout.PARTITIONS : 510]):
+        return False
+    bytes_per_sector, sectors_per_cluster = int.from_bytes(sector[11:13], "little"), sector[13]
+    return bytes_per_sector not in (512, 1024, 2048, 4096) or sectors_per_cluster.bit_count() != 1
+
+
 def read(device: BlockDevice, *, sector_size: int | None = None) -> MbrTable:
     """Return the partition table of the device: numbers 1 to 4 are primary, 5 and on logical, as Linux has them.
 
@@ -79,15 +96,19 @@ def read(device: BlockDevice, *, sector_size: int | None = None) -> MbrTable:
             os_type=entry.os_type,
             active=entry.boot_indicator == layout.ACTIVE,
             disk_signature=found.disk_signature,
+            record=record * size,
         )
-        for number, entry, start in found.partitions
+        for number, entry, start, record in found.partitions
     ]
     return MbrTable(
         disk_signature=found.disk_signature,
         sector_size=size,
         size=found.sectors * size,
         partitions=tuple(sorted(partitions, key=lambda each: each.number)),
-        extended=tuple((start * size, length * size) for start, length in found.extended),
+        extended=tuple(
+            Extended(number, entry.starting_lba * size, entry.size_in_lba * size, entry.os_type)
+            for number, entry in found.extended
+        ),
     )
 
 
@@ -109,9 +130,9 @@ def examine(device: BlockDevice, *, sector_size: int | None = None) -> Examined:
         if entry.is_data:
             _place(result, index + 1, entry, entry.starting_lba, where)
         elif entry.is_extended and _place(result, index + 1, entry, entry.starting_lba, where):
-            result.extended.append((entry.starting_lba, entry.size_in_lba))
-    for start, length in result.extended:
-        _follow(device, result, start, length)
+            result.extended.append((index + 1, entry))
+    for _, entry in result.extended:
+        _follow(device, result, entry.starting_lba, entry.size_in_lba)
     _check_overlaps(result)
     return result
 
@@ -128,7 +149,7 @@ def _place(result: Examined, number: int, entry: layout.Entry, start: int, where
         result.found("partition.beyond-disk", text, where + 8)
         return False
     if entry.is_data:
-        result.partitions.append((number, entry, start))
+        result.partitions.append((number, entry, start, 0))
     return True
 
 
@@ -138,6 +159,7 @@ def _follow(device: BlockDevice, result: Examined, start: int, length: int) -> N
     position, seen = start, set[int]()
     while True:
         seen.add(position)
+        result.records.append(position)
         offset = position * size
         sector = device.read(offset, size)
         if not layout.is_signed(sector):
@@ -162,32 +184,35 @@ def _follow(device: BlockDevice, result: Examined, start: int, length: int) -> N
             text = f"extended partition: expected a record that was not read yet, found sector {position} again"
             result.found("logical.loop", text, where)
             return
-        if len(seen) > MAX_LOGICAL:
-            raise LimitExceeded(f"mbr: expected at most {MAX_LOGICAL} logical partitions", offset=where)
+        if len(seen) > layout.MAX_LOGICAL:
+            raise LimitExceeded(f"mbr: expected at most {layout.MAX_LOGICAL} logical partitions", offset=where)
 
 
 def _place_logical(result: Examined, entry: layout.Entry, record: int, extended: tuple[int, int], where: int) -> None:
     number = FIRST_LOGICAL + sum(each[0] >= FIRST_LOGICAL for each in result.partitions)
-    if number >= FIRST_LOGICAL + MAX_LOGICAL:
-        raise LimitExceeded(f"mbr: expected at most {MAX_LOGICAL} logical partitions", offset=where)
+    if number >= FIRST_LOGICAL + layout.MAX_LOGICAL:
+        raise LimitExceeded(f"mbr: expected at most {layout.MAX_LOGICAL} logical partitions", offset=where)
     first, end = record + entry.starting_lba, extended[0] + extended[1]
     if not extended[0] < first < first + entry.size_in_lba <= end:
         found = f"{first} to {first + entry.size_in_lba - 1}"
         text = f"partition {number}: expected to lie in sectors {extended[0] + 1} to {end - 1}, found {found}"
         result.found("logical.outside", text, where + 8)
     else:
-        result.partitions.append((number, entry, first))
+        result.partitions.append((number, entry, first, record))
 
 
 def _check_overlaps(result: Examined) -> None:
     """Note which partitions lie within others; an extended one may hold logical ones and nothing else."""
-    runs = [(start, start + entry.size_in_lba, f"partition {number}") for number, entry, start in result.partitions]
-    primary = [
-        (start, start + entry.size_in_lba, f"partition {number}")
-        for number, entry, start in result.partitions
-        if number < FIRST_LOGICAL
+    placed = [
+        (number, (start, start + entry.size_in_lba, f"partition {number}"))
+        for number, entry, start, _ in result.partitions
     ]
-    for group in (runs, [*primary, *((start, start + n, "the extended partition") for start, n in result.extended)]):
+    primary = [run for number, run in placed if number < FIRST_LOGICAL]
+    primary += [
+        (entry.starting_lba, entry.starting_lba + entry.size_in_lba, "the extended partition")
+        for _, entry in result.extended
+    ]
+    for group in ([run for _, run in placed], primary):
         furthest, holder = 0, ""
         for start, end, what in sorted(group):
             if start < furthest:

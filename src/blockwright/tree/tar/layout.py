@@ -13,7 +13,7 @@ import struct
 import zlib
 from typing import Final, NamedTuple
 
-from blockwright.errors import Corrupt
+from blockwright.errors import ArchiveRejected, Rejection
 
 BLOCK: Final = 512
 """Bytes in a header, and what every member's body is padded to a multiple of."""
@@ -69,7 +69,7 @@ class Header(NamedTuple):
 
 
 def parse_header(block: bytes) -> Header:
-    """Return the fields of a 512-byte header. Raises Corrupt for a wrong checksum and for what is no number."""
+    """Return the fields of a 512-byte header. Raises ArchiveRejected for a wrong checksum and what is no number."""
     name, mode, uid, gid, size, mtime, checksum, kind, link, magic, major, minor, prefix, tail = _FIELDS(block)
     # The low half of Adler-32 is one more than the sum of the bytes modulo 65521, which 256 bytes cannot reach.
     # The checksum counts its own eight bytes as blanks.
@@ -102,7 +102,9 @@ def _check_signed(block: bytes, checksum: bytes, unsigned: int) -> None:
     signed = unsigned - 256 * sum(byte > 127 for byte in block[:148] + block[156:])
     expected = number(checksum, "checksum")
     if signed != expected:
-        raise Corrupt(f"tar header: checksum: expected {expected}, found {unsigned}", spec=SPEC)
+        raise ArchiveRejected(
+            Rejection.HEADER, f"tar header: checksum: expected {expected}, found {unsigned}", spec=SPEC
+        )
 
 
 def has_magic(block: bytes) -> bool:
@@ -139,5 +141,7 @@ def _number(field: bytes, what: str) -> int:
         return value - (1 << bits) if field[0] & 0x40 else value - (1 << bits - 1)
     match = _OCTAL(field)
     if match is None:
-        raise Corrupt(f"tar header: {what}: expected an octal number, found {field!r}", spec=SPEC)
+        raise ArchiveRejected(
+            Rejection.HEADER, f"tar header: {what}: expected an octal number, found {field!r}", spec=SPEC
+        )
     return int(match[1], 8) if match[1] else 0

@@ -12,11 +12,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Final
 
-from blockwright.errors import Corrupt, FormatError, LimitExceeded, Unsupported
+from blockwright.errors import ArchiveRejected, FormatError, Rejection
 from blockwright.tree.tar.acl import acl_from_text
 
-MAX_HEADER: Final = 4 << 20
-"""Bytes in the body of one extended header."""
 MAX_XATTRS: Final = 1024
 """Extended attributes of one member."""
 MAX_XATTR_NAME: Final = 255
@@ -36,37 +34,37 @@ class Extended:
 
     __slots__ = ("acls", "gid", "link", "mtime_ns", "path", "size", "sparse", "sparse_runs", "uid", "xattrs")
 
-    def __init__(self, base: Extended | None = None) -> None:
-        """Start from what a global header said, or from nothing."""
+    def __init__(self) -> None:
         self.path: bytes | None = None
         self.link: bytes | None = None
         self.size: int | None = None
         self.sparse: dict[bytes, bytes] | None = None
         self.sparse_runs: list[int] | None = None
         """Offset, length, offset, length … of sparse format 0.0, which repeats two keywords for each run."""
-        self.uid: int | None = None if base is None else base.uid
-        self.gid: int | None = None if base is None else base.gid
-        self.mtime_ns: int | None = None if base is None else base.mtime_ns
+        self.uid: int | None = None
+        self.gid: int | None = None
+        self.mtime_ns: int | None = None
         self.xattrs: dict[bytes, bytes] = {}
         self.acls: dict[bytes, tuple[int, bytes]] | None = None
         """Where each ACL's text began, and the text, by the name of the attribute that it is to become."""
 
 
-def parse_records(body: bytes, base: Extended | None) -> Extended:
-    """Return what the records of an ``x`` header say on top of ``base``. Raises FormatError with the byte in it."""
-    return _parse(body, base, _LOCAL)
+def parse_records(body: bytes) -> Extended:
+    """Return what the records of an ``x`` header say. Raises FormatError with the byte in it."""
+    return _parse(body, _LOCAL)
 
 
-def parse_global(body: bytes, base: Extended | None) -> Extended:
-    """Return what a ``g`` header says for all members behind it.
+def parse_global(body: bytes) -> Extended:
+    """Take a ``g`` header that says nothing about members, and return that.
 
-    What cannot be meant for every member is refused (Unsupported): names, sizes, sparse maps, attributes.
+    A comment says nothing, and neither does what is not known. Whatever else it is, readers differ on it: GNU tar and
+    libarchive apply it to what follows, Go's and others do not. So it is refused.
     """
-    return _parse(body, base, _GLOBAL)
+    return _parse(body, _GLOBAL)
 
 
-def _parse(body: bytes, base: Extended | None, keywords: Mapping[bytes, Setter]) -> Extended:
-    found = Extended(base)
+def _parse(body: bytes, keywords: Mapping[bytes, Setter]) -> Extended:
+    found = Extended()
     position, size = 0, len(body)
     while position < size:
         space = body.find(b" ", position, position + 10)
@@ -74,7 +72,12 @@ def _parse(body: bytes, base: Extended | None, keywords: Mapping[bytes, Setter])
         end = position + int(digits) if space > 0 and digits.isdigit() else 0
         equals = body.find(b"=", space + 1, max(end - 1, 0))
         if equals <= space + 1 or end > size or body[end - 1] != 0x0A:
-            raise Corrupt("extended header: expected a record 'length keyword=value'", offset=position, spec=SPEC)
+            raise ArchiveRejected(
+                Rejection.EXTENDED,
+                "extended header: expected a record 'length keyword=value'",
+                offset=position,
+                spec=SPEC,
+            )
         keyword, value = body[space + 1 : equals], body[equals + 1 : end - 1]
         try:
             setter = keywords.get(keyword)
@@ -110,7 +113,7 @@ def _prefixed(found: Extended, keyword: bytes, value: bytes, keywords: Mapping[b
         try:
             decoded = base64.b64decode(value + b"=" * (-len(value) % 4), validate=True)
         except binascii.Error as error:
-            raise Corrupt(f"{_text(keyword)}: expected base64: {error}") from error
+            raise ArchiveRejected(Rejection.XATTR, f"{_text(keyword)}: expected base64: {error}") from error
         _set_xattr(found, name, decoded)
     else:
         sparse = found.sparse = {} if found.sparse is None else found.sparse
@@ -124,16 +127,24 @@ _PREFIXES: Final = (_SCHILY, _LIBARCHIVE, b"GNU.sparse.")
 
 def _set_xattr(found: Extended, name: bytes, value: bytes) -> None:
     if not name or b"\0" in name:
-        raise Corrupt(f"extended attribute: expected a name without NUL, found {name[:64]!r}")
+        raise ArchiveRejected(
+            Rejection.XATTR, f"extended attribute: expected a name without NUL, found {name[:64]!r}"
+        )
     if len(name) > MAX_XATTR_NAME:
-        raise LimitExceeded(f"extended attribute: name: expected at most {MAX_XATTR_NAME} bytes, found {len(name)}")
+        raise ArchiveRejected(
+            Rejection.METADATA_BYTES,
+            f"extended attribute: name: expected at most {MAX_XATTR_NAME} bytes, found {len(name)}",
+        )
     if len(value) > MAX_XATTR_VALUE:
-        raise LimitExceeded(
-            f"extended attribute {_text(name)}: expected at most {MAX_XATTR_VALUE} bytes, found {len(value)}"
+        raise ArchiveRejected(
+            Rejection.METADATA_BYTES,
+            f"extended attribute {_text(name)}: expected at most {MAX_XATTR_VALUE} bytes, found {len(value)}",
         )
     found.xattrs[name] = value
     if len(found.xattrs) > MAX_XATTRS:
-        raise LimitExceeded(f"extended attributes: expected at most {MAX_XATTRS}, found more")
+        raise ArchiveRejected(
+            Rejection.METADATA_BYTES, f"extended attributes: expected at most {MAX_XATTRS}, found more"
+        )
 
 
 def _set_path(found: Extended, value: bytes) -> None:
@@ -146,7 +157,9 @@ def _set_link(found: Extended, value: bytes) -> None:
 
 def _name(value: bytes) -> bytes:
     if b"\0" in value:
-        raise Corrupt(f"extended header: expected a name without NUL, found {value[:64]!r}", spec=SPEC)
+        raise ArchiveRejected(
+            Rejection.EXTENDED, f"extended header: expected a name without NUL, found {value[:64]!r}", spec=SPEC
+        )
     return value
 
 
@@ -177,20 +190,22 @@ def _finish_acls(found: Extended, acls: dict[bytes, tuple[int, bytes]]) -> None:
             try:
                 acl = acl_from_text(text)
             except FormatError as error:
-                error.offset = position
-                raise
+                raise ArchiveRejected(
+                    Rejection.XATTR, str(error.args[0]), offset=position, spec=error.spec
+                ) from error
             if acl is not None:
                 _set_xattr(found, name, acl)
 
 
 def _refuse_nfs4(_found: Extended, _value: bytes) -> None:
-    raise Unsupported("extended header: SCHILY.acl.ace: NFSv4 access control lists have no place in the tree")
+    raise ArchiveRejected(
+        Rejection.XATTR, "extended header: SCHILY.acl.ace: NFSv4 access control lists have no place in the tree"
+    )
 
 
 def _refuse_globally(_found: Extended, _value: bytes) -> None:
-    raise Unsupported(
-        "extended header: expected a global one to say what holds for every member, found a name, a size, "
-        "a sparse map or an attribute"
+    raise ArchiveRejected(
+        Rejection.EXTENDED, "extended header: expected a global one to be a comment, found one that changes members"
     )
 
 
@@ -198,10 +213,12 @@ def _sparse_number(parity: int) -> Setter:
     def setter(found: Extended, value: bytes) -> None:
         runs = found.sparse_runs = [] if found.sparse_runs is None else found.sparse_runs
         if len(runs) % 2 != parity:
-            raise Corrupt("sparse map: expected offsets and lengths in turn", spec=SPEC)
+            raise ArchiveRejected(Rejection.SPARSE, "sparse map: expected offsets and lengths in turn", spec=SPEC)
         runs.append(decimal(value, "sparse map"))
         if len(runs) > 2 * MAX_SPARSE_RUNS:
-            raise LimitExceeded(f"sparse map: expected at most {MAX_SPARSE_RUNS} runs, found more")
+            raise ArchiveRejected(
+                Rejection.SPARSE, f"sparse map: expected at most {MAX_SPARSE_RUNS} runs, found more"
+            )
 
     return setter
 
@@ -209,7 +226,11 @@ def _sparse_number(parity: int) -> Setter:
 def decimal(value: bytes, what: str) -> int:
     """Return the number that ``value`` is: decimal digits, at most 2**63 - 1."""
     if not value.isdigit() or len(value) > 19 or int(value) > MAX_NUMBER:
-        raise Corrupt(f"{what}: expected a decimal number up to {MAX_NUMBER}, found {value[:32]!r}", spec=SPEC)
+        raise ArchiveRejected(
+            Rejection.EXTENDED,
+            f"{what}: expected a decimal number up to {MAX_NUMBER}, found {value[:32]!r}",
+            spec=SPEC,
+        )
     return int(value)
 
 
@@ -217,7 +238,9 @@ def parse_time(value: bytes) -> int:
     """Return nanoseconds for ``seconds[.fraction]``; what is finer is cut off downwards."""
     match = _TIME(value)
     if match is None or int(match[2]) > MAX_NUMBER:
-        raise Corrupt(f"mtime: expected seconds with an optional fraction, found {value[:32]!r}", spec=SPEC)
+        raise ArchiveRejected(
+            Rejection.TIME, f"mtime: expected seconds with an optional fraction, found {value[:32]!r}", spec=SPEC
+        )
     fraction = match[3] or b""
     nanoseconds = int(match[2]) * 1_000_000_000 + int(fraction[:9].ljust(9, b"0"))
     if not match[1]:
@@ -247,7 +270,4 @@ _ACLS: Final = {
 }
 _GLOBAL: Final[Mapping[bytes, Setter]] = {
     **dict.fromkeys([*_LOCAL, *_ACLS], _refuse_globally),
-    b"uid": _set_uid,
-    b"gid": _set_gid,
-    b"mtime": _set_mtime,
 }

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
-from blockwright.errors import Corrupt, LimitExceeded, Unsupported
+from blockwright.errors import ArchiveRejected, Rejection
 from blockwright.tree.content import Runs
 from blockwright.tree.tar.layout import BLOCK, number
 from blockwright.tree.tar.pax import MAX_NUMBER, MAX_SPARSE_RUNS, Extended, decimal
@@ -57,7 +57,9 @@ def _take_pairs(pairs: list[int], block: bytes, start: int, count: int) -> None:
             return
         pairs += (number(block[at : at + 12], "sparse offset"), number(block[at + 12 : at + 24], "sparse length"))
     if len(pairs) > 2 * MAX_SPARSE_RUNS:
-        raise LimitExceeded(f"sparse map: expected at most {MAX_SPARSE_RUNS} runs, found more", spec=_SPEC)
+        raise ArchiveRejected(
+            Rejection.SPARSE, f"sparse map: expected at most {MAX_SPARSE_RUNS} runs, found more", spec=_SPEC
+        )
 
 
 def is_sparse(extended: Extended) -> bool:
@@ -69,7 +71,7 @@ def real_name(extended: Extended) -> bytes | None:
     """Return the name that the extended header keeps for the sparse file; the member's own is made up."""
     name = (extended.sparse or {}).get(b"GNU.sparse.name")
     if name is not None and b"\0" in name:
-        raise Corrupt(f"sparse name: expected no NUL, found {name[:64]!r}", spec=_SPEC)
+        raise ArchiveRejected(Rejection.SPARSE, f"sparse name: expected no NUL, found {name[:64]!r}", spec=_SPEC)
     return name
 
 
@@ -83,7 +85,9 @@ def read_pax_map(extended: Extended, stored: int, read: ReadExactly) -> SparseMa
         return _checked(size, pairs, stored - consumed, consumed)
     if version[0] != b"0" or version[1] not in (b"", b"0", b"1"):
         shown = b".".join(version)[:32].decode("ascii", "replace")
-        raise Unsupported(f"sparse map: expected format 0.0, 0.1 or 1.0, found {shown}", spec=_SPEC)
+        raise ArchiveRejected(
+            Rejection.SPARSE, f"sparse map: expected format 0.0, 0.1 or 1.0, found {shown}", spec=_SPEC
+        )
     size = _field(fields, b"GNU.sparse.size")
     text = fields.get(b"GNU.sparse.map")
     if text is not None:
@@ -93,7 +97,9 @@ def read_pax_map(extended: Extended, stored: int, read: ReadExactly) -> SparseMa
         pairs = extended.sparse_runs or []
     count = fields.get(b"GNU.sparse.numblocks")
     if count is not None and 2 * decimal(count, "sparse map") != len(pairs):
-        raise Corrupt(f"sparse map: expected {int(count)} runs, found {len(pairs) / 2:g}", spec=_SPEC)
+        raise ArchiveRejected(
+            Rejection.SPARSE, f"sparse map: expected {int(count)} runs, found {len(pairs) / 2:g}", spec=_SPEC
+        )
     return _checked(size, pairs, stored, 0)
 
 
@@ -102,7 +108,7 @@ def _field(fields: dict[bytes, bytes], keyword: bytes) -> int:
     for name in (keyword, b"GNU.sparse.realsize", b"GNU.sparse.size"):
         if name in fields:
             return decimal(fields[name], "real size")
-    raise Corrupt(f"sparse member: expected {keyword.decode()}, found none", spec=_SPEC)
+    raise ArchiveRejected(Rejection.SPARSE, f"sparse member: expected {keyword.decode()}, found none", spec=_SPEC)
 
 
 def _read_text_map(stored: int, read: ReadExactly) -> tuple[list[int], int]:
@@ -111,7 +117,9 @@ def _read_text_map(stored: int, read: ReadExactly) -> tuple[list[int], int]:
     wanted, consumed, rest = None, 0, b""
     while wanted is None or len(pairs) < wanted:
         if consumed + BLOCK > stored:
-            raise Corrupt(f"sparse map: expected to end within the member's {stored} bytes", spec=_SPEC)
+            raise ArchiveRejected(
+                Rejection.SPARSE, f"sparse map: expected to end within the member's {stored} bytes", spec=_SPEC
+            )
         lines = (rest + read(BLOCK)).split(b"\n")
         consumed += BLOCK
         rest = lines.pop()
@@ -119,29 +127,40 @@ def _read_text_map(stored: int, read: ReadExactly) -> tuple[list[int], int]:
             if wanted is None:
                 wanted = 2 * decimal(line, "sparse map")
                 if wanted > 2 * MAX_SPARSE_RUNS:
-                    raise LimitExceeded(
-                        f"sparse map: expected at most {MAX_SPARSE_RUNS} runs, found {wanted // 2}", spec=_SPEC
+                    raise ArchiveRejected(
+                        Rejection.SPARSE,
+                        f"sparse map: expected at most {MAX_SPARSE_RUNS} runs, found {wanted // 2}",
+                        spec=_SPEC,
                     )
             elif len(pairs) < wanted:
                 pairs.append(decimal(line, "sparse map"))
         if len(rest) > _MAX_DIGITS and (wanted is None or len(pairs) < wanted):
-            raise Corrupt(f"sparse map: expected a number on each line, found {rest[:32]!r}", spec=_SPEC)
+            raise ArchiveRejected(
+                Rejection.SPARSE, f"sparse map: expected a number on each line, found {rest[:32]!r}", spec=_SPEC
+            )
     return pairs, consumed
 
 
 def _checked(size: int, pairs: list[int], stored: int, consumed: int) -> SparseMap:
     """Return the map of ``pairs`` if it is sound: ascending, within the size, and as long as what is stored."""
     if not 0 <= size <= MAX_NUMBER:
-        raise Corrupt(f"sparse member: size: expected 0 to {MAX_NUMBER} bytes, found {size}", spec=_SPEC)
+        raise ArchiveRejected(
+            Rejection.SPARSE, f"sparse member: size: expected 0 to {MAX_NUMBER} bytes, found {size}", spec=_SPEC
+        )
     if len(pairs) % 2:
-        raise Corrupt("sparse map: expected a length for each offset, found one missing", spec=_SPEC)
+        raise ArchiveRejected(
+            Rejection.SPARSE, "sparse map: expected a length for each offset, found one missing", spec=_SPEC
+        )
     if len(pairs) > 2 * MAX_SPARSE_RUNS:
-        raise LimitExceeded(f"sparse map: expected at most {MAX_SPARSE_RUNS} runs, found more", spec=_SPEC)
+        raise ArchiveRejected(
+            Rejection.SPARSE, f"sparse map: expected at most {MAX_SPARSE_RUNS} runs, found more", spec=_SPEC
+        )
     runs: list[tuple[int, int]] = []
     end = total = 0
     for offset, length in zip(pairs[::2], pairs[1::2], strict=True):
         if offset < end or length < 0 or offset + length > size:
-            raise Corrupt(
+            raise ArchiveRejected(
+                Rejection.SPARSE,
                 f"sparse map: expected ascending runs within {size} bytes, found {length} bytes at {offset}",
                 spec=_SPEC,
             )
@@ -152,5 +171,7 @@ def _checked(size: int, pairs: list[int], stored: int, consumed: int) -> SparseM
         end = offset + length
         total += length
     if total != stored:
-        raise Corrupt(f"sparse map: expected {stored} bytes of data, found {total}", spec=_SPEC)
+        raise ArchiveRejected(
+            Rejection.SPARSE, f"sparse map: expected {stored} bytes of data, found {total}", spec=_SPEC
+        )
     return SparseMap(size, tuple(runs), consumed, len(pairs) // 2)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from blockwright.device.base import BlockDevice
+from blockwright.tree.rules import Budget
 from blockwright.units import KiB, MiB
 
 MAX_TRAILER: Final = 64 * MiB
@@ -32,11 +33,15 @@ class Reader(Protocol):
 
 
 class DeviceReader:
-    """Reads a device through a small window, so that the headers of small members cost one read for several."""
+    """Reads a device through a small window, so that the headers of small members cost one read for several.
 
-    def __init__(self, device: BlockDevice) -> None:
+    ``budget``, where given, is looked at with each window.
+    """
+
+    def __init__(self, device: BlockDevice, budget: Budget | None = None) -> None:
         self.position = 0
         self._device = device
+        self._budget = budget
         self._window = b""
         self._start = 0
 
@@ -44,6 +49,8 @@ class DeviceReader:
         """Return bytes from the window, or read them."""
         at = self.position - self._start
         if not 0 <= at <= len(self._window) - length:
+            if self._budget is not None:
+                self._budget.check(self.position, self.position)
             wanted = min(max(length, _WINDOW), self._device.size - self.position)
             self._window = self._device.read(self.position, wanted)
             self._start, at = self.position, 0

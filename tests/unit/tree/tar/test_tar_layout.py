@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockwright.errors import Corrupt
+from blockwright.errors import ArchiveRejected
 from blockwright.tree.tar import layout
 from blockwright.tree.tar.layout import number, parse_header
 from tests.support.tarmaker import GNU, V7, base256, checksummed, header, octal
@@ -102,7 +102,7 @@ def test_forms_of_numbers(field: bytes) -> None:
     ],
 )
 def test_what_is_no_number(field: bytes) -> None:
-    with pytest.raises(Corrupt, match="uid: expected an octal number"):
+    with pytest.raises(ArchiveRejected, match="uid: expected an octal number"):
         parse_header(header(b"n", uid=field))
 
 
@@ -113,7 +113,7 @@ def test_the_checksum_is_of_unsigned_bytes_or_of_signed_ones() -> None:
     block[148:156] = b"%06o\0 " % signed
     parse_header(bytes(block))
     block[148:156] = b"%06o\0 " % (signed + 1)
-    with pytest.raises(Corrupt, match="checksum"):
+    with pytest.raises(ArchiveRejected, match="checksum"):
         parse_header(bytes(block))
 
 
@@ -122,7 +122,7 @@ def test_the_checksum_is_exact_at_its_extremes() -> None:
     assert parse_header(full).name == b"n" * 100
     # A sum that is wrong by 65521 is what Adler-32 over the whole block would not see.
     total = int(full[148:154], 8)
-    with pytest.raises(Corrupt, match="checksum"):
+    with pytest.raises(ArchiveRejected, match="checksum"):
         parse_header(full[:148] + b"%06o\0 " % (total - 65521) + full[156:])
 
 
@@ -132,7 +132,7 @@ def test_any_changed_byte_is_seen(at: int, difference: int) -> None:
     block[at] = (block[at] + difference) % 256
     try:
         found = parse_header(bytes(block))
-    except Corrupt:
+    except ArchiveRejected:
         return
     # The padding of the checksum's own field is no part of the sum.
     assert 148 <= at < 156
@@ -148,5 +148,5 @@ def test_the_cache_of_numbers_stays_small() -> None:
 
 @given(st.binary(min_size=512, max_size=512))
 def test_noise_with_a_checksum(block: bytes) -> None:
-    with contextlib.suppress(Corrupt):
+    with contextlib.suppress(ArchiveRejected):
         parse_header(checksummed(block))

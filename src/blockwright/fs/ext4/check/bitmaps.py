@@ -94,14 +94,10 @@ class BitmapPass:
         """Return what an uninitialised bitmap stands for: the group's own tables, as far as they lie in it."""
         geo = self.geo
         bitmap = bytearray(-(-clusters // 8))
-        low, high = geo.group_start(group), geo.group_end(group)
-        parts = [*geo.overhead(group), (found.block_bitmap, 1), (found.inode_bitmap, 1)]
-        parts.append((found.inode_table, geo.inode_table_blocks))
-        for start, count in parts:
-            begin, end = max(low, start), min(high, start + count)
-            if begin < end:
-                bit = (begin - low) // self.ratio
-                set_bits(bitmap, bit, (end - 1 - low) // self.ratio + 1 - bit)
+        low = geo.group_start(group)
+        for start, count in geo.own_blocks(group, found.block_bitmap, found.inode_bitmap, found.inode_table):
+            bit = (start - low) // self.ratio
+            set_bits(bitmap, bit, (start + count - 1 - low) // self.ratio + 1 - bit)
         return bytes(bitmap)
 
     # -- inodes ----------------------------------------------------------------------------------------------

@@ -1,13 +1,7 @@
-"""Changes in place."""
+"""Changes in place: FAT12, FAT16 and FAT32."""
 
 from __future__ import annotations
 
-from blockwright.device.base import BlockDevice
-from blockwright.errors import Unsupported
-from blockwright.fs.editor import DEFAULT_POLICY, CommitPolicy, Editor
+from blockwright.fs.fat.edit.editor import FatEditor, open  # noqa: A004  # edit.open reads as it should
 
-
-def open(device: BlockDevice, *, policy: CommitPolicy = DEFAULT_POLICY) -> Editor:  # noqa: A001
-    """Return the file system on device, which it owns from then on, open for changes."""
-    del device, policy
-    raise Unsupported("edit: not built yet")
+__all__ = ["FatEditor", "open"]

@@ -209,6 +209,10 @@ def _configured(number: int, file: _File, wish: Wish, *, owned: bool) -> LoopDev
                 record.forget()
                 raise
             try:
+                if wish.partition_scan and not blkdev.partitions_in(state.folder_of(number), f"loop{number}"):
+                    # The driver's own scan says nothing where it failed, as it does while udevd has a partition open
+                    # that an attachment before this one had.
+                    blkdev.rescan(fd, path)
                 sequence = blkdev.disk_sequence(fd, path)
                 record.attached(sequence, owned=owned)
             except BaseException:

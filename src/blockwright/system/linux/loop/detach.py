@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import time
 from types import TracebackType
 from typing import Final, Self
 
-from blockwright.device import holders
+from blockwright.device import holders, locks
 from blockwright.errors import InUse, KernelError, NotFound
 from blockwright.system.linux import blkdev
 from blockwright.system.linux.ioctl import call, open_node, require_linux
@@ -122,7 +123,9 @@ def detach(
             return False
     finally:
         os.close(fd)
-    _wait_until_free(number, path, found, timeout_s)
+    end = time.monotonic() + timeout_s
+    _wait_until_free(number, path, found, end)
+    _wait_until_let_go(backing, end)
     ownership.forget(number, found)
     told(logger).info("detached %s from %s", path, backing)
     return True
@@ -144,8 +147,8 @@ def _clear(fd: int, number: int, path: str, timeout_s: float) -> bool:
     return True
 
 
-def _wait_until_free(number: int, path: str, sequence: int | None, timeout_s: float) -> None:
-    end, wait = time.monotonic() + timeout_s, _FIRST_PAUSE_S
+def _wait_until_free(number: int, path: str, sequence: int | None, end: float) -> None:
+    wait = _FIRST_PAUSE_S
     while True:
         if not state.backing_of(number) or state.sequence_of(number) != sequence:
             return
@@ -154,6 +157,27 @@ def _wait_until_free(number: int, path: str, sequence: int | None, timeout_s: fl
             raise InUse(f"{path}: is in use: {who}; it is detached when its last user closes it")
         time.sleep(wait)
         wait = min(2 * wait, _MAX_PAUSE_S)
+
+
+def _wait_until_let_go(backing: str, end: float) -> None:
+    """Wait until the image's locks are gone with the kernel's open file, which it closes after the device is free.
+
+    Seen where udevd is the last user. Locks of a process are not waited for, nor is a file that cannot be opened.
+    """
+    try:
+        status = os.stat(backing)
+        if not stat.S_ISREG(status.st_mode):
+            return
+        fd = os.open(backing, os.O_RDONLY)
+    except OSError:
+        return
+    wait = _FIRST_PAUSE_S
+    try:
+        while locks.held(fd) and time.monotonic() < end and not holders.processes(status):
+            time.sleep(wait)
+            wait = min(2 * wait, _MAX_PAUSE_S)
+    finally:
+        os.close(fd)
 
 
 def _users(path: str) -> str:

@@ -1,0 +1,147 @@
+"""``blockwright disk create``, ``table``, ``move-backup`` and ``boot-code``: a disk's table as a whole."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+from blockwright.cli.options import force_option, force_unlocked_option, json_option, seed_value, size_value
+from blockwright.cli.output import print_json, print_lines, print_path, show_text
+from blockwright.cli.output import table as aligned
+from blockwright.cli.partitions import ALIGN, HEAD, parse_signature, parse_uuid, table_document, table_rows
+from blockwright.disk.create import KINDS, converted, empty_table
+from blockwright.disk.create import create as create_image
+from blockwright.disk.edit import DiskEditor
+from blockwright.errors import UsageError
+from blockwright.format.output import WRITABLE
+from blockwright.resolve import naming
+from blockwright.table import edit
+from blockwright.table.gpt import edit as gpt
+from blockwright.table.mbr.layout import BOOT_CODE
+from blockwright.table.partition import AnyTable, PartitionTable
+from blockwright.units import SECTOR, format_size
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def sector_size_option(command: _Command) -> _Command:
+    """Add ``--sector-size``."""
+    return click.option(
+        "--sector-size",
+        type=click.Choice(["512", "4096"]),
+        callback=lambda _context, _parameter, value: None if value is None else int(value),
+        help="What the table counts in.  [default: the device's sectors, 512 for an image]",
+    )(command)
+
+
+def seed_option(command: _Command) -> _Command:
+    """Add ``--seed``."""
+    return click.option(
+        "--seed", callback=seed_value, help="Text that new identities follow from; random without it."
+    )(command)
+
+
+@click.command()
+@click.argument("image")
+@click.argument("size", callback=size_value)
+@click.option("--table", "kind", type=click.Choice(KINDS), help="Begin with an empty table of that kind.")
+@click.option("--format", "form", type=click.Choice(WRITABLE), help="Format of IMAGE.  [default: by its suffix]")
+@sector_size_option
+@seed_option
+@force_option
+def create(*, image: str, size: int, sector_size: int | None, **options: Any) -> None:
+    """Make IMAGE a disk of SIZE bytes that read as zeros and take no room on the host."""
+    create_image(image, size, sector_size=sector_size or SECTOR, **options)
+    print_path(image)
+
+
+@click.command()
+@click.argument("image")
+@click.argument("kind", type=click.Choice(KINDS), required=False)
+@click.option("--convert", is_flag=True, help="Keep the partitions of the other kind of table.")
+@click.option("--force", is_flag=True, help="Make an empty table where a table or a file system is.")
+@click.option("--guid", help="The GUID of a disk with a new GPT.")
+@click.option("--signature", help="The signature of a disk with a new MBR, eight hexadecimal digits.")
+@sector_size_option
+@seed_option
+@force_unlocked_option
+@json_option
+def table(
+    *,
+    image: str,
+    kind: str | None,
+    sector_size: int | None,
+    force_unlocked: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Show the partition table of IMAGE, with what is free; or make an empty one of KIND, or convert to it."""
+    if kind is None and any(options[name] for name in ("convert", "force", "guid", "signature")):
+        raise UsageError("table: expected the kind of table to make, gpt or mbr")
+    with DiskEditor(image, sector_size=sector_size, force_unlocked=force_unlocked, writable=kind is not None) as disk:
+        found = disk.table() if kind is None else _made(disk, kind, options)
+    if as_json:
+        print_json("blockwright.disk.table/1", {"image": image, **table_document(found)})
+    elif kind is None:
+        head = f"{image}: {format_size(found.size)}, {found.kind} {found.identity}, {found.sector_size}-byte sectors"
+        print_lines([head, "", *aligned([HEAD, *table_rows(found)], ALIGN)])
+
+
+def _made(disk: DiskEditor, kind: str, options: dict[str, Any]) -> AnyTable:
+    signature = parse_signature(options["signature"]) if options["signature"] else 0
+    if (options["guid"] and kind != "gpt") or (signature and kind != "mbr"):
+        raise UsageError("table: a GPT has a --guid, and an MBR a --signature")
+    if options["convert"]:
+        present = disk.table()
+        made = converted(present, kind, seed=options["seed"], signature=signature or edit.disk_signature(disk.device))
+        _tell_losses(present, made)
+    else:
+        if not options["force"]:
+            disk.require_blank()
+        made = empty_table(
+            kind, disk.device.size, seed=options["seed"], sector_size=disk.sector_size, signature=signature
+        )
+    if isinstance(made, PartitionTable) and options["guid"]:
+        made = edit.with_disk_guid(made, parse_uuid("disk GUID", options["guid"]))
+    disk.write(made)
+    return made
+
+
+def _tell_losses(before: AnyTable, after: AnyTable) -> None:
+    """Say on standard error what the other kind of table has no place for."""
+    if not isinstance(before, PartitionTable) or isinstance(after, PartitionTable):
+        return
+    names = [f"{each.number} ({show_text(each.name)})" for each in before.partitions if each.name]
+    if names:
+        sys.stderr.write(f"blockwright: an MBR has no names: lost those of partitions {', '.join(names)}\n")
+
+
+@click.command("move-backup")
+@click.argument("image")
+@force_unlocked_option
+def move_backup(*, image: str, force_unlocked: bool) -> None:
+    """Put the backup of IMAGE's GPT at the end of the disk, which has grown, so that all of it can be used."""
+    with DiskEditor(image, force_unlocked=force_unlocked) as disk, naming(image):
+        found = disk.table()
+        if not isinstance(found, PartitionTable):
+            raise UsageError(f"{image}: an MBR has no backup")
+        disk.write(gpt.fit(found, disk.device.size))
+
+
+@click.command("boot-code")
+@click.argument("image")
+@click.option("--file", "file", type=click.File("rb"), help=f"The code, at most {BOOT_CODE} bytes, such as mbr.bin.")
+@click.option("--clear", is_flag=True, help="Have none.")
+@force_unlocked_option
+def boot_code(*, image: str, file: Any, clear: bool, force_unlocked: bool) -> None:
+    """Put what a BIOS runs in front of IMAGE's table; partitions and the disk's signature stay."""
+    if clear == (file is not None):
+        raise UsageError("boot-code: expected --file or --clear")
+    code = b"" if clear else file.read(BOOT_CODE + 1)
+    if len(code) > BOOT_CODE:
+        raise UsageError(f"{file.name}: expected at most {BOOT_CODE} bytes of boot code, found more")
+    with DiskEditor(image, force_unlocked=force_unlocked) as disk:
+        disk.write_boot_code(code)

@@ -1,0 +1,1 @@
+"""Disks changed in place: their partition tables, their sizes."""
