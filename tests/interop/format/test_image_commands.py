@@ -160,20 +160,20 @@ def test_snapshots(raw, tmp_path):
     ours("disk", "snapshot", "create", image, "before")
     run([tool("qemu-io"), "-f", "qcow2", "-c", f"write -P 9 {5 * MiB} 1M", image])
     qemu_check(image)
-    run([tool("qemu-img"), "disk", "snapshot", "-c", "after", image])
+    run([tool("qemu-img"), "snapshot", "-c", "after", image])
     document = json.loads(ours("disk", "snapshot", "list", "--json", image).stdout)
     assert [each["name"] for each in document["snapshots"]] == ["before", "after"]
-    assert "before" in run([tool("qemu-img"), "disk", "snapshot", "-l", image]).stdout
+    assert "before" in run([tool("qemu-img"), "snapshot", "-l", image]).stdout
     ours("disk", "snapshot", "apply", image, "before")
     qemu_check(image)
     compare(image, raw)
-    run([tool("qemu-img"), "disk", "snapshot", "-a", "after", image])
+    run([tool("qemu-img"), "snapshot", "-a", "after", image])
     compare(image, raw, ok=(1,))
     ours("disk", "snapshot", "delete", image, "after")
     qemu_check(image)
-    run([tool("qemu-img"), "disk", "snapshot", "-a", "before", image])
+    run([tool("qemu-img"), "snapshot", "-a", "before", image])
     compare(image, raw)
-    run([tool("qemu-img"), "disk", "snapshot", "-d", "before", image])
+    run([tool("qemu-img"), "snapshot", "-d", "before", image])
     assert ours("disk", "snapshot", "list", image).stdout == ""
     told = ours("disk", "snapshot", "apply", image, "gone", ok=(5,)).stderr
     assert told == "blockwright: snapshot 'gone': expected one of none\n"
