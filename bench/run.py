@@ -9,13 +9,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import attach
 import build
+import convert
+import ext4_edit
+import fat_edit
 import nbd
 import nbd_copy
 import nbd_tls
 
 if __name__ == "__main__":
     build.main()
+    ext4_edit.main()
+    fat_edit.main()
     attach.main()
     nbd.main()
     nbd_copy.main()
     nbd_tls.main()
+    convert.main()

@@ -203,6 +203,7 @@ peers="
     fio:fio nbdsh:python3-libnbd fusermount3:fuse3
     busybox:busybox-static bsdtar:libarchive-tools zstd:zstd xz:xz-utils bzip2:bzip2
     dmsetup:dmsetup kpartx:kpartx losetup:mount udevadm:udev
+    strace:strace skopeo:skopeo umoci:umoci
     qemu-nbd:qemu-utils nbd-server:nbd-server nbd-client:nbd-client veritysetup:cryptsetup-bin
     objcopy:binutils
 "

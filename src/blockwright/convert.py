@@ -1,6 +1,6 @@
 """Copy a disk to a file, a device or an NBD server, holes and all.
 
-Knows: how an output comes to be. Refuses to know: formats and protocols, which are devices already.
+Knows: how an output comes to be. Refuses to know: how formats and protocols work: they are devices.
 """
 
 from __future__ import annotations
@@ -11,9 +11,12 @@ from blockwright.device.base import BlockDevice
 from blockwright.device.copy import CopyResult, copy
 from blockwright.device.copy_runs import Ranges
 from blockwright.device.extent import Extent
-from blockwright.errors import NoSpace, NotSupported
+from blockwright.device.output import OutputFile
+from blockwright.errors import NoSpace, NotSupported, UsageError
+from blockwright.format.mapped import MappedDevice
+from blockwright.format.output import ImageOptions, format_by_name, new_image
 from blockwright.nbd.client.options import ClientOptions
-from blockwright.resolve import open_device, open_output
+from blockwright.resolve import open_device, open_output, parse_address
 
 Progress = Callable[[int, int], None]
 
@@ -27,24 +30,52 @@ def convert(
     progress: Progress | None = None,
     requests: int | None = None,
     client: ClientOptions | None = None,
+    image: ImageOptions | None = None,
 ) -> CopyResult:
     """Make ``output`` hold the bytes of ``source``; what reads as zeros becomes a hole where that can be.
 
     ``output`` is an address. A file appears under its name when it is whole and durable, and after a failure what was
     there before is there. A block device and an NBD export are written in place, and what lies behind the source's
     size is left alone. ``verify`` reads it back and compares. ``requests`` and ``client`` are as in ``copy`` and
-    ``open_device``. Raises UsageError where ``output`` holds something, without ``force``.
+    ``open_device``. ``image`` says which format a file or block device gets; without it, its suffix does. Raises
+    UsageError where ``output`` holds something, without ``force``.
     """
+    image = image or ImageOptions(output_format(output))
+    image.check()
+    if not image.raw:
+        return _convert_to_image(source, output, image, force=force, verify=verify, progress=progress)
     with open_output(output, size=source.size, force=force, client=client) as out:
         return copy(
             source,
             out.device,
             target_is_zero=out.target_is_zero,
+            detect_zeroes=isinstance(source, MappedDevice),  # which has room for whole clusters only
             verify=verify,
             write_back=True,
             progress=progress,
             requests=requests,
         )
+
+
+def output_format(output: str) -> str:
+    """Return the format that a file gets by its name; raw for what is no file."""
+    address = parse_address(output)
+    return format_by_name(address.rest) if address.scheme == "file" and not address.is_part else "raw"
+
+
+def _convert_to_image(
+    source: BlockDevice, output: str, image: ImageOptions, *, force: bool, verify: bool, progress: Progress | None
+) -> CopyResult:
+    """Make ``output`` a new image; what is zeros in the source takes no room, wherever it is found to be."""
+    address = parse_address(output)
+    if address.scheme != "file" or address.is_part:
+        raise UsageError(f"{output}: expected a file for an image of the format {image.form}")
+    with OutputFile(address.rest, force=force) as out, new_image(out.device, source.size, image) as target:
+        result = copy(
+            source, target, target_is_zero=True, detect_zeroes=True, verify=verify, write_back=True, progress=progress
+        )
+        target.flush()
+        return result
 
 
 def update(

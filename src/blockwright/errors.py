@@ -64,6 +64,13 @@ class InUse(UsageError):
     nbd_errno = errno.EBUSY
 
 
+class NotAllowed(UsageError):
+    """What an input names may not be opened by the caller's policy; nothing was."""
+
+    exit_code = 1
+    nbd_errno = errno.EPERM
+
+
 class NotFound(BlockwrightError):
     """What was named does not exist: a path within a file system, a partition, an object."""
 

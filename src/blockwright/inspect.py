@@ -47,8 +47,22 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
+class FormatReport:
+    """What an image that is not raw says of itself: ``details`` by name, in the order in which to show them.
+
+    ``file_size`` is the bytes of the file; ``snapshots`` and ``bitmaps`` are names.
+    """
+
+    name: str
+    file_size: int
+    details: tuple[tuple[str, str], ...]
+    snapshots: tuple[str, ...] = ()
+    bitmaps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
-    """An image: its size, how much of it is allocated, its table and its regions in ascending order."""
+    """An image: its format, its size, how much of it is allocated, its table and its regions in ascending order."""
 
     source: str
     size: int
@@ -56,6 +70,7 @@ class Report:
     table: AnyTable | None
     regions: tuple[Region, ...]
     findings: tuple[Finding, ...] = field(default=())
+    format: FormatReport | None = None
 
 
 def inspect(device: BlockDevice, *, source: str) -> Report:
@@ -64,8 +79,10 @@ def inspect(device: BlockDevice, *, source: str) -> Report:
     A partition that holds nothing known, or something broken, is told as such. Raises FormatError only where the
     table itself can be read from neither of its copies.
     """
+    form = _format(device)
     if identify(device) not in (Known.GPT, Known.MBR):
-        return Report(source, device.size, _allocated(device, 0, device.size), None, (_whole(device, source),))
+        allocated = _allocated(device, 0, device.size)
+        return Report(source, device.size, allocated, None, (_whole(device, source),), format=form)
     with naming(source):
         table = tables.read(device, sector_size=sector_size_of(device))
     findings = tuple(check_table(device, sector_size=sector_size_of(device)))
@@ -76,7 +93,19 @@ def inspect(device: BlockDevice, *, source: str) -> Report:
             found, problem = _file_system(window, part_name(source, partition.number))
         allocated = _allocated(device, partition.start, partition.size)
         regions.append(Region(partition.start, partition.size, allocated, partition, found, problem))
-    return Report(source, device.size, _allocated(device, 0, device.size), table, tuple(regions), findings)
+    return Report(source, device.size, _allocated(device, 0, device.size), table, tuple(regions), findings, form)
+
+
+def _format(device: BlockDevice) -> FormatReport | None:
+    """Return what the image says of itself; None for a raw one."""
+    from blockwright.format.qcow2.device import Qcow2Device
+
+    if not isinstance(device, Qcow2Device):
+        return None
+    from blockwright.format.qcow2.describe import describe
+
+    told = describe(device)
+    return FormatReport("qcow2", device.file.size, told.details, told.snapshots, told.bitmaps)
 
 
 def _whole(device: BlockDevice, source: str) -> Region:

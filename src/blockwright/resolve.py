@@ -24,6 +24,7 @@ from blockwright.device.memory import MemoryDevice, ZeroDevice
 from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
 from blockwright.errors import FormatError, NotFound, NotThisFormat, UsageError
+from blockwright.format.policy import REFUSE, Policy
 from blockwright.fs.editor import DEFAULT_POLICY, CommitPolicy, Editor
 from blockwright.fs.reader import FileSystem
 from blockwright.nbd.client.options import DEFAULT, ClientOptions
@@ -132,22 +133,49 @@ def open_device(
     writable: bool = False,
     partition: int | None = None,
     force_unlocked: bool = False,
+    alone: bool = False,
     client: ClientOptions | None = None,
+    form: str | None = None,
+    policy: Policy = REFUSE,
+    guard: bool = False,
 ) -> BlockDevice:
     """Return the device that ``text`` names, open; closing it closes all that was opened on the way.
 
-    ``client`` is how the server of an NBD address is treated. Raises NotFound for a path, partition or export that
-    does not exist, InUse where somebody else holds the file, UsageError for a range outside the device, FormatError
-    for a partition table that does not hold, and what ``nbd.client.connect`` raises.
+    ``alone`` keeps others from reading a file that is to be changed as a whole. ``client`` is how the server of an
+    NBD address is treated. A file is opened as an image of the format ``form``, or of the one that its first bytes
+    name, and ``guard`` keeps one without a mark from getting one; a block device is raw unless ``form`` says
+    otherwise. ``policy`` says which files an image may name. Raises NotFound for a path, partition or export that
+    does not exist, InUse where somebody else holds the file, NotAllowed, UsageError for a range outside the device,
+    FormatError for a format or partition table that does not hold, and what ``nbd.client.connect`` raises.
     """
     address = parse_address(text, partition=partition)
-    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, client=client)
+    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, alone=alone, client=client)
+    if address.scheme == "file":
+        whole = _as_image(whole, address, form, policy, writable=writable, guard=guard)
+    elif form not in (None, "raw"):
+        whole.close()
+        raise UsageError(f"{text}: expected a file to be read as {form}")
     if not address.is_part:
         return whole
     try:
         return Window(whole, *_part(whole, address))
     except BaseException:
         whole.close()
+        raise
+
+
+def _as_image(
+    file: BlockDevice, address: Address, form: str | None, policy: Policy, *, writable: bool, guard: bool
+) -> BlockDevice:
+    """Return the disk in a file; what a device of the host holds is its guest's to choose, so it is not looked at."""
+    from blockwright.format.open import open_image
+
+    if isinstance(file, HostBlockDevice):
+        form = form or "raw"
+    try:
+        return open_image(file, path=address.rest, form=form, policy=policy, writable=writable, guard=guard)
+    except BaseException:
+        file.close()
         raise
 
 
@@ -173,7 +201,7 @@ def locate(text: str, *, partition: int | None = None) -> Location:
         raise UsageError(f"{text}: expected a file or a device of this host")
     if not address.is_part:
         return Location(address.rest)
-    with _open_whole(address, writable=False, force_unlocked=True, client=None) as whole:
+    with _open_whole(address, writable=False, force_unlocked=True, alone=False, client=None) as whole:
         return Location(address.rest, *_part(whole, address))
 
 
@@ -207,7 +235,7 @@ def open_output(
 
 
 def _open_whole(
-    address: Address, *, writable: bool, force_unlocked: bool, client: ClientOptions | None
+    address: Address, *, writable: bool, force_unlocked: bool, alone: bool, client: ClientOptions | None
 ) -> BlockDevice:
     if address.scheme == "mem":
         return MemoryDevice(parse_size(address.rest))
@@ -218,7 +246,7 @@ def _open_whole(
 
         return connect(address.rest, writable=writable, options=client or DEFAULT)
     try:
-        return open_path(address.rest, writable=writable, force_unlocked=force_unlocked)
+        return open_path(address.rest, writable=writable, force_unlocked=force_unlocked, alone=alone)
     except FileNotFoundError:
         raise NotFound(f"{address.rest}: no such file") from None
     except IsADirectoryError:

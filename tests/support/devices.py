@@ -3,10 +3,11 @@
 import io
 import itertools
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from blockwright.device.adapter import BinaryFileDevice, ObjectDevice
-from blockwright.device.base import BlockDevice, Traits
+from blockwright.device.base import BlockDevice, ResizableDevice, Traits
 from blockwright.device.cache import CachedDevice
 from blockwright.device.concat import Concat
 from blockwright.device.dirty import DirtyDevice, track
@@ -18,6 +19,10 @@ from blockwright.device.overlay import Overlay
 from blockwright.device.planned import PlannedDevice, SegmentTable
 from blockwright.device.steady import SteadyDevice
 from blockwright.device.window import Window
+from blockwright.format.qcow2.create import Options, create
+from blockwright.format.qcow2.open import no_files, open_qcow2
+from blockwright.format.qcow2.pack import CompressingDevice
+from blockwright.format.qcow2.write import WritableQcow2
 from blockwright.testing import CrashDevice, FaultDevice, RecordingDevice
 
 Maker = Callable[[bytes, Path], BlockDevice]
@@ -125,6 +130,65 @@ def padded(content: bytes) -> bytes:
     return b"\xee" * 1536 + content + b"\xee" * 999
 
 
+def qcow2(content: bytes, options: Options, container: ResizableDevice | None = None) -> BlockDevice:
+    """Return an image that holds the content, its zeros as holes."""
+    container = MemoryDevice(0) if container is None else container
+    create(container, len(content), options)
+    disk = open_qcow2(container, writable=True, below=no_files, data=no_files)
+    _put(disk, content)
+    return disk
+
+
+def qcow2_over(content: bytes, options: Options) -> BlockDevice:
+    """Return an image over another that is shorter, each with every second block of the content."""
+    shorter = content[: len(content) * 3 // 4]
+    below = MemoryDevice(content=shorter)
+    container = MemoryDevice(0)
+    create(container, len(content), replace(options, backing_file="below", backing_format="raw"))
+    disk = open_qcow2(container, writable=True, below=lambda *_: below, data=no_files)
+    for offset in range(0, len(content), 4096):
+        if offset % 8192 or offset + 4096 > len(shorter):
+            disk.write(offset, content[offset : offset + 4096])
+            below.write(min(offset, len(shorter)), b"\xee" * len(shorter[offset : offset + 4096]))
+    return disk
+
+
+def qcow2_data_file(content: bytes, folder: Path) -> BlockDevice:
+    container, data = MemoryDevice(0), MemoryDevice(0)
+    create(container, len(content), Options(data_file="data", cluster_size=4096))
+    disk = open_qcow2(container, writable=True, below=no_files, data=lambda *_: data)
+    _put(disk, content)
+    return disk
+
+
+def qcow2_compressing(content: bytes, options: Options) -> BlockDevice:
+    disk = qcow2(bytes(len(content)), options)
+    assert isinstance(disk, WritableQcow2)
+    packing = CompressingDevice(disk, threads=2)
+    _put(packing, content)
+    packing.flush()
+    return packing
+
+
+def qcow2_packed(content: bytes, options: Options) -> BlockDevice:
+    """Return an image of compressed clusters, to read."""
+    container = MemoryDevice(0)
+    create(container, len(content), options)
+    disk = open_qcow2(container, writable=True, below=no_files, data=no_files, owns=False)
+    assert isinstance(disk, WritableQcow2)
+    with CompressingDevice(disk, threads=2) as packing:
+        packing.write(0, content)
+        packing.flush()
+    return open_qcow2(container, below=no_files, data=no_files)
+
+
+def _put(disk: BlockDevice, content: bytes) -> None:
+    for offset in range(0, len(content), 4096):
+        block = content[offset : offset + 4096]
+        if any(block):
+            disk.write(offset, block)
+
+
 WRITABLE: dict[str, Maker] = {
     "memory": lambda content, folder: MemoryDevice(content=content),
     "file": file,
@@ -149,6 +213,18 @@ WRITABLE: dict[str, Maker] = {
     "steady": lambda content, folder: SteadyDevice(file(content, folder)),
     "tracked memory": lambda content, folder: dirty(MemoryDevice(content=content)),
     "tracked file": lambda content, folder: dirty(file(content, folder)),
+    "qcow2": lambda content, folder: qcow2(content, Options()),
+    "qcow2, version 2, clusters of 512": lambda content, folder: qcow2(content, Options(version=2, cluster_size=512)),
+    "qcow2 with subclusters": lambda content, folder: qcow2(
+        content, Options(extended_l2=True, cluster_size=16384), file(b"", folder)
+    ),
+    "qcow2 over a backing file": lambda content, folder: qcow2_over(content, Options(cluster_size=4096)),
+    "qcow2, version 2, over a backing file": lambda content, folder: qcow2_over(content, Options(version=2)),
+    "qcow2 with subclusters over a backing file": lambda content, folder: qcow2_over(
+        content, Options(extended_l2=True, cluster_size=65536)
+    ),
+    "qcow2 with a data file": qcow2_data_file,
+    "qcow2, compressing": lambda content, folder: qcow2_compressing(content, Options(compression="zstd")),
     "recording": lambda content, folder: RecordingDevice(file(content, folder)),
     "fault": lambda content, folder: FaultDevice(MemoryDevice(content=content)),
     "crash": lambda content, folder: CrashDevice(MemoryDevice(content=content)),
@@ -176,5 +252,9 @@ READ_ONLY: dict[str, Maker] = {
     "cache over plan": lambda content, folder: CachedDevice(planned(content), capacity=1 << 16, block=4096),
     "tracked plan": lambda content, folder: dirty(planned(content)),
     "adapter of a reading object": lambda content, folder: ObjectDevice(Store(content), writable=False),
+    "qcow2, compressed": lambda content, folder: qcow2_packed(content, Options()),
+    "qcow2, compressed with zstd, clusters of 4 KiB": lambda content, folder: qcow2_packed(
+        content, Options(compression="zstd", cluster_size=4096)
+    ),
 }
 """Devices that take no writes."""

@@ -10,7 +10,7 @@ from blockwright.errors import NoSpace
 from blockwright.fs.editor import Attributes, Editor
 from blockwright.tree.compare import Difference, compare_trees
 from blockwright.tree.content import BytesContent, Content
-from blockwright.tree.node import Directory, File, Node, Special, Symlink
+from blockwright.tree.node import Directory, File, Node, Special, Symlink, walk
 from tests.support.trees import PatternContent, content_bytes
 
 SIZES = (0, 1, 59, 60, 100, 1000, 1024, 4096, 5000, 12288, 30000, 70000)
@@ -83,21 +83,23 @@ class RandomEdits:
 
     # -- changes ---------------------------------------------------------------------------------------------
 
-    def step(self, editor: Editor) -> None:
-        """Make one random change; a full file system refuses and stays what it is."""
-        choices: list[tuple[Callable[[Editor], None], int]] = [
-            (self.put, 8),
-            (self.tree, 1),
-            (self.remove, 4),
-            (self.move, 3),
-            (self.link, 2),
-            (self.rewrite, 2),
-            (self.patch, 3),
-            (self.truncate, 2),
-            (self.attributes, 2),
-            (self.xattr, 3),
-        ]
-        change = self.rng.choices([each for each, _ in choices], [weight for _, weight in choices])[0]
+    def step(self, editor: Editor, name: str | None = None) -> None:
+        """Make one random change, or one of that name; a full file system refuses and stays what it is."""
+        choices: dict[str, tuple[Callable[[Editor], None], int]] = {
+            "put": (self.put, 8),
+            "tree": (self.tree, 1),
+            "remove": (self.remove, 4),
+            "move": (self.move, 3),
+            "link": (self.link, 2),
+            "rewrite": (self.rewrite, 2),
+            "patch": (self.patch, 3),
+            "truncate": (self.truncate, 2),
+            "attributes": (self.attributes, 2),
+            "xattr": (self.xattr, 3),
+        }
+        if name is None:
+            name = self.rng.choices(list(choices), [weight for _, weight in choices.values()])[0]
+        change = choices[name][0]
         try:
             change(editor)
         except self.refusals as error:
@@ -120,8 +122,8 @@ class RandomEdits:
         self.log.append(f"put tree {path + b'/' + name!r} of {len(inner.entries)}")
         try:
             editor.put(path + b"/" + name, inner)
-        except NoSpace:
-            self.root = editor.files.tree()
+        except self.refusals:
+            self.root = loaded(editor.files.tree())
             raise
         directory.entries[name] = inner
 
@@ -220,6 +222,14 @@ class RandomEdits:
             editor.set_xattr(path, name, value)
             others = {each: node.xattrs[each] for each in node.xattrs if each != name}
             node.xattrs = others if value is None else {**others, name: value}
+
+
+def loaded(root: Directory) -> Directory:
+    """The tree with its bodies in memory, so that the file system it came from can go."""
+    for _path, node in walk(root):
+        if isinstance(node, File):
+            node.content = BytesContent(content_bytes(node.content))
+    return root
 
 
 def differences(expected: Directory, editor_or_tree: Directory) -> list[Difference]:

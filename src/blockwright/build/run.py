@@ -21,8 +21,9 @@ from blockwright.device.memory import ZeroDevice
 from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
 from blockwright.errors import NotFound, UsageError
+from blockwright.format.output import ImageOptions, new_image
 from blockwright.source import DirectorySource, Source
-from blockwright.tree.content import Content, DeviceContent, Fill, Place, PlacedContent, Runs
+from blockwright.tree.content import DeviceContent, PlacedContent
 from blockwright.tree.digest import tree_digest
 from blockwright.tree.hostfile import HostFile
 from blockwright.tree.node import Directory, File, Node
@@ -30,6 +31,7 @@ from blockwright.units import TiB
 
 Progress = Callable[[int, int], None]
 
+RAW = ImageOptions()
 STREAM_LIMIT = 8 * TiB
 """How large a streamed disk may become where no size is given; the output is sparse, and cut off in the end."""
 
@@ -48,13 +50,15 @@ def build(
     *,
     force: bool = False,
     progress: Progress | None = None,
+    image: ImageOptions = RAW,
 ) -> Built:
     """Make ``output`` a disk with the tree of ``source``; None plans only and writes nothing.
 
-    ``progress`` is told bytes of the disk, or of a source that passes once, and how many there are, 0 where that
-    is not known. The output appears under its name when it is whole and durable. After any failure what was there
-    before is there, and nothing else is left. Raises UsageError where ``output`` exists without ``force``, NoSpace,
-    SourceChanged, FormatError for a source that breaks its format's rules, OSError of the host.
+    ``image`` says which format the output gets; it is written straight from the plan. ``progress`` is told bytes of
+    the disk, or of a source that passes once, and how many there are, 0 where that is not known. The output appears
+    under its name when it is whole and durable. After any failure what was there before is there, and nothing else is
+    left. Raises UsageError where ``output`` exists without ``force``, NoSpace, SourceChanged, FormatError for a
+    source that breaks its format's rules, OSError of the host.
     """
     definition.check()
     if output is not None:
@@ -64,6 +68,9 @@ def build(
         plan = plan_source(source, definition)
         if output is None:
             return _write_nowhere(plan, progress)
+        if not image.raw:
+            with OutputFile(output, force=force) as out, new_image(out.device, plan.size, image) as target:
+                return _flushed(_write(plan, target, target_is_zero=True, progress=progress), target)
         with OutputFile(output, force=force, size=plan.size) as out:
             return _write(plan, out.device, target_is_zero=out.target_is_zero, progress=progress)
     if output is None:
@@ -71,6 +78,13 @@ def build(
             raise UsageError("build: --dry-run: the root hash of what streams past once is known when it was written")
         with ZeroDevice(definition.size or STREAM_LIMIT, writable=True) as nowhere:
             return Built(_stream(source, nowhere, definition, progress), 0)
+    if not image.raw:
+        size = definition.size or STREAM_LIMIT
+        with OutputFile(output, force=force) as out, new_image(out.device, size, image) as target:
+            assert isinstance(target, ResizableDevice), "an image can be made shorter"
+            plan = _stream(source, target, definition, progress)
+            target.resize(plan.size)
+            return _flushed(_write(plan, target, target_is_zero=True, streamed=True), target)
     with OutputFile(output, force=force) as out:
         if isinstance(out.device, ResizableDevice):
             out.device.resize(definition.size or STREAM_LIMIT)
@@ -80,6 +94,11 @@ def build(
         if isinstance(out.device, ResizableDevice):
             out.device.resize(plan.size)
         return _write(plan, out.device, target_is_zero=True, streamed=True)
+
+
+def _flushed(built: Built, target: BlockDevice) -> Built:
+    target.flush()
+    return built
 
 
 def _write(
@@ -155,7 +174,7 @@ def _stream(source: Source, target: BlockDevice, definition: Definition, progres
     with Window(target, start, owns=False) as window:
         # Identities and times follow from the tree, which is known when the stream has ended.
         placer = StreamPlacer(window, ext4_options(root, b"", 0, size))
-        tree = _dated(source.read(_shown(placer.place, source, progress)), definition)
+        tree = _dated(source.read(source.shown(placer.place, progress) if progress else placer.place), definition)
         with ThreadPoolExecutor(1) as beside:
             # Bodies go to the medium while metadata is planned: the one waits, the other computes.
             flushed = beside.submit(window.flush)
@@ -172,21 +191,6 @@ def _stream(source: Source, target: BlockDevice, definition: Definition, progres
                 plan = disk.finish(placer.finish(disk.root_tree(tree), options))
             flushed.result()
     return plan
-
-
-def _shown(place: Place, source: Source, progress: Progress | None) -> Place:
-    """Return ``place`` such that the source's progress is told behind each part of a body."""
-    if progress is None:
-        return place
-
-    def shown(size: int, runs: Runs, fill: Fill, /) -> Content:
-        def told(buffer: memoryview) -> None:
-            fill(buffer)
-            progress(*source.progress)
-
-        return place(size, runs, told)
-
-    return shown
 
 
 def named_file(path: str) -> NamedContent:

@@ -14,23 +14,23 @@ from blockwright.build.run import build as build_disk
 from blockwright.build.run import named_file
 from blockwright.cli.layout import plan_document, plan_lines
 from blockwright.cli.options import (
+    Take,
     force_option,
     json_option,
+    output_options,
     quiet_option,
-    rules_options,
     share_value,
     size_value,
     source_date_epoch,
+    source_options,
 )
 from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar, tell_remarks
 from blockwright.errors import UsageError
-from blockwright.source import open_source
-from blockwright.tree.rules import ArchiveRules
 from blockwright.units import parse_size
 
 
 @click.command()
-@click.argument("source")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-o", "--output", help="The disk image to make. Required but with --dry-run.")
 @click.option("--table", type=click.Choice([each.value for each in Table]), default="gpt", show_default=True)
 @click.option(
@@ -65,13 +65,15 @@ from blockwright.units import parse_size
 @click.option("--esp-size", callback=size_value, metavar="SIZE", help="Size of the boot partition.")
 @click.option("--verity", is_flag=True, help="Add a hash partition; the root is read-only, proven by roothash=….")
 @click.option("--seed", help="Text that every identity follows from, or random. Default: the input.")
+@output_options
 @click.option("--dry-run", is_flag=True, help="Print the layout and write nothing.")
 @force_option
 @quiet_option
 @json_option
-@rules_options
-def build(rules: ArchiveRules, **options: Any) -> None:
-    """Make a disk image from SOURCE: a directory, a tar archive (also compressed), or - for standard input.
+@source_options
+def build(take: Take, sources: tuple[str, ...], **options: Any) -> None:
+    """Make a disk image from SOURCE: a directory, a tar archive (also compressed), - for standard input, a container
+    image (OCI layout, OCI archive, docker-archive), a file system in an image (disk.img:2), or archives as layers.
 
     Without more it is a GPT disk with one ext4 root partition just large enough. The same input gives the same
     bytes. Paths of what was made go to standard output.
@@ -79,14 +81,17 @@ def build(rules: ArchiveRules, **options: Any) -> None:
     \b
     Examples:
       blockwright build rootfs/ -o disk.img
+      blockwright build rootfs/ -o disk.qcow2 --compress
       blockwright build rootfs.tar.gz -o disk.img --size 4G --boot systemd-boot
       blockwright build rootfs/ -o disk.img --boot systemd-boot --verity
       blockwright build rootfs/ -o disk.img --boot syslinux,uki --serial
       blockwright build rootfs/ -o root.ext4 --table none --free 20%
+      blockwright build oci-layout/ -o disk.img --platform linux/arm64
     """  # noqa: D301  # click leaves lines as they are below a real backspace
     output, dry_run = options["output"], options["dry_run"]
     if output is None and not dry_run:
         raise UsageError("build: expected an output: -o disk.img")
+    image = options["output_image"](output or "")
     # A build makes millions of objects, none of them in cycles, and ends: collecting would only cost.
     gc.disable()
     # A decoder's thread that has its next piece ready waits that long for the interpreter.
@@ -94,10 +99,12 @@ def build(rules: ArchiveRules, **options: Any) -> None:
     definition = _definition(options)
     definition.check()
     with (
-        open_source(options["source"], rules=rules) as source,
+        take.open(sources) as source,
         progress_bar("build", quiet=options["quiet"]) as progress,
     ):
-        built = build_disk(source, None if dry_run else output, definition, force=options["force"], progress=progress)
+        built = build_disk(
+            source, None if dry_run else output, definition, force=options["force"], progress=progress, image=image
+        )
         tell_remarks(source.name, source.remarks)
     if options["as_json"] and not (output and is_stdout(output)):
         print_json("blockwright.build/1", {"output": None if dry_run else output, **plan_document(built.plan)})

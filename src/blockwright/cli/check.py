@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import click
 
-from blockwright.check import Place
-from blockwright.check import check as check_device
-from blockwright.cli.options import force_unlocked_option, json_option, partition_option
+from blockwright.check import Place, check_image
+from blockwright.check import repair as repair_image
+from blockwright.cli.options import (
+    ImageFormat,
+    force_unlocked_option,
+    image_options,
+    json_option,
+    partition_option,
+)
 from blockwright.cli.output import print_json, print_lines
-from blockwright.resolve import open_device
 
 DAMAGED = 3
 
@@ -16,15 +21,33 @@ DAMAGED = 3
 @click.command()
 @click.argument("image")
 @partition_option
+@image_options
+@click.option("--repair", is_flag=True, help="qcow2: mend leaks and refcounts before.")
 @force_unlocked_option
 @json_option
-def check(image: str, partition: int | None, force_unlocked: bool, as_json: bool) -> int:  # noqa: FBT001  # click
-    """Verify the partition table and the file systems of IMAGE; exit with 3 where something is damaged.
+def check(
+    image: str,
+    partition: int | None,
+    image_format: ImageFormat,
+    repair: bool,  # noqa: FBT001  # click passes flags by name
+    force_unlocked: bool,  # noqa: FBT001  # a click flag
+    as_json: bool,  # noqa: FBT001  # a click flag
+) -> int:
+    """Verify the format, the partition table and the file systems of IMAGE; exit with 3 where something is damaged.
 
-    Nothing is changed.
+    Nothing is changed, unless by --repair: leaks and wrong refcounts of a qcow2 image, which its tables settle.
     """
-    with open_device(image, partition=partition, force_unlocked=force_unlocked) as device:
-        places = list(check_device(device, source=image))
+    if repair:
+        repair_image(image, form=image_format.form, force_unlocked=force_unlocked)
+    places = list(
+        check_image(
+            image,
+            partition=partition,
+            force_unlocked=force_unlocked,
+            form=image_format.form,
+            policy=image_format.policy,
+        )
+    )
     damaged = any(place.findings for place in places)
     if as_json:
         print_json("blockwright.check/1", {"clean": not damaged, "places": [_document(place) for place in places]})

@@ -34,6 +34,12 @@ def _move_backup() -> click.Command:
     return move_backup
 
 
+def _resize() -> click.Command:
+    from blockwright.cli.disk_resize import resize
+
+    return resize
+
+
 def _rm() -> click.Command:
     from blockwright.cli.disk_partition import rm
 
@@ -57,6 +63,7 @@ _COMMANDS: Subcommands = {
     "boot-code": ("Put boot code in front of the table, or clear it.", _boot_code),
     "create": ("Make an image that reads as zeros, with an empty table or without.", _create),
     "move-backup": ("Put the backup of a GPT at the end of a disk that has grown.", _move_backup),
+    "resize": ("Make a disk larger with its last partition and file system, or cut off free room.", _resize),
     "rm": ("Remove a partition.", _rm),
     "set": ("Change a partition, or the disk's identity.", _set),
     "table": ("Show the partition table; make an empty one; convert between GPT and MBR.", _table),

@@ -145,11 +145,20 @@ def rm(*, image: str, number: int | None, sector_size: int | None, force_unlocke
 @click.option(
     "--size", metavar="SIZE|rest", help="Its size, up to what lies behind it. What it holds is not touched."
 )
+@click.option("--force", is_flag=True, help="Cut a partition below the file system in it.")
 @click.option("--disk-guid", help="The GUID of the disk.")
 @click.option("--signature", help="The signature of the disk, eight hexadecimal digits.")
 @sector_size_option
 @force_unlocked_option
-def set_(*, image: str, number: int | None, sector_size: int | None, force_unlocked: bool, **options: Any) -> None:
+def set_(
+    *,
+    image: str,
+    number: int | None,
+    sector_size: int | None,
+    force_unlocked: bool,
+    force: bool,
+    **options: Any,
+) -> None:
     """Change partition NUMBER of IMAGE, or the identity of the disk."""
     whole, chosen = split_target(image, number)
     given = [name for name, value in options.items() if value is not None]
@@ -158,7 +167,20 @@ def set_(*, image: str, number: int | None, sector_size: int | None, force_unloc
     if chosen is None and not set(given) <= {"disk_guid", "signature"}:
         raise UsageError(f"{image}: expected the number of a partition")
     with DiskEditor(whole, sector_size=sector_size, force_unlocked=force_unlocked) as disk:
-        disk.write(_changed(disk.table(), chosen, options))
+        before = disk.table()
+        after = _changed(before, chosen, options)
+        if chosen is not None and options["size"] is not None and not force:
+            _check_room(disk, before, after, chosen)
+        disk.write(after)
+
+
+def _check_room(disk: DiskEditor, before: AnyTable, after: AnyTable, number: int) -> None:
+    """Raise UsageError where a partition is cut below the file system in it."""
+    if isinstance(before, MbrTable) and any(each.number == number for each in before.extended):
+        return
+    part, size = before.partition(number), after.partition(number).size
+    if size < part.size:
+        disk.require_room(part, size)
 
 
 def _changed(table: AnyTable, number: int | None, options: dict[str, Any]) -> AnyTable:

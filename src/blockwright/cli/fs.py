@@ -1,16 +1,19 @@
-"""``blockwright fs``: look into a file system."""
+"""``blockwright fs``: look into a file system; what changes one is imported when it is called.
+
+Knows: how files are listed and shown. Refuses to know: how they are changed (``fs_edit``, ``fs_put``, ``fs_mkfs``).
+"""
 
 from __future__ import annotations
 
 import os
 import stat as stat_module
-import sys
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import click
 
+from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.options import (
     force_option,
     force_unlocked_option,
@@ -18,11 +21,11 @@ from blockwright.cli.options import (
     partition_option,
     quiet_option,
 )
-from blockwright.cli.output import print_json, print_lines, print_path, progress_bar, show_name, table
+from blockwright.cli.output import print_json, print_lines, print_path, progress_bar, show_name, table, write_bytes
 from blockwright.convert import convert
 from blockwright.fs.reader import FileSystem, Stat
 from blockwright.resolve import open_device, open_file_system
-from blockwright.units import MiB, format_size
+from blockwright.units import format_size
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -51,9 +54,104 @@ def _open(image: str, partition: int | None, force_unlocked: bool) -> FileSystem
         raise
 
 
-@click.group()
+def _chmod() -> click.Command:
+    from blockwright.cli.fs_metadata import chmod
+
+    return chmod
+
+
+def _chown() -> click.Command:
+    from blockwright.cli.fs_metadata import chown
+
+    return chown
+
+
+def _label() -> click.Command:
+    from blockwright.cli.fs_metadata import label
+
+    return label
+
+
+def _ln() -> click.Command:
+    from blockwright.cli.fs_edit import ln
+
+    return ln
+
+
+def _mkdir() -> click.Command:
+    from blockwright.cli.fs_edit import mkdir
+
+    return mkdir
+
+
+def _mkfs() -> click.Command:
+    from blockwright.cli.fs_mkfs import mkfs
+
+    return mkfs
+
+
+def _mv() -> click.Command:
+    from blockwright.cli.fs_edit import mv
+
+    return mv
+
+
+def _put() -> click.Command:
+    from blockwright.cli.fs_put import put
+
+    return put
+
+
+def _resize() -> click.Command:
+    from blockwright.cli.fs_resize import resize
+
+    return resize
+
+
+def _rm() -> click.Command:
+    from blockwright.cli.fs_edit import rm
+
+    return rm
+
+
+def _setxattr() -> click.Command:
+    from blockwright.cli.fs_metadata import setxattr
+
+    return setxattr
+
+
+def _touch() -> click.Command:
+    from blockwright.cli.fs_metadata import touch
+
+    return touch
+
+
+def _write() -> click.Command:
+    from blockwright.cli.fs_put import write
+
+    return write
+
+
+_CHANGES: Subcommands = {
+    "chmod": ("Change permissions.", _chmod),
+    "chown": ("Change owners, by number.", _chown),
+    "label": ("Show the label of a file system, or change it.", _label),
+    "ln": ("Give a file one more name, or make a symbolic link.", _ln),
+    "mkdir": ("Make directories.", _mkdir),
+    "mkfs": ("Make a file system in place, empty or from a directory.", _mkfs),
+    "mv": ("Move or rename files and directories.", _mv),
+    "put": ("Copy files and directories of the host into a file system.", _put),
+    "resize": ("Make an ext4 file system larger or smaller.", _resize),
+    "rm": ("Remove files and directories.", _rm),
+    "setxattr": ("Set or remove an extended attribute.", _setxattr),
+    "touch": ("Set times; make an empty file where there is none.", _touch),
+    "write": ("Write standard input to a file.", _write),
+}
+
+
+@click.group(cls=LazyGroup, subcommands=_CHANGES)
 def fs() -> None:
-    """Look into a file system. IMAGE is a path; disk.img:2 is the second partition of a disk."""
+    """Look into a file system, and change it in place. IMAGE is a path; disk.img:2 is partition 2 of a disk."""
 
 
 @fs.command("ls")
@@ -89,14 +187,7 @@ def fs_ls(
 def fs_cat(image: str, path: str, partition: int | None, force_unlocked: bool) -> None:  # noqa: FBT001  # click
     """Write the bytes of the file PATH to standard output."""
     with _open(image, partition, force_unlocked) as system, system.open(os.fsencode(path)) as device:
-        buffer = memoryview(bytearray(min(device.size, MiB)))
-        position = 0
-        while position < device.size:
-            part = buffer[: min(len(buffer), device.size - position)]
-            device.read_into(position, part)
-            sys.stdout.buffer.write(part)
-            position += len(part)
-        sys.stdout.buffer.flush()
+        write_bytes(device)
 
 
 @fs.command("get")

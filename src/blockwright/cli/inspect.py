@@ -6,7 +6,13 @@ from typing import Any
 
 import click
 
-from blockwright.cli.options import force_unlocked_option, json_option, partition_option
+from blockwright.cli.options import (
+    ImageFormat,
+    force_unlocked_option,
+    image_options,
+    json_option,
+    partition_option,
+)
 from blockwright.cli.output import print_json, print_lines, show_name, table
 from blockwright.cli.partitions import partition_document, type_name
 from blockwright.inspect import Region, Report
@@ -20,14 +26,27 @@ _MAP_WIDTH = 64
 @click.command()
 @click.argument("image")
 @partition_option
+@image_options
 @force_unlocked_option
 @json_option
-def inspect(image: str, partition: int | None, force_unlocked: bool, as_json: bool) -> None:  # noqa: FBT001  # click
+def inspect(
+    image: str,
+    partition: int | None,
+    image_format: ImageFormat,
+    force_unlocked: bool,  # noqa: FBT001  # click passes flags by name
+    as_json: bool,  # noqa: FBT001  # a click flag
+) -> None:
     """Tell what IMAGE holds: its table, partitions, file systems, and how full they are.
 
     IMAGE is a path; disk.img:2 is its second partition.
     """
-    with open_device(image, partition=partition, force_unlocked=force_unlocked) as device:
+    with open_device(
+        image,
+        partition=partition,
+        force_unlocked=force_unlocked,
+        form=image_format.form,
+        policy=image_format.policy,
+    ) as device:
         report = inspect_device(device, source=image)
     if as_json:
         print_json("blockwright.inspect/1", _document(report))
@@ -41,12 +60,32 @@ def _document(report: Report) -> dict[str, Any]:
         "source": report.source,
         "size": report.size,
         "allocated": report.allocated,
+        "format": _format_document(report),
         "table": None
         if found is None
         else {"kind": found.kind, "guid": found.identity, "sector_size": found.sector_size},
         "regions": [_region_document(region) for region in report.regions],
         "findings": [{"rule": each.rule, "message": each.message, "offset": each.offset} for each in report.findings],
     }
+
+
+def _format_document(report: Report) -> dict[str, Any] | None:
+    form = report.format
+    if form is None:
+        return None
+    document: dict[str, Any] = {"name": form.name, "file_size": form.file_size, **dict(form.details)}
+    return document | {"snapshots": list(form.snapshots), "bitmaps": list(form.bitmaps)}
+
+
+def _format_lines(report: Report) -> list[str]:
+    form = report.format
+    if form is None:
+        return []
+    told = ", ".join(f"{name} {value}" for name, value in form.details)
+    lines = [f"{form.name}: {format_size(form.file_size)} in the file, {told}"]
+    lines += [f"snapshot {show_name(each.encode('utf-8', 'surrogateescape'))}" for each in form.snapshots]
+    lines += [f"bitmap {show_name(each.encode('utf-8', 'surrogateescape'))}" for each in form.bitmaps]
+    return lines
 
 
 def _region_document(region: Region) -> dict[str, Any]:
@@ -74,7 +113,7 @@ def _text(report: Report) -> list[str]:
     kind = f"{found.kind} {found.identity}, {found.sector_size}-byte sectors" if found else "no partition table"
     share = report.allocated / report.size if report.size else 0
     allocated = f"{format_size(report.allocated)} allocated ({share:.0%})"
-    lines = [f"{report.source}: {format_size(report.size)}, {allocated}, {kind}"]
+    lines = [f"{report.source}: {format_size(report.size)}, {allocated}, {kind}", *_format_lines(report)]
     if found:
         lines += ["", _map(report), ""]
     rows: list[tuple[str, ...]] = [("", "start", "size", "used", "type", "file system", "label", "identity")]

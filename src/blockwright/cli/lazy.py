@@ -15,7 +15,7 @@ Subcommands = Mapping[str, tuple[str, Callable[[], click.Command]]]
 
 
 class LazyGroup(click.Group):
-    """A group over a table of subcommands; the list of them needs none."""
+    """A group over a table of subcommands, beside those that were added to it; the list of them imports none."""
 
     def __init__(self, *args: Any, subcommands: Subcommands, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -23,14 +23,18 @@ class LazyGroup(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the names."""
-        return sorted(self._subcommands)
+        return sorted({*self._subcommands, *super().list_commands(ctx)})
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """Import a subcommand."""
         found = self._subcommands.get(cmd_name)
-        return found[1]() if found else None
+        return found[1]() if found else super().get_command(ctx, cmd_name)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write the list of subcommands."""
         with formatter.section("Commands"):
-            formatter.write_dl([(name, self._subcommands[name][0]) for name in self.list_commands(ctx)])
+            formatter.write_dl([(name, self._help_of(name)) for name in self.list_commands(ctx)])
+
+    def _help_of(self, name: str) -> str:
+        found = self._subcommands.get(name)
+        return found[0] if found else self.commands[name].get_short_help_str(limit=100)

@@ -10,16 +10,24 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from blockwright.device.copy import MAX_REQUESTS, REQUESTS
 from blockwright.errors import UsageError
+from blockwright.format.open import READABLE
+from blockwright.format.output import WRITABLE, ImageOptions
+from blockwright.format.policy import Policy
+from blockwright.format.qcow2.create import Options
 from blockwright.nbd.client.options import CONNECTIONS, MAX_CONNECTIONS, TIMEOUT_S, ClientOptions
 from blockwright.nbd.wire import CHANGED_SINCE
 from blockwright.tree.rules import ArchiveRules, Xattrs
 from blockwright.units import parse_fraction, parse_size
+
+if TYPE_CHECKING:  # what opens sources is imported by the commands that do
+    from blockwright.oci.choice import Choice
+    from blockwright.source import Source
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
@@ -78,6 +86,99 @@ def force_unlocked_option(command: _Command) -> _Command:
     return click.option("--force-unlocked", is_flag=True, help="Open the image though somebody else holds it.")(
         command
     )
+
+
+def from_option(command: _Command) -> _Command:
+    """Add ``--from``, as ``form``."""
+    return click.option(
+        "--from",
+        "form",
+        type=click.Choice(READABLE),
+        help="Take IMAGE as of this format, whatever it looks like.  [default: what its first bytes say]",
+    )(command)
+
+
+def allow_backing_option(command: _Command) -> _Command:
+    """Add ``--allow-backing``."""
+    return click.option(
+        "--allow-backing",
+        multiple=True,
+        metavar="DIR",
+        help="Open backing and data files that IMAGE names, where they lie in DIR. Without it none.",
+    )(command)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageFormat:
+    """How an image is read: as which format, None for what it says; and where files that it names may lie."""
+
+    form: str | None
+    policy: Policy
+
+
+def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add ``--from`` and ``--allow-backing``, and pass them as ``image_format``."""
+
+    @wraps(command)
+    def with_format(*, form: str | None, allow_backing: tuple[str, ...], **others: Any) -> Any:
+        return command(image_format=ImageFormat(form, Policy(allow_backing)), **others)
+
+    from_option(with_format)
+    allow_backing_option(with_format)
+    return with_format
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says how an image is written, and pass it as ``output_image``: a function of the output's name."""
+
+    @wraps(command)
+    def with_output(
+        *,
+        output_form: str | None,
+        compress: bool,
+        compression: str,
+        level: int | None,
+        cluster_size: str | None,
+        qcow2_version: str,
+        refcount_bits: str,
+        extended_l2: bool,
+        **others: Any,
+    ) -> Any:
+        qcow2 = Options(
+            version=int(qcow2_version),
+            cluster_size=parse_size(cluster_size or ("128k" if extended_l2 else "64k")),
+            refcount_bits=int(refcount_bits),
+            extended_l2=extended_l2,
+            compression=compression,
+        )
+
+        def image(output: str) -> ImageOptions:
+            from blockwright.convert import output_format
+
+            form = output_form or (output_format(output) if output else "raw")
+            made = ImageOptions(form, qcow2, compress, level)
+            made.check()
+            return made
+
+        return command(output_image=image, **others)
+
+    for name, values in (
+        ("extended-l2", {"is_flag": True, "help": "qcow2: allocate 32nds of clusters."}),
+        ("refcount-bits", {"type": click.Choice(["1", "2", "4", "8", "16", "32", "64"]), "default": "16"}),
+        ("qcow2-version", {"type": click.Choice(["2", "3"]), "default": "3"}),
+        ("cluster-size", {"metavar": "SIZE", "help": "qcow2: bytes of a cluster.  [default: 64k]"}),
+        ("level", {"type": int, "metavar": "N", "help": "Level of the compression."}),
+        ("compression", {"type": click.Choice(["zlib", "zstd"]), "default": "zlib", "show_default": True}),
+        ("compress", {"is_flag": True, "help": "qcow2: compress the data."}),
+    ):
+        click.option(f"--{name}", **values)(with_output)
+    click.option(
+        "--format",
+        "output_form",
+        type=click.Choice(WRITABLE),
+        help="Format of OUTPUT.  [default: by its suffix, else raw]",
+    )(with_output)
+    return with_output
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +271,50 @@ def rules_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Attributes to keep from an archive; all are also SELinux labels and trusted.*.",
     )(with_rules)
     return with_rules
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """How sources are opened."""
+
+    rules: ArchiveRules
+    choice: Choice
+    layers: bool
+
+    def open(self, names: tuple[str, ...]) -> Source:
+        """Return the source of one name, or of several archives over one another."""
+        from blockwright.source import open_source
+
+        if self.layers and len(names) == 1 and os.path.isdir(names[0]):
+            names = tuple(os.path.join(names[0], each) for each in sorted(os.listdir(names[0])))
+        if len(names) == 1 and not self.layers:
+            return open_source(names[0], rules=self.rules, choice=self.choice)
+        from blockwright.source.layered import open_layers
+
+        if not names:
+            raise UsageError("expected a SOURCE, found none")
+        return open_layers(names, self.rules)
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says how SOURCE is read, and pass it as ``take``."""
+
+    @wraps(command)
+    def with_source(
+        *, platform: str | None, image: str | None, layers: bool, rules: ArchiveRules, **others: Any
+    ) -> Any:
+        from blockwright.oci.choice import Choice
+        from blockwright.oci.platform import parse_platform
+
+        choice = Choice(None if platform is None else parse_platform(platform), image)
+        return command(take=Take(rules, choice, layers), **others)
+
+    click.option(
+        "--layers", is_flag=True, help="SOURCE is a directory of archives, each a layer, in order of names."
+    )(with_source)
+    click.option("--image", metavar="NAME", help="Which container image of SOURCE, by its tag.")(with_source)
+    click.option("--platform", metavar="OS/ARCH", help="Which platform of it, such as linux/arm64.")(with_source)
+    return rules_options(with_source)
 
 
 def _rules(limits: tuple[str, ...], xattrs: str) -> ArchiveRules:

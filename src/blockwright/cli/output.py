@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from blockwright.device.base import BlockDevice
 from blockwright.tree.rules import Remarks
-from blockwright.units import format_size
+from blockwright.units import MiB, format_size
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` in bytes; a total of 0 is one that nobody knows."""
@@ -45,6 +46,18 @@ def print_path(path: str) -> None:
     else:
         buffer.write(os.fsencode(path) + b"\n")
         buffer.flush()
+
+
+def write_bytes(device: BlockDevice) -> None:
+    """Write all bytes of a device to standard output."""
+    buffer = memoryview(bytearray(min(device.size, MiB)))
+    position = 0
+    while position < device.size:
+        part = buffer[: min(len(buffer), device.size - position)]
+        device.read_into(position, part)
+        sys.stdout.buffer.write(part)
+        position += len(part)
+    sys.stdout.buffer.flush()
 
 
 def is_stdout(path: str) -> bool:

@@ -37,6 +37,12 @@ def _build() -> click.Command:
     return build
 
 
+def _boot() -> click.Command:
+    from blockwright.cli.boot import boot
+
+    return boot
+
+
 def _inspect() -> click.Command:
     from blockwright.cli.inspect import inspect
 
@@ -55,10 +61,22 @@ def _convert() -> click.Command:
     return convert
 
 
+def _compare() -> click.Command:
+    from blockwright.cli.compare import compare
+
+    return compare
+
+
 def _disk() -> click.Command:
     from blockwright.cli.disk import disk
 
     return disk
+
+
+def _extract() -> click.Command:
+    from blockwright.cli.extract import extract
+
+    return extract
 
 
 def _fs() -> click.Command:
@@ -71,6 +89,12 @@ def _loop() -> click.Command:
     from blockwright.cli.loop import loop
 
     return loop
+
+
+def _loopless() -> click.Command:
+    from blockwright.cli.loopless import loopless
+
+    return loopless
 
 
 def _nbd() -> click.Command:
@@ -98,13 +122,17 @@ def _serve() -> click.Command:
 
 
 _COMMANDS: Subcommands = {
+    "boot": ("Make images start on a BIOS and on UEFI: install.", _boot),
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
+    "compare": ("Tell whether two disks hold the same, whatever their formats.", _compare),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
     "disk": ("Make disks and change their partition tables: create, table, add, rm, set, resize.", _disk),
-    "fs": ("Look into a file system: ls, cat, get, stat, df.", _fs),
+    "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
+    "fs": ("Look into a file system, and change it in place: ls, get, put, write, rm and more.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
+    "loopless": ("Partition, format, fill and boot images by loopless's own verbs.", _loopless),
     "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
     "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them, attach exports.", _nbd),
     "serve": ("Serve disks as network block devices.", _serve),

@@ -12,7 +12,14 @@ from typing import Any, Final
 import click
 
 from blockwright.build.definition import Definition, RootOptions, Table
-from blockwright.cli.options import force_unlocked_option, share_value, size_value, source_date_epoch
+from blockwright.cli.options import (
+    allow_backing_option,
+    force_unlocked_option,
+    from_option,
+    share_value,
+    size_value,
+    source_date_epoch,
+)
 from blockwright.cli.output import print_lines
 from blockwright.errors import UsageError
 from blockwright.nbd.protocol.server import HandshakeLimits, Tls
@@ -153,7 +160,8 @@ _image_options = _adding(
         metavar="[=FILE]",
         help="Keep writes in memory, or in the new FILE, and leave IMAGE alone. They end with the server.",
     ),
-    click.option("--from", "form", type=click.Choice(["raw"]), help="Take IMAGE as raw, whatever it looks like."),
+    from_option,
+    allow_backing_option,
     click.option("--partition", type=int, metavar="N", help="Serve partition N of IMAGE."),
     click.option("--block-size", metavar="MIN,PREFERRED,MAX", help="Block sizes that clients are told and held to."),
     click.option("--connections", type=click.IntRange(min=1), help="Sessions of one export at once."),
@@ -286,7 +294,8 @@ def _definition(options: dict[str, Any], image: str, name: str, disk: Definition
             image,
             partition=options["partition"],
             writable=not options["read_only"],
-            raw=options["form"] == "raw",
+            form=options["form"],
+            allow_backing=options["allow_backing"],
             overlay=overlay is not None,
             overlay_file=overlay or None,
             force_unlocked=options["force_unlocked"],

@@ -178,7 +178,8 @@ class _Reader:
         self._detect_zeroes = detect_zeroes
         self._stopped = False
         # Only a device that takes several calls at once may be written to from the reading thread.
-        self._kernel = sys.platform == "linux" and target.traits.parallelism > 1
+        # What the kernel copies nobody sees, and so nobody finds zeros in it.
+        self._kernel = sys.platform == "linux" and target.traits.parallelism > 1 and not detect_zeroes
 
     def inline(self) -> Generator[_Job]:
         """Yield the jobs, each read when it is asked for."""

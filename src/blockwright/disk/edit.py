@@ -16,12 +16,23 @@ from typing import Final, Self
 
 from blockwright.device.base import BlockDevice
 from blockwright.device.file import HostBlockDevice
-from blockwright.errors import KernelError, NotThisFormat, UsageError
+from blockwright.device.window import Window
+from blockwright.errors import FormatError, KernelError, NotThisFormat, UsageError
+from blockwright.fs.fat.read import FatFileSystem as FatFiles
 from blockwright.nbd.client.options import ClientOptions
-from blockwright.resolve import Known, identify, naming, open_device, parse_address, sector_size_of
+from blockwright.resolve import (
+    Known,
+    identify,
+    naming,
+    open_device,
+    open_file_system,
+    parse_address,
+    part_name,
+    sector_size_of,
+)
 from blockwright.table import edit
 from blockwright.table import read as tables
-from blockwright.table.partition import AnyTable
+from blockwright.table.partition import AnyPartition, AnyTable
 from blockwright.units import SECTOR
 
 _RESCAN_TIMEOUT_S: Final = 5.0
@@ -77,6 +88,16 @@ class DiskEditor:
         if found is not None:
             raise UsageError(f"{self.name}: holds {found.value} already; --force overwrites it")
 
+    def require_room(self, part: AnyPartition, size: int) -> None:
+        """Raise UsageError where the file system in the partition would not fit ``size`` bytes any more."""
+        with Window(self.device, part.start, part.size, owns=False) as window:
+            least = _file_system_size(window, part_name(self.name, part.number))
+        if size < least:
+            raise UsageError(
+                f"partition {part.number}: expected at least the {least} bytes of the file system in it,"
+                f" found {size}: make that smaller first, or use --force"
+            )
+
     def write(self, table: AnyTable) -> None:
         """Make ``table`` the disk's, and durable. Raises as ``table.edit.write`` does."""
         self._changed = True
@@ -116,6 +137,15 @@ def read_table(device: BlockDevice, name: str, *, sector_size: int | None = None
         if found is None and not tables.probe_any(device, sector_size=sector_size):
             raise NotThisFormat("expected a partition table, found none: 'disk table IMAGE gpt' makes one")
         return tables.read(device, sector_size=sector_size)
+
+
+def _file_system_size(device: BlockDevice, name: str) -> int:
+    """Return the bytes that the device's file system says it has; 0 where there is none, or none that holds."""
+    try:
+        with open_file_system(device, source=name) as files:
+            return files.geometry.size if isinstance(files, FatFiles) else files.usage().size
+    except FormatError:
+        return 0
 
 
 def reread(path: str) -> None:

@@ -169,21 +169,25 @@ class Editor(ABC):
     def put(self, path: bytes, node: Node, *, parents: bool = False, replace: bool = True) -> None:
         """Have the node at ``path``: a file, a link, a special file, or a directory with all below it.
 
-        A directory is merged into one that is there, which takes its metadata. Anything else that is there is
-        replaced as one change with ``replace``, and refused without. With ``parents`` missing directories before it
-        are made, as ``mkdir`` makes them. A node with several names in the tree becomes one inode with those names.
+        A directory is merged into one that is there, as the root always is, and gives it its metadata. Anything else
+        that is there is replaced as one change with ``replace``, and refused without. With ``parents`` missing
+        directories before it are made, as ``mkdir`` makes them. A node with several names in the tree becomes one
+        inode with those names.
         """
-        directory, name = self._parent(path, parents=parents)
         links: dict[int, int] = {}
-        stack: list[tuple[int, bytes, Node, bytes]] = [(directory, name, node, path)]
+        stack: list[tuple[int, bytes, Node, bytes]] = []
+        if isinstance(node, Directory) and _is_root(path):
+            self._set_metadata(self.files.root_inode, node)
+            self._step()
+            stack += _children(self.files.root_inode, node, path)
+        else:
+            directory, name = self._parent(path, parents=parents, like=Directory(mtime_ns=node.mtime_ns))
+            stack.append((directory, name, node, path))
         while stack:
             parent, last, each, shown = stack.pop()
             inode = self._put_one(parent, last, each, shown, links, replace=replace)
             if isinstance(each, Directory):
-                stack.extend(
-                    (inode, child, each.entries[child], shown.rstrip(b"/") + b"/" + child)
-                    for child in sorted(each.entries, reverse=True)
-                )
+                stack += _children(inode, each, shown)
 
     def write(self, path: bytes, content: Content, *, offset: int | None = None) -> None:
         """Give the regular file at ``path`` other bytes, keeping its metadata; with ``offset`` change that part."""
@@ -236,7 +240,7 @@ class Editor(ABC):
             self._rename_over(parent, name, new_parent, new_name, target)
             self._step()
             return
-        if target is not None and self.files.stat_inode(inode).nlink > 1:
+        if target is not None and moved != stat_module.S_IFDIR and self.files.stat_inode(inode).nlink > 1:
             self._unlink(parent, name, inode)  # two names of one file, not one name in another case
             self._step()
             return
@@ -315,7 +319,7 @@ class Editor(ABC):
 
     def _existing(self, path: bytes) -> tuple[int, bytes, int]:
         """Return the directory, the name and the inode of what is at ``path``, a link itself."""
-        if not any(part not in (b"", b".") for part in path.split(b"/")):
+        if _is_root(path):
             root = self.files.root_inode
             return root, b"", root
         parent, name = self._parent(path)
@@ -433,3 +437,13 @@ class Editor(ABC):
                 entries.pop()
                 self._unlink(directory, entry.name, entry.inode)
                 self._step()
+
+
+def _is_root(path: bytes) -> bool:
+    return all(part in (b"", b".") for part in path.split(b"/"))
+
+
+def _children(inode: int, node: Directory, path: bytes) -> list[tuple[int, bytes, Node, bytes]]:
+    """Return (directory, name, node, path) of what is in a directory, last name first."""
+    prefix = path.rstrip(b"/") + b"/"
+    return [(inode, name, node.entries[name], prefix + name) for name in sorted(node.entries, reverse=True)]

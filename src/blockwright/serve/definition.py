@@ -27,6 +27,7 @@ from typing import Any, Final, TypeVar
 
 from blockwright.build.definition import Definition, RootOptions, Table
 from blockwright.errors import BlockwrightError, FormatError, NotFound, UsageError
+from blockwright.format.open import READABLE
 from blockwright.nbd.protocol.session import BlockSizes
 from blockwright.nbd.server.access import access_list
 from blockwright.nbd.server.export import Export
@@ -163,8 +164,8 @@ class _Reader:
         if overlay == "" or (isinstance(overlay, str) and "\0" in overlay):
             raise self._error(at, "overlay", "expected true or a file name, found another text")
         form = self._value(table, "from", str, None, at)
-        if form not in (None, "raw"):
-            raise self._error(at, "from", f"expected raw, found {form!r}")
+        if form not in (None, *READABLE):
+            raise self._error(at, "from", f"expected {' or '.join(READABLE)}, found {form!r}")
         partition = self._value(table, "partition", int, None, at)
         text = self._parsed(at, "image", self._resolved, text)
         self._parsed(at, "partition", lambda number: parse_address(text, partition=number), partition)
@@ -172,7 +173,8 @@ class _Reader:
             text,
             partition=partition,
             writable=not self._value(table, "read-only", bool, False, at),
-            raw=form == "raw",
+            form=form,
+            allow_backing=tuple(os.path.join(self._folder, each) for each in self._texts(table, "allow-backing", at)),
             overlay=bool(overlay),
             overlay_file=os.path.join(self._folder, overlay) if isinstance(overlay, str) else None,
             force_unlocked=self._value(table, "force-unlocked", bool, False, at),
@@ -290,6 +292,7 @@ _KEYS: Final = (
     "overlay",
     "partition",
     "from",
+    "allow-backing",
     "block-size",
     "connections",
     "listed",

@@ -22,8 +22,10 @@ from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.guarded import guarded
 from blockwright.device.overlay import Overlay
 from blockwright.errors import Unsupported, UsageError
+from blockwright.format.open import READABLE
+from blockwright.format.policy import Policy
+from blockwright.format.probe import HEAD, look
 from blockwright.resolve import Address, open_device, parse_address
-from blockwright.serve.probe import HEAD, look
 from blockwright.source.base import Source
 
 _COMPRESSED: Final = (".gz", ".tgz", ".zst", ".xz", ".txz", ".bz2", ".tbz2", ".tzst")
@@ -34,16 +36,18 @@ class Image:
     """What to serve, as a value: equal ones are the same disk. Calling it opens the device.
 
     ``text`` is an address as ``resolve`` has it, a directory, or a tar archive; ``partition`` settles which part.
-    ``raw`` takes a file as it is, whatever its first bytes say. ``overlay`` takes writes in memory, or in the file
-    ``overlay_file``, and leaves what was named alone. ``track`` has the checkpoints since which changes are told:
-    names, each with the file that keeps it from one run to the next, or None. ``disk`` says how a directory becomes
-    a disk.
+    ``form`` says which format a file has (``raw`` takes it as it is), whatever its first bytes say, and
+    ``allow_backing`` in which folders files may lie that an image names. ``overlay`` takes writes in memory, or in
+    the file ``overlay_file``, and leaves what was named alone. ``track`` has the checkpoints since which changes are
+    told: names, each with the file that keeps it from one run to the next, or None. ``disk`` says how a directory
+    becomes a disk.
     """
 
     text: str
     partition: int | None = None
     writable: bool = True
-    raw: bool = False
+    form: str | None = None
+    allow_backing: tuple[str, ...] = ()
     overlay: bool = False
     overlay_file: str | None = None
     force_unlocked: bool = False
@@ -80,18 +84,23 @@ class Image:
 
     def _base(self) -> BlockDevice:
         address = parse_address(self.text, partition=self.partition)
-        kind = None if self.raw else _kind(address)
+        kind = None if self.form is not None else _kind(address)
         if kind == "directory" or (kind == "tar" and not address.is_part):
             return _planned(address.rest, self.disk)
-        if kind is not None and kind != "tar":
+        if kind not in (None, "tar", *READABLE):
             raise Unsupported(
                 f"{address.rest}: expected a raw image, found {kind}; --from raw serves the file's bytes as they are"
             )
         writable = self.writable and not self.overlay
         device = open_device(
-            self.text, writable=writable, partition=self.partition, force_unlocked=self.force_unlocked
+            self.text,
+            writable=writable,
+            partition=self.partition,
+            force_unlocked=self.force_unlocked,
+            form=self.form or ("qcow2" if kind == "qcow2" else "raw"),
+            policy=Policy(self.allow_backing),
         )
-        if writable and not self.raw and address.scheme == "file" and not address.is_part:
+        if writable and self.form is None and kind is None and address.scheme == "file" and not address.is_part:
             return guarded(device, look, HEAD)
         return device
 

@@ -6,15 +6,16 @@ Knows: the questions. Refuses to know: any kind of source.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Self
 
-from blockwright.tree.content import Place
+from blockwright.tree.content import Content, Fill, Place, Runs
 from blockwright.tree.node import Directory
 from blockwright.tree.rules import Remarks
 
 
 class Source(ABC):
-    """A tree that can be read. ``kind`` is ``directory`` or ``tar``, ``name`` what messages call it.
+    """A tree that can be read. ``kind`` is ``directory``, ``tar`` or ``file system``, ``name`` what messages call it.
 
     ``addressable`` says that contents can be read anywhere, as long as the source is open.
     """
@@ -29,6 +30,18 @@ class Source(ABC):
     def progress(self) -> tuple[int, int]:
         """How many bytes were taken from what passes once, and how many there are: 0 where nobody knows."""
         return 0, 0
+
+    def shown(self, place: Place, progress: Callable[[int, int], None]) -> Place:
+        """Return ``place`` such that the source's progress is told behind each part of a body."""
+
+        def shown(size: int, runs: Runs, fill: Fill, /) -> Content:
+            def told(buffer: memoryview) -> None:
+                fill(buffer)
+                progress(*self.progress)
+
+            return place(size, runs, told)
+
+        return shown
 
     @abstractmethod
     def read(self, place: Place | None = None) -> Directory:

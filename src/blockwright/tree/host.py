@@ -53,6 +53,26 @@ def read_directory(path: str | bytes | os.PathLike[str], *, one_file_system: boo
         raise
 
 
+def read_node(path: str | bytes | os.PathLike[str]) -> Node:
+    """Return what is at ``path``, a link in its last part followed: a file, a directory with all below it, a device.
+
+    Raises as ``read_directory`` does.
+    """
+    whole = os.path.realpath(os.fsencode(path))
+    try:
+        status = os.lstat(whole)
+    except FileNotFoundError as error:
+        raise NotFound(f"{os.fsdecode(path)}: no such file or directory") from error
+    if stat.S_ISDIR(status.st_mode):
+        return read_directory(path)
+    try:
+        return _Scan(whole, status, one_file_system=False).node(status)
+    except OSError as error:
+        if isinstance(error.filename, bytes):  # for people to read
+            error.filename = os.fsdecode(error.filename)
+        raise
+
+
 class _Scan:
     """One pass over a directory."""
 
@@ -65,6 +85,11 @@ class _Scan:
         self._shared_xattrs: dict[tuple[tuple[bytes, bytes], ...], Mapping[bytes, bytes]] = {}
         # Root reads everything. Anybody else may be refused what is not readable for all.
         self._check_access = getattr(os, "geteuid", lambda: 0)() != 0
+
+    def node(self, status: os.stat_result) -> Node:
+        """Return the node of what is no directory."""
+        folder, name = os.path.split(self._top)
+        return self._node(os.path.join(folder, b""), name, status)
 
     def run(self) -> Directory:
         status = self._top_status

@@ -5,7 +5,7 @@ from blockwright.device.guarded import guarded
 from blockwright.device.memory import MemoryDevice
 from blockwright.device.window import Window
 from blockwright.errors import ReadOnly
-from blockwright.serve.probe import HEAD, MARKS, look
+from blockwright.format.probe import HEAD, MARKS, look
 from tests.support import devices
 
 ROOM = 64 * 1024

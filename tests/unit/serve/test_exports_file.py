@@ -54,7 +54,7 @@ def test_everything_can_be_said(tmp_path):
     image = root.image
     assert image.track == (("daily", str(tmp_path / "daily.map")), ("now", None))
     assert image.text == str(tmp_path / "images" / "root.img")
-    assert (image.partition, image.raw, image.writable, image.force_unlocked) == (2, True, True, True)
+    assert (image.partition, image.form, image.writable, image.force_unlocked) == (2, "raw", True, True)
     assert (image.overlay, image.overlay_file) == (True, str(tmp_path / "scratch"))
     assert (other.name, other.image.text, other.image.overlay_file) == ("a b", "mem:1M", None)
     assert (other.image.disk.table.value, other.image.disk.size, other.image.disk.root.label) == (
@@ -90,7 +90,7 @@ def test_everything_can_be_said(tmp_path):
         ('[exports.a]\nimage = "mem:1M"\nallow = [1]', 3, "exports.a.allow: expected a list of texts"),
         ('[exports.a]\nimage = "mem:1M"\nblock-size = "1,2"', 3, "exports.a.block-size: block size '1,2'"),
         ('[exports.a]\nimage = "mem:1M"\nblock-size = "3,4k,1M"', 1, "exports.a: export 'a': expected a minimum"),
-        ('[exports.a]\nimage = "mem:1M"\nfrom = "qcow2"', 3, "exports.a.from: expected raw, found 'qcow2'"),
+        ('[exports.a]\nimage = "mem:1M"\nfrom = "vmdk"', 3, "exports.a.from: expected raw or qcow2, found 'vmdk'"),
         ('[exports.a]\nimage = "mem:1M"\noverlay = 1', 3, "exports.a.overlay: expected true or a file name"),
         ('[exports.a]\nimage = "x"\npartition = 0', 3, "exports.a.partition: partition: expected a number from 1"),
         ('[exports.a]\nimage = "x"\ntable = "apm"', 3, "exports.a.table: expected one of gpt, mbr, none"),

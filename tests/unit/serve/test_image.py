@@ -52,14 +52,14 @@ def test_a_file_is_guarded_unless_its_format_was_given(raw):
         assert isinstance(device, GuardedDevice)
         with pytest.raises(ReadOnly):
             device.write(0, b"KDMV")
-    with Image(str(raw), raw=True)() as device:
+    with Image(str(raw), form="raw")() as device:
         device.write(0, b"KDMV")
         device.flush()
     with pytest.raises(Unsupported, match="found vmdk"):
         Image(str(raw))()
     with pytest.raises(Unsupported, match="found vmdk"):
         Image(str(raw), overlay=True)()
-    with Image(str(raw), raw=True, writable=False)() as device:
+    with Image(str(raw), form="raw", writable=False)() as device:
         assert device.read(0, 4) == b"KDMV"
 
 

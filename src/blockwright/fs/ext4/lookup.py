@@ -41,10 +41,10 @@ def find_name(volume: Volume, directory: Inode, name: bytes) -> int | None:
 
     Where the directory is case-insensitive, names that are equal when folded are one name.
     """
-    if directory.flags & InodeFlag.casefold:
+    if directory.flags & InodeFlag.casefold.real:
         found = find_folded(volume, directory, name)
         return None if found is None else found[1]
-    if directory.flags & InodeFlag.inline_data:
+    if directory.flags & InodeFlag.inline_data.real:
         for entry in inline_entries(volume, directory, inline_tail(volume, directory)):
             if entry.name == name:
                 return entry.inode
@@ -59,7 +59,7 @@ def find_name(volume: Volume, directory: Inode, name: bytes) -> int | None:
 
 def blocks_for(volume: Volume, directory: Inode, name: bytes) -> Iterator[tuple[int, bytes]]:
     """Yield (byte of the device, bytes) of the blocks of a directory that may hold ``name`` as it is spelled."""
-    if directory.flags & InodeFlag.index and directory.size > _LINEAR_BLOCKS * volume.block_size:
+    if directory.flags & InodeFlag.index.real and directory.size > _LINEAR_BLOCKS * volume.block_size:
         blocks = _hashed_blocks(volume, directory, name)
         if blocks is not None:
             return blocks
@@ -200,7 +200,7 @@ def find_folded(volume: Volume, directory: Inode, name: bytes) -> tuple[bytes, i
 
 
 def _all_entries(volume: Volume, directory: Inode) -> Iterator[tuple[bytes, int]]:
-    if directory.flags & InodeFlag.inline_data:
+    if directory.flags & InodeFlag.inline_data.real:
         for entry in inline_entries(volume, directory, inline_tail(volume, directory)):
             yield entry.name, entry.inode
         return

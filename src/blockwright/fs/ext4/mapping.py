@@ -52,11 +52,19 @@ def block_runs(volume: Volume, inode: Inode) -> list[Run]:
     Raises Corrupt for a map that breaks a rule, leaves the file system or meets one of its blocks twice.
     The time is bounded by the file system's blocks.
     """
-    if inode.flags & InodeFlag.inline_data:
+    if inode.flags & InodeFlag.inline_data.real:
         return []
-    if inode.flags & InodeFlag.extents:
+    if inode.flags & InodeFlag.extents.real:
         return _ExtentWalk(volume, inode).runs()
     return _IndirectWalk(volume, inode).runs()
+
+
+def map_blocks(volume: Volume, inode: Inode) -> tuple[list[Run], set[int]]:
+    """Return what ``block_runs`` does, and the blocks that the map itself takes outside of the inode."""
+    if inode.flags & InodeFlag.inline_data:
+        return [], set()
+    walk = _ExtentWalk(volume, inode) if inode.flags & InodeFlag.extents else _IndirectWalk(volume, inode)
+    return walk.runs(), walk.seen
 
 
 class _Collector:

@@ -126,7 +126,7 @@ class Ext4FileSystem(FileSystem):
         inode = self._used(number)
         if inode.kind != kind:
             raise UsageError(f"inode {number}: expected {what}, found mode {inode.mode:#o}")
-        if inode.flags & InodeFlag.encrypt:
+        if inode.flags & InodeFlag.encrypt.real:
             raise self.volume.unsupported(f"inode {number}: encrypted contents", inode.position)
         return inode
 
@@ -164,7 +164,7 @@ class Ext4FileSystem(FileSystem):
     def _entries(self, directory: Inode, budget: Budget | None = None) -> Iterator[Entry]:
         volume = self.volume
         typed = volume.superblock.s_feature_incompat & Incompat.filetype
-        if directory.flags & InodeFlag.inline_data:
+        if directory.flags & InodeFlag.inline_data.real:
             parts = iter([inline_entries(volume, directory, inline_tail(volume, directory))])
         else:
             blocks = directory_blocks(volume, directory, budget)
@@ -194,7 +194,7 @@ class Ext4FileSystem(FileSystem):
         return self._target(self._typed(inode, S_IFLNK, "a symbolic link"))
 
     def _target(self, link: Inode) -> bytes:
-        if link.flags & InodeFlag.encrypt:
+        if link.flags & InodeFlag.encrypt.real:
             raise self.volume.unsupported(f"inode {link.number}: encrypted contents", link.position)
         if link.size > min(MAX_TARGET, self.volume.block_size):
             raise self.volume.corrupt(
@@ -203,7 +203,7 @@ class Ext4FileSystem(FileSystem):
             )
         if link.fast_symlink:
             target = link.block[: link.size]
-        elif link.flags & InodeFlag.inline_data:
+        elif link.flags & InodeFlag.inline_data.real:
             target = self._inline(link)
         else:
             buffer = bytearray(link.size)
@@ -224,7 +224,7 @@ class Ext4FileSystem(FileSystem):
     def open_inode(self, inode: int) -> BlockDevice:
         """Return a regular file's bytes."""
         found = self._typed(inode, S_IFREG, "a regular file")
-        if found.flags & InodeFlag.inline_data:
+        if found.flags & InodeFlag.inline_data.real:
             return BytesDevice(self._inline(found))
         return FileDevice(self.volume, self._reader(found))
 
@@ -298,7 +298,7 @@ class Ext4FileSystem(FileSystem):
         common = (permissions, inode.uid, inode.gid, inode.mtime_ns, xattrs)
         if kind == S_IFREG:
             return File(*common, self._content(inode))
-        if inode.flags & InodeFlag.encrypt:
+        if inode.flags & InodeFlag.encrypt.real:
             raise self.volume.unsupported(f"inode {inode.number}: encrypted contents", inode.position)
         if kind == S_IFDIR:
             return Directory(*common)
@@ -312,9 +312,9 @@ class Ext4FileSystem(FileSystem):
         return Special(kind, *common, major=major, minor=minor)
 
     def _content(self, inode: Inode) -> Content:
-        if inode.flags & InodeFlag.encrypt:
+        if inode.flags & InodeFlag.encrypt.real:
             raise self.volume.unsupported(f"inode {inode.number}: encrypted contents", inode.position)
-        if inode.flags & InodeFlag.inline_data:
+        if inode.flags & InodeFlag.inline_data.real:
             return BytesContent(self._inline(inode))
         if not inode.size:
             return BytesContent(b"")

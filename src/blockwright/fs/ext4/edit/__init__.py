@@ -20,7 +20,8 @@ def open(  # noqa: A001 - the same name in every file system
 ) -> Ext4Editor:
     """Return the file system on ``device``, which it owns from then on, open for changes.
 
-    An unclean journal is replayed onto the device. ``source`` is what messages call the device.
+    An unclean journal is replayed onto the device, and orphans are freed or cut.
+    ``source`` is what messages call the device.
     Raises NotThisFormat, Corrupt, Unsupported, ReadOnly, and UsageError where its state forbids changes;
     the device then stays open and the caller's.
     """
@@ -39,4 +40,6 @@ def open(  # noqa: A001 - the same name in every file system
         if policy.atomic:
             raise UsageError("edit: expected a journal, without which no change is atomic, found none")
         committer = OrderedCommitter(transaction, parts.superblock)
-    return Ext4Editor(parts, committer, policy, journaled=journaled)
+    editor = Ext4Editor(parts, committer, policy, journaled=journaled)
+    editor.finish_orphans()
+    return editor

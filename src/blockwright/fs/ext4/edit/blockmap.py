@@ -30,7 +30,7 @@ class BlockMap:
     def start(self, draft: Draft) -> None:
         """Give a draft without blocks the map that new inodes get."""
         if self._new_extents:
-            draft.fields.i_flags |= InodeFlag.extents
+            draft.fields.i_flags |= InodeFlag.extents.real
         self._kind(draft).clear(draft)
 
     def most_blocks(self, draft: Draft) -> int:
@@ -38,8 +38,11 @@ class BlockMap:
         return MAX_LOGICAL - 1 if draft.has(InodeFlag.extents) else self._indirect.most_blocks
 
     def runs(self, draft: Draft) -> list[Run]:
-        """Return what is mapped. Raises Corrupt."""
-        return block_runs(self._volume, draft.inode())
+        """Return what is mapped, also behind the body's end, where a cut was not finished. Raises Corrupt."""
+        inode = draft.inode()
+        if not draft.has(InodeFlag.extents):
+            inode.size = self._indirect.most_blocks * self._volume.block_size
+        return block_runs(self._volume, inode)
 
     def replace(
         self, draft: Draft, low: int, high: int, runs: Sequence[Run], *, before: Sequence[Run] | None = None
@@ -55,6 +58,15 @@ class BlockMap:
         for run in old:
             self._space.free(run.physical, run.blocks)
         self._inodes.add_blocks(draft, sum(run.blocks for run in runs) - sum(run.blocks for run in old))
+
+    def rebuild(self, draft: Draft, runs: Sequence[Run]) -> None:
+        """Have everything mapped by ``runs`` in a map of new blocks; what was mapped before is the caller's.
+
+        There must be as many blocks as before.
+        """
+        kind, most = self._kind(draft), self.most_blocks(draft) + 1
+        kind.splice(draft, 0, most, [])
+        kind.splice(draft, 0, most, runs)
 
     def _kind(self, draft: Draft) -> ExtentMap | IndirectMap:
         return self._extents if draft.has(InodeFlag.extents) else self._indirect

@@ -76,9 +76,9 @@ class BlockFormat(NamedTuple):
     # -- single entries ----------------------------------------------------------------------------------------
     # Blocks were judged by ``entries_in`` when they were read: every record lies within its block.
 
-    def insert(self, block: bytearray, record: Record, start: int = 0) -> int | None:
-        """Put a record into the first place with room from byte ``start`` on; return where it lies, or None."""
-        need, end, at = record.size, self.end, start
+    def place_for(self, block: bytes | bytearray, need: int, start: int = 0) -> int | None:
+        """Return where the first entry from byte ``start`` on lies that has ``need`` bytes to spare, or None."""
+        end, at = self.end, start
         big = self.size >= 64 * KiB
         while at + _HEAD <= end:
             inode, length, name_length, _kind = _unpack(block, at)
@@ -86,15 +86,21 @@ class BlockFormat(NamedTuple):
                 length = long_length(length, self.size)
             used = (_HEAD + name_length + 3 & ~3) if inode else 0
             if length - used >= need and at + length <= end:
-                if used:
-                    _LENGTH.pack_into(block, at + 4, self.field(used))
-                    at += used
-                self._write(block, at, record, length - used)
                 return at
             if length < _HEAD:
                 return None
             at += length
         return None
+
+    def insert(self, block: bytearray, at: int, record: Record) -> int:
+        """Put a record into the room that the entry at ``at`` has to spare; return where it lies."""
+        inode, length, name_length, _kind = _unpack(block, at)
+        length = self.length(length)
+        used = (_HEAD + name_length + 3 & ~3) if inode else 0
+        if used:
+            _LENGTH.pack_into(block, at + 4, self.field(used))
+        self._write(block, at + used, record, length - used)
+        return at + used
 
     def _write(self, block: bytearray, at: int, record: Record, length: int) -> None:
         name = record.name

@@ -17,6 +17,7 @@ from blockwright.fs.ext4.edit.transaction import Transaction
 from blockwright.fs.ext4.layout import GroupDescriptor, GroupFlag, RoCompat
 from blockwright.fs.ext4.volume import parse_descriptor
 
+_BLOCK_UNINIT, _INODE_UNINIT = int(GroupFlag.block_uninit), int(GroupFlag.inode_uninit)
 MAX_KEPT: Final = 4096
 """Groups that are kept in memory, but for changed ones."""
 
@@ -95,7 +96,7 @@ class Groups:
     def blocks(self, group: Group) -> int:
         """Return a group's block bitmap. Raises Corrupt."""
         if group.blocks is None:
-            if group.flags & GroupFlag.block_uninit:
+            if group.flags & _BLOCK_UNINIT:
                 group.blocks = self._own_blocks(group)
             else:
                 geo = self._geometry
@@ -111,7 +112,7 @@ class Groups:
     def inodes(self, group: Group) -> int:
         """Return a group's inode bitmap, only the bits that count. Raises Corrupt."""
         if group.inodes is None:
-            if group.flags & GroupFlag.inode_uninit:
+            if group.flags & _INODE_UNINIT:
                 group.inodes = 0
             else:
                 count = self._geometry.inodes_per_group
@@ -202,10 +203,13 @@ class Groups:
         self._touched.clear()
 
     @property
+    def changed(self) -> int:
+        """Groups that ``put`` changes, each of them up to three blocks."""
+        return len(self._changed)
+
+    @property
     def pending_blocks(self) -> int:
-        """Blocks that ``put`` may change, at most."""
-        if not self._changed:
-            return 0
+        """Blocks that ``put`` changes."""
         per_block = self._geometry.descriptors_per_block
         bitmaps = sum(group.blocks_changed + group.inodes_changed for group in self._changed.values())
         return bitmaps + len({number // per_block for number in self._changed})
@@ -229,7 +233,7 @@ class Groups:
             if self._volume.has_checksums:
                 checksum = crc32c_raw(self._volume.seed, data)
                 found.bg_block_bitmap_csum_lo, found.bg_block_bitmap_csum_hi = checksum & 0xFFFF, checksum >> 16
-            group.flags &= ~GroupFlag.block_uninit
+            group.flags &= ~_BLOCK_UNINIT
         if group.inodes_changed:
             assert group.inodes is not None, "group: a bitmap that was changed was read"
             size = geo.inodes_per_group
@@ -239,7 +243,7 @@ class Groups:
             if self._volume.has_checksums:
                 checksum = crc32c_raw(self._volume.seed, data[: size // 8])
                 found.bg_inode_bitmap_csum_lo, found.bg_inode_bitmap_csum_hi = checksum & 0xFFFF, checksum >> 16
-            group.flags &= ~GroupFlag.inode_uninit
+            group.flags &= ~_INODE_UNINIT
         self._put_descriptor(group)
         transaction.volume.forget_descriptor(group.number)
         group.changed = group.blocks_changed = group.inodes_changed = False

@@ -46,6 +46,12 @@ class Blocks(Protocol):
     def append(self) -> tuple[int, bytearray]:
         """Make the directory a block longer; return its number and its zeros."""
 
+    def forget(self, logical: int) -> None:
+        """Know nothing of where a block has room, since it is laid out anew."""
+
+    def insert(self, logical: int, record: Record) -> bool:
+        """Put a record into a block, and say whether there was room."""
+
     def records(self, logical: int) -> list[Record]:
         """Return the entries of a block that are in use."""
 
@@ -154,11 +160,8 @@ class HashTree:
         path, leaf = self._descend(hashed)
         if index_offset(self._blocks.read(leaf), self._format.size) is not None:
             raise self._corrupt(f"expected block {leaf} to hold names, found a node")
-        block = self._blocks.modify(leaf)
-        if self._format.insert(block, record) is not None:
-            self._format.close(block, self._blocks.seed)
-            return
-        self._split_leaf(path, leaf, record, hashed)
+        if not self._blocks.insert(leaf, record):
+            self._split_leaf(path, leaf, record, hashed)
 
     def _split_leaf(self, path: list[tuple[_Node, int]], leaf: int, record: Record, hashed: int) -> None:
         """Divide a full leaf and the record between it and a new one, by hash, in halves of about equal size."""
@@ -174,6 +177,7 @@ class HashTree:
             cut += 1
         logical, new = self._blocks.append()
         old = self._blocks.modify(leaf)
+        self._blocks.forget(leaf)
         for block, part in ((old, items[:cut]), (new, items[cut:])):
             self._format.lay_out(block, (each for _, each in part))
             self._format.close(block, self._blocks.seed)

@@ -7,8 +7,11 @@ Source: Linux 6.1, Documentation/filesystems/ext4 (inodes, blockgroup "Lazy Bloc
 
 from __future__ import annotations
 
+from functools import lru_cache
+from struct import Struct
 from typing import Final
 
+from blockwright.codec.checksum import crc32c_raw
 from blockwright.errors import NoSpace, UsageError
 from blockwright.fs.ext4 import layout
 from blockwright.fs.ext4.edit.groups import Group, Groups
@@ -23,6 +26,18 @@ MAX_LINKS: Final = 65000
 _SEARCHED: Final = 64
 """Groups that are looked at for the emptiest place of a directory."""
 _FULL_RECORD: Final = layout.Inode.SIZE
+_encode_time: Final = lru_cache(maxsize=16)(encode_time)
+_EXTRA_ENDS: Final = {
+    name: layout.Inode.FIELDS[f"i_{name}_extra"].offset + 4 for name in ("atime", "ctime", "mtime", "crtime")
+}
+"""The byte behind the field that makes each time exact."""
+_LOW_SUM: Final = layout.Inode.FIELDS["i_checksum_lo"].offset
+_HIGH_SUM: Final = layout.Inode.FIELDS["i_checksum_hi"].offset
+_HIGH_SUM_END: Final = _HIGH_SUM + 2
+_HUGE_FILE: Final = int(InodeFlag.huge_file)
+_BLOCK_UNINIT, _INODE_UNINIT = int(GroupFlag.block_uninit), int(GroupFlag.inode_uninit)
+_HALF: Final = Struct("<H")
+_NOTHING: Final = bytes(2)
 
 
 class Draft:
@@ -71,7 +86,7 @@ class Draft:
 
     def has(self, flag: InodeFlag) -> bool:
         """Whether a flag is set."""
-        return bool(self.fields.i_flags & flag)
+        return bool(self.fields.i_flags & flag.real)  # an int, since enum's own operators are slow
 
     def has_field(self, end: int) -> bool:
         """Whether the inode has the fields up to byte ``end``."""
@@ -89,15 +104,14 @@ class Draft:
 
     def set_time(self, name: str, time_ns: int) -> None:
         """Set ``atime``, ``ctime``, ``mtime`` or ``crtime``, as exact as the inode has room for."""
-        seconds, extra = encode_time(time_ns)
-        field = layout.Inode.FIELDS[f"i_{name}_extra"]
-        if self.has_field(field.offset + field.width):
-            setattr(self.fields, f"i_{name}", seconds)
-            setattr(self.fields, f"i_{name}_extra", extra)
+        seconds, extra = _encode_time(time_ns)
+        fields = vars(self.fields)
+        if self.has_field(_EXTRA_ENDS[name]):
+            fields["i_" + name] = seconds
+            fields[f"i_{name}_extra"] = extra
         elif name != "crtime":
             most = (1 << 31) - 1
-            plain = min(max(time_ns // 1_000_000_000, -(1 << 31)), most)
-            setattr(self.fields, f"i_{name}", plain & 0xFFFFFFFF)
+            fields["i_" + name] = min(max(time_ns // 1_000_000_000, -(1 << 31)), most) & 0xFFFFFFFF
 
     def put_body(self, body: bytes) -> None:
         """Have the bytes behind the fields; the record may reach into them."""
@@ -157,13 +171,20 @@ class InodeTable:
         size = self._volume.block_size
         number, at = divmod(draft.position, size)
         block = self._transaction.modify(number, f"inode {draft.number}")
-        raw = draft.pack()
+        draft.pack()
+        raw = draft.raw
         if self._volume.has_checksums:
-            checksum = Inode(draft.number, raw, draft.position).checksum(self._volume.seed)
-            draft.fields.i_checksum_lo = checksum & 0xFFFF
-            if draft.has_field(GOOD_OLD_INODE_SIZE + 4):
-                draft.fields.i_checksum_hi = checksum >> 16
-            raw = draft.pack()
+            high = draft.has_field(_HIGH_SUM_END)
+            raw[_LOW_SUM : _LOW_SUM + 2] = _NOTHING
+            if high:
+                raw[_HIGH_SUM : _HIGH_SUM + 2] = _NOTHING
+            checksum = crc32c_raw(self.seed(draft), bytes(raw))
+            fields = draft.fields
+            fields.i_checksum_lo = checksum & 0xFFFF
+            _HALF.pack_into(raw, _LOW_SUM, checksum & 0xFFFF)
+            if high:
+                fields.i_checksum_hi = checksum >> 16
+                _HALF.pack_into(raw, _HIGH_SUM, checksum >> 16)
         block[at : at + len(raw)] = raw
 
     def seed(self, draft: Draft) -> int:
@@ -186,10 +207,10 @@ class InodeTable:
             )
         if sectors < 1 << (48 if self._huge_files else 32):
             value = sectors
-            fields.i_flags &= ~InodeFlag.huge_file
+            fields.i_flags &= ~_HUGE_FILE
         elif self._huge_files:
             value = sectors // per_block
-            fields.i_flags |= InodeFlag.huge_file
+            fields.i_flags |= _HUGE_FILE
         else:
             raise UsageError(f"inode {draft.number}: expected less than 2 TiB of blocks without huge_file")
         fields.i_blocks_lo = value & 0xFFFFFFFF
@@ -246,15 +267,15 @@ class InodeTable:
         groups, geo = self._groups, self._geometry
         groups.touch(group)
         if groups.has_flags:
-            if group.flags & GroupFlag.block_uninit:
+            if group.flags & _BLOCK_UNINIT:
                 groups.blocks(group)
                 group.blocks_changed = True
-                group.flags &= ~GroupFlag.block_uninit
+                group.flags &= ~_BLOCK_UNINIT
             self._extend_table(group, index)
         inodes = groups.inodes(group)
         group.inodes = inodes | 1 << index
         group.inodes_changed = True
-        group.flags &= ~GroupFlag.inode_uninit
+        group.flags &= ~_INODE_UNINIT
         group.free_inodes = max(0, group.free_inodes - 1)
         group.directories += directory
         self._superblock.add_free(0, -1)
@@ -263,9 +284,7 @@ class InodeTable:
     def _extend_table(self, group: Group, index: int) -> None:
         """Have the part of the inode table that is in use reach to ``index``, and clear what it comes to include."""
         geo = self._geometry
-        used = geo.inodes_per_group - (
-            geo.inodes_per_group if group.flags & GroupFlag.inode_uninit else group.itable_unused
-        )
+        used = geo.inodes_per_group - (geo.inodes_per_group if group.flags & _INODE_UNINIT else group.itable_unused)
         if index < used:
             return
         size, block_size = geo.inode_size, geo.block_size

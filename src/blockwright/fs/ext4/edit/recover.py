@@ -49,7 +49,18 @@ def _replay(transaction: Transaction) -> None:
         log.advance()
         log.write_superblock(counts=False)
         raw.flush()
-    fields = read_superblock(raw, source=volume.source)
-    superblock = LiveSuperblock(Transaction(raw, fields, source=volume.source))
-    superblock.write(s_feature_incompat=fields.s_feature_incompat & ~Incompat.needs_recovery)
-    raw.flush()
+    _mark_empty(Transaction(raw, read_superblock(raw, source=volume.source), source=volume.source))
+
+
+def _mark_empty(transaction: Transaction) -> None:
+    """Say that the log is empty, and what is free: the kernel logs that of groups, and sums it up at unmounting."""
+    volume, superblock = transaction.volume, LiveSuperblock(transaction)
+    found = [volume.descriptor(group) for group in range(volume.geometry.groups)]
+    blocks = sum(each.free_blocks_count for each in found)
+    superblock.write(
+        s_feature_incompat=superblock.fields.s_feature_incompat & ~Incompat.needs_recovery,
+        s_free_blocks_count_lo=blocks & 0xFFFFFFFF,
+        s_free_blocks_count_hi=blocks >> 32,
+        s_free_inodes_count=sum(each.free_inodes_count for each in found) & 0xFFFFFFFF,
+    )
+    transaction.raw.flush()

@@ -118,13 +118,20 @@ class LiveSuperblock:
         """
         data = bytearray(self._stored if around is None else around)
         fields.pack_into(data)
-        if self._summed:
-            data[_SUMMED:] = self._stored[_SUMMED:]
-            if data[SECTOR:_SUMMED] != self._stored[SECTOR:_SUMMED]:
-                data[_SUMMED:] = superblock_checksum(data).to_bytes(4, "little")
-            else:
-                _keep_sum(data, int.from_bytes(self._stored[_SUMMED:], "little"))
-        return bytes(data)
+        return keep_sum(self._stored, data) if self._summed else bytes(data)
+
+
+def keep_sum(stored: bytes, wanted: bytes | bytearray) -> bytes:
+    """Return what is wanted of a superblock, with a checksum that also holds while only one sector of it is written.
+
+    The sum of the first sector is made to stay what it is, so that each sector goes with the old and the new other.
+    """
+    data = bytearray(wanted[:SECTOR]) + stored[SECTOR:]
+    _keep_sum(data, int.from_bytes(stored[_SUMMED:], "little"))
+    if wanted[SECTOR:_SUMMED] != stored[SECTOR:_SUMMED]:
+        data[SECTOR:_SUMMED] = wanted[SECTOR:_SUMMED]
+        data[_SUMMED:] = superblock_checksum(data).to_bytes(4, "little")
+    return bytes(data)
 
 
 def _keep_sum(data: bytearray, wanted: int) -> None:

@@ -1,96 +1,97 @@
 """The writes of a plan in an order that any power cut may end.
 
-Without a journal the superblock says first that the file system is not clean, with a mark that this package made it
-so; then comes what new groups need, then bitmaps and descriptors, then the superblock with the new size, then what
-means nothing before it. A check mends each prefix of that without loss: it finds the file system of the old size,
-or of the new one, with bits and counts to correct.
+With a journal, what makes the new size count is one transaction of it, behind what new groups need.
+
+Without one the superblock says that the file system is not clean, with a mark that this package made it so; then
+come bitmaps and descriptors, then the superblock with the new size, then what would be wrong before it. A check
+mends each prefix of that without loss: it finds the file system of the old size, or of the new one, with bits and
+counts to correct.
 
 Knows: order and flushes. Refuses to know: what is written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
-from blockwright.device.base import BlockDevice
-from blockwright.fs.ext4.layout import State
-from blockwright.fs.ext4.resize.plan import Plan
-from blockwright.units import MiB, align_down, align_up
-
-MAX_WRITE = 4 * MiB
-"""Bytes of neighbouring blocks that are written at once."""
-
-
-class Writer:
-    """Writes blocks of a file system to ``device``, whatever its minimum block."""
-
-    def __init__(self, device: BlockDevice, block_size: int) -> None:
-        self.device = device
-        self._size = block_size
-
-    def write(self, blocks: Iterable[tuple[int, bytes]]) -> None:
-        """Write ascending (block, bytes), neighbours together; nothing is durable yet."""
-        for block, data in _joined(blocks, self._size):
-            self._write(block * self._size, data)
-
-    def zero(self, runs: Iterable[tuple[int, int]]) -> None:
-        """Have runs of (block, count) read as zeros, and leave alone what does already."""
-        for block, count in runs:
-            start, length = block * self._size, count * self._size
-            for extent in self.device.extents(*self._whole(start, length)):
-                low, high = max(start, extent.offset), min(start + length, extent.end)
-                if extent.flags == 0 and low < high:
-                    self._zero(low, high - low)
-
-    def _whole(self, start: int, length: int) -> tuple[int, int]:
-        """Return the range in whole minimum blocks of the device."""
-        grain = self.device.traits.minimum_block
-        low = align_down(start, grain)
-        return low, min(align_up(start + length, grain), self.device.size) - low
-
-    def _zero(self, start: int, length: int) -> None:
-        if self._whole(start, length) == (start, length):
-            self.device.zero(start, length)
-        else:
-            self._write(start, bytes(length))
-
-    def _write(self, start: int, data: bytes) -> None:
-        low, length = self._whole(start, len(data))
-        if (low, length) != (start, len(data)):
-            around = bytearray(self.device.read(low, length))
-            around[start - low : start - low + len(data)] = data
-            start, data = low, bytes(around)
-        self.device.write(start, data)
-
-
-def _joined(blocks: Iterable[tuple[int, bytes]], size: int) -> Iterator[tuple[int, bytes]]:
-    first, parts, length = 0, list[bytes](), 0
-    for block, data in blocks:
-        if parts and (block * size != first * size + length or length + len(data) > MAX_WRITE):
-            yield first, b"".join(parts)
-            parts, length = [], 0
-        if not parts:
-            first = block
-        parts.append(data)
-        length += len(data)
-    if parts:
-        yield first, b"".join(parts)
+from blockwright.fs.ext4.edit.commit import JournaledCommitter
+from blockwright.fs.ext4.edit.log import LogWriter
+from blockwright.fs.ext4.edit.superblock import LiveSuperblock
+from blockwright.fs.ext4.edit.transaction import Transaction
+from blockwright.fs.ext4.layout import Compat, Incompat, State, Superblock
+from blockwright.fs.ext4.replay import open_journal
+from blockwright.fs.ext4.resize.plan import Plan, superblock_block
+from blockwright.fs.ext4.resize.writer import Writer
+from blockwright.fs.ext4.volume import read_superblock
 
 
 def apply(plan: Plan) -> str:
     """Make what is planned durable; return how: "none", "journal" or "ordered"."""
     writer = Writer(plan.volume.device, plan.geometry.block_size)
     stale = plan.copies_are_stale()
-    if not plan.switch and not plan.behind:
+    blocks = {**plan.switch, **plan.behind}
+    if not blocks:
         if stale:
             _write_copies(plan, writer, 0, plan.first_new)
         return "ordered" if stale else "none"
     _write_early(plan, writer)
-    _switch_in_order(plan, writer)
+    committer = _committer(plan, len(blocks))
+    if committer is None:
+        _switch_in_order(plan, writer)
+    else:
+        committer.put(blocks, plan.superblock)
     _write_copies(plan, writer, 0, plan.first_new)
-    writer.write([(plan.geometry.super_block, plan.superblock_block(plan.superblock))])
-    writer.device.flush()
+    if committer is not None:
+        return "journal"
+    _write_home(plan, writer, plan.superblock)
     return "ordered"
+
+
+class _Committer(JournaledCommitter):
+    """Commits blocks through the journal, in an order in which a half written file system still can be opened.
+
+    Who replays the journal opens the file system first, and looks at the descriptors that the superblock speaks of.
+    So the superblock goes home behind more descriptors, and before fewer.
+    """
+
+    def __init__(self, transaction: Transaction, *, shrinks: bool) -> None:
+        superblock = LiveSuperblock(transaction)
+        super().__init__(transaction, superblock, LogWriter(transaction, open_journal(transaction.volume)))
+        self._live = superblock
+        self._shrinks = shrinks
+
+    def put(self, blocks: dict[int, bytes], superblock: Superblock) -> None:
+        """Have the blocks and the superblock durable, all of them or none."""
+        self.begin()
+        kept = superblock.replace()
+        kept.s_feature_incompat |= int(Incompat.needs_recovery)
+        for number, data in blocks.items():
+            if number != self._live.block:
+                self._transaction.adopt(number, bytearray(data))
+        self._live.set(**{name: getattr(kept, name) for name in Superblock.FIELDS if name != "s_checksum"})
+        self._live.put()
+        self._transaction.keep()
+        self.commit()
+
+    def _write_home(self, numbers: Iterable[int]) -> None:
+        home = {self._live.block}
+        parts = [set(numbers) - home, home]
+        for part in reversed(parts) if self._shrinks else parts:
+            super()._write_home(part)
+            self._transaction.raw.flush()
+
+
+def _committer(plan: Plan, count: int) -> _Committer | None:
+    """Return what commits the switch through the journal; None where there is none, or it is too short."""
+    volume = plan.volume
+    superblock = read_superblock(volume.device, source=volume.source)
+    internal = superblock.s_feature_compat & Compat.has_journal and superblock.s_journal_inum
+    if not internal or not superblock.s_state & State.valid:
+        return None
+    transaction = Transaction(volume.device, superblock, source=volume.source)
+    shrinks = plan.geometry.blocks_count < volume.geometry.blocks_count
+    committer = _Committer(transaction, shrinks=shrinks)
+    return committer if count < committer.most else None
 
 
 def _write_early(plan: Plan, writer: Writer) -> None:
@@ -114,15 +115,18 @@ def _write_copies(plan: Plan, writer: Writer, first: int, last: int) -> None:
 def _switch_in_order(plan: Plan, writer: Writer) -> None:
     """Write the blocks of the old file system so that each prefix is whole but for bits and counts."""
     home = plan.geometry.super_block
-    before = plan.volume.superblock.replace()
-    after = plan.superblock.replace()
+    before, after = plan.volume.superblock.replace(), plan.superblock.replace()
     for superblock in (before, after):
         superblock.s_state &= ~int(State.valid)
-    writer.write([(home, plan.superblock_block(before, marked=True))])
-    writer.device.flush()
+    _write_home(plan, writer, before, marked=True)
     writer.write(sorted((block, data) for block, data in plan.switch.items() if block != home))
     writer.device.flush()
-    writer.write([(home, plan.superblock_block(after, marked=True))])
-    writer.device.flush()
+    _write_home(plan, writer, after, marked=True)
     writer.write(sorted(plan.behind.items()))
+    writer.device.flush()
+
+
+def _write_home(plan: Plan, writer: Writer, superblock: Superblock, *, marked: bool = False) -> None:
+    """Have the primary superblock durable."""
+    writer.write([(plan.geometry.super_block, superblock_block(plan.volume, superblock, marked=marked))])
     writer.device.flush()

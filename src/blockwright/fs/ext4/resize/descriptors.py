@@ -33,7 +33,7 @@ class Descriptors:
             start = index * geometry.block_size
             block = volume.blocks(old.descriptor_block(index), 1, f"descriptor block {index}")
             data[start : start + geometry.block_size] = block
-        if kept == old.groups:
+        if geometry.groups > old.groups:
             data[kept * size :] = bytes(len(data) - kept * size)
         self._data = data
         for group in range(kept if volume.verify else 0):

@@ -8,6 +8,7 @@ from __future__ import annotations
 from blockwright.device.base import BlockDevice
 from blockwright.errors import InUse, ReadOnly, UsageError
 from blockwright.fs.ext4.check.superblock import KNOWN_RO_COMPAT
+from blockwright.fs.ext4.edit.recover import recovered
 from blockwright.fs.ext4.layout import (
     MMP_CLEAN,
     MMP_MAGIC,
@@ -24,13 +25,17 @@ from blockwright.fs.ext4.volume import Volume, read_superblock
 
 
 def open_volume(device: BlockDevice, source: str | None) -> Volume:
-    """Return the volume on a device, fit to be resized. Raises FormatError, UsageError, InUse, ReadOnly."""
+    """Return the volume on a device, fit to be resized; an unclean journal is replayed onto it.
+
+    Raises FormatError, UsageError, InUse, ReadOnly.
+    """
     if not device.traits.writable:
         raise ReadOnly("resize: the device is read-only")
     volume = _volume(device, source)
     _refuse_features(volume)
     if needs_replay(volume):
-        raise UsageError("resize: the journal holds changes: mount the file system or run e2fsck first")
+        recovered(device, source=source)
+        volume = _volume(device, source)
     _refuse_state(volume)
     return volume
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 from blockwright.codec.checksum import crc32c_raw
+from blockwright.fs.ext4.edit.superblock import keep_sum
 from blockwright.fs.ext4.layout import RoCompat, Superblock, superblock_checksum
 
 MARK_OFFSET: Final = 0x1F4
@@ -31,14 +32,25 @@ def is_marked(superblock: Superblock, data: bytes) -> bool:
     return data[MARK_OFFSET : MARK_OFFSET + MARK_SIZE] == mark_of(superblock)
 
 
-def pack(superblock: Superblock, before: bytes, *, marked: bool = False) -> bytes:
-    """Return a superblock's 1024 bytes with its checksum. Bytes that no field names stay, but for an old mark."""
-    data = bytearray(before)
+def pack_home(superblock: Superblock, stored: bytes, *, marked: bool = False) -> bytes:
+    """Return the primary superblock's 1024 bytes, whose checksum holds while only one sector of them is written.
+
+    Bytes that no field names stay as ``stored``, but for an old mark.
+    """
+    data = bytearray(stored)
     superblock.pack_into(data)
     if marked:
         data[MARK_OFFSET : MARK_OFFSET + MARK_SIZE] = mark_of(superblock)
     elif data[MARK_OFFSET : MARK_OFFSET + len(_NAME)] == _NAME:
         data[MARK_OFFSET : MARK_OFFSET + MARK_SIZE] = bytes(MARK_SIZE)
+    if superblock.s_feature_ro_compat & RoCompat.metadata_csum:
+        return keep_sum(stored, data)
+    return bytes(data)
+
+
+def pack_copy(superblock: Superblock) -> bytes:
+    """Return the 1024 bytes of a backup, with its checksum."""
+    data = bytearray(superblock.pack())
     if superblock.s_feature_ro_compat & RoCompat.metadata_csum:
         data[0x3FC:] = superblock_checksum(data).to_bytes(4, "little")
     return bytes(data)

@@ -38,9 +38,10 @@ from blockwright.fs.ext4.resize.bitmaps import (
 )
 from blockwright.fs.ext4.resize.descriptors import Descriptors
 from blockwright.fs.ext4.resize.groups import NewGroup, block_bitmap, inode_bitmap, new_groups
-from blockwright.fs.ext4.resize.mark import pack
+from blockwright.fs.ext4.resize.mark import pack_copy, pack_home
 from blockwright.fs.ext4.resize.reserve import ResizeInode
 from blockwright.fs.ext4.resize.target import Target, metadata_blocks
+from blockwright.fs.ext4.resize.writer import whole
 from blockwright.fs.ext4.volume import Volume
 
 
@@ -116,8 +117,8 @@ class Plan:
 
     def _reads_zero(self, block: int, count: int) -> bool:
         size = self.geometry.block_size
-        extents = self.volume.device.extents(block * size, count * size)
-        return all(extent.flags & ZERO for extent in extents)
+        device = self.volume.device
+        return all(extent.flags & ZERO for extent in device.extents(*whole(device, block * size, count * size)))
 
     def _add_group(self, group: NewGroup, *, zeroed: bool) -> None:
         geo, volume = self.geometry, self.volume
@@ -220,16 +221,7 @@ class Plan:
             change = _metadata(geo) - _metadata(old)
             superblock.s_overhead_blocks = max(0, superblock.s_overhead_blocks + change) & 0xFFFFFFFF
         superblock.s_state |= int(State.valid)
-        self._put(geo.super_block, self.superblock_block(superblock))
-
-    def superblock_block(self, superblock: Superblock, *, marked: bool = False) -> bytes:
-        """Return the block with the primary superblock, as it is to be with ``superblock``."""
-        size = self.geometry.block_size
-        start = self.geometry.super_block * size
-        block = bytearray(self.volume.read_bytes(start, size))
-        at = SUPERBLOCK_OFFSET - start
-        block[at : at + SUPERBLOCK_SIZE] = pack(superblock, bytes(block[at : at + SUPERBLOCK_SIZE]), marked=marked)
-        return bytes(block)
+        self._put(geo.super_block, superblock_block(self.volume, superblock))
 
     def _put(self, block: int, data: bytes) -> None:
         """Have a block of the old file system written if it holds anything else."""
@@ -262,13 +254,12 @@ class Plan:
     def superblock_copies(self, first: int, last: int) -> Iterator[tuple[int, bytes]]:
         """Yield (block, bytes) of the backups of the superblock in the groups [first, last) but 0."""
         geo = self.geometry
-        empty = bytes(SUPERBLOCK_SIZE)
         for group in range(max(1, first), last):
             if geo.has_super(group):
                 copy = self.superblock.replace(s_block_group_nr=group & 0xFFFF)
                 copy.s_state &= ~int(State.valid)
                 copy.s_feature_incompat &= ~int(Incompat.needs_recovery)
-                yield geo.group_start(group), pack(copy, empty).ljust(geo.block_size, b"\0")
+                yield geo.group_start(group), pack_copy(copy).ljust(geo.block_size, b"\0")
 
     def kept_heads(self) -> Iterator[tuple[int, int]]:
         """Yield (block, count) of the blocks kept for descriptors in new groups."""
@@ -287,6 +278,16 @@ class Plan:
                 if _layout(found) != _layout(self.superblock):
                     return True
         return False
+
+
+def superblock_block(volume: Volume, superblock: Superblock, *, marked: bool = False) -> bytes:
+    """Return the block with the primary superblock, as it is to be with ``superblock`` in place of what is there."""
+    size, home = volume.block_size, volume.geometry.super_block
+    block = bytearray(volume.read_bytes(home * size, size))
+    at = SUPERBLOCK_OFFSET - home * size
+    stored = bytes(block[at : at + SUPERBLOCK_SIZE])
+    block[at : at + SUPERBLOCK_SIZE] = pack_home(superblock, stored, marked=marked)
+    return bytes(block)
 
 
 def _layout(superblock: Superblock) -> tuple[int | bytes, ...]:

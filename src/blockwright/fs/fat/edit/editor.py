@@ -416,6 +416,8 @@ class FatEditor(Editor):
         runs = self._chain(entry)
         keep = ceil_div(size, self._geometry.cluster_size)
         kept, rest = _split(runs, keep)
+        if sum(run.length for run in kept) < keep:
+            raise Corrupt(f"fat: {entry.dir_name!r}: expected {keep} clusters or more, found fewer")
         if keep and self._straddles(_last(kept)):
             with self._files.open_inode(inode) as old:
                 self._replace(inode, Patched(old, EMPTY, size, size))
@@ -546,19 +548,15 @@ class FatEditor(Editor):
             self._change_entry(inode, changed)
 
     def _flags(self, entry: layout.DirEntry, attributes: Attributes) -> int:
-        """Return an entry's attribute bits with the changes."""
+        """Return an entry's attribute bits with the changes. Of permissions only a file's read-only bit is kept."""
         flags = entry.dir_attr
         if attributes.dos is not None:
             if attributes.dos & ~_DOS:
                 raise UsageError(f"fat: expected DOS attributes within {_DOS:#x}, found {attributes.dos:#x}")
             flags = flags & ~_DOS | attributes.dos
-        if attributes.permissions is not None:
-            read_only = not attributes.permissions & 0o222
-            if flags & layout.DIRECTORY:
-                if read_only:
-                    raise UsageError("fat: has no directories that are read-only")
-            else:
-                flags = flags & ~layout.READ_ONLY | (layout.READ_ONLY if read_only else 0)
+        if attributes.permissions is not None and not flags & layout.DIRECTORY:
+            read_only = 0 if attributes.permissions & 0o222 else layout.READ_ONLY
+            flags = flags & ~layout.READ_ONLY | read_only
         return flags
 
     def _set_metadata(self, inode: int, node: Node) -> None:

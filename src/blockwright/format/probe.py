@@ -1,4 +1,4 @@
-"""What an image's first bytes make of it, where nobody says which format it has.
+"""What a file's first bytes make of it, where nobody says which format it has.
 
 Knows: marks of image formats, and where they lie. Refuses to know: the formats themselves.
 """
@@ -25,7 +25,16 @@ MARKS: Final = (
 )
 """(offset, bytes, format) of each."""
 
+NO_IMAGES: Final = frozenset({"tar"})
+"""What marks name that is no image of a disk, and is a raw one where a disk is expected."""
+
 
 def look(head: bytes) -> str | None:
     """Return the format that an image with these first bytes would be taken for, None for a raw one."""
     return next((name for offset, mark, name in MARKS if head.startswith(mark, offset)), None)
+
+
+def look_for_image(head: bytes) -> str | None:
+    """Return the format of disk images that these first bytes name, None for a raw one."""
+    found = look(head)
+    return None if found in NO_IMAGES else found

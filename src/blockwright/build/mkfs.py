@@ -1,0 +1,157 @@
+"""A tree becomes a file system on a device that is there, or in a new file.
+
+Knows: which planner makes which file system, and that the rest of the device stays as it is. Refuses to know:
+partition tables, and what is asked of each file system beyond ``MkfsOptions``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from uuid import UUID
+
+from blockwright.device.copy import copy
+from blockwright.device.inplace import DeviceOutput
+from blockwright.device.output import OutputFile
+from blockwright.device.planned import PlannedDevice
+from blockwright.device.window import Window
+from blockwright.errors import UsageError
+from blockwright.resolve import open_device, parse_address
+from blockwright.tree.node import Directory
+from blockwright.units import SECTOR, align_down
+
+KINDS: Final = ("ext4", "fat")
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MkfsOptions:
+    """What is asked of a file system. Sizes in bytes; None for what the planner takes.
+
+    ``size`` None is all of a device that is there, and in a new file the least that holds the tree. ``block_size``
+    is ext4's block or FAT's cluster. ``identity`` is a UUID, or FAT's volume id of 8 hexadecimal digits. ``seed``
+    gives every identity that is not given; None is a new one each time.
+    """
+
+    kind: str
+    size: int | None = None
+    label: str = ""
+    block_size: int | None = None
+    identity: str | None = None
+    seed: str | None = None
+    fat_bits: int | None = None
+    inodes: int | None = None
+    journal: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A file system that was made: its short name, its size in bytes, and its identity."""
+
+    kind: str
+    size: int
+    identity: str
+
+
+def make_file_system(
+    address: str,
+    tree: Directory,
+    options: MkfsOptions,
+    *,
+    partition: int | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Made:
+    """Make the file or device at ``address`` hold a file system with the tree.
+
+    What is there already is written in place: unasked only where both its ends are blank, and anything with
+    ``force``. Raises as ``open_device``, the planners and ``DeviceOutput`` do.
+    """
+    where = parse_address(address, partition=partition)
+    if where.scheme == "file" and not where.is_part and not os.path.exists(where.rest):
+        planned, made = _plan(tree, options, options.size, 0)
+        with planned, OutputFile(where.rest, size=planned.size) as new:
+            copy(planned, new.device, target_is_zero=new.target_is_zero, progress=progress)
+        return made
+    device = open_device(address, writable=True, partition=partition, alone=True)
+    try:
+        grain = max(options.block_size or 4096, 4096)
+        size = align_down(device.size, grain) or device.size if options.size is None else options.size
+        hidden = device.start // SECTOR if isinstance(device, Window) else 0
+        planned, made = _plan(tree, options, size, hidden)
+    except BaseException:
+        device.close()
+        raise
+    with planned, DeviceOutput(device, str(where), size=planned.size, force=force) as there:
+        copy(planned, there.device, target_is_zero=there.target_is_zero, progress=progress)
+    return made
+
+
+def _plan(tree: Directory, options: MkfsOptions, size: int | None, hidden: int) -> tuple[PlannedDevice, Made]:
+    seed = secrets.token_bytes(32) if options.seed is None else hashlib.sha256(options.seed.encode()).digest()
+    if options.kind == "ext4":
+        return _plan_ext4(tree, options, size, seed)
+    return _plan_fat(tree, options, size, seed, hidden)
+
+
+def _plan_ext4(tree: Directory, options: MkfsOptions, size: int | None, seed: bytes) -> tuple[PlannedDevice, Made]:
+    from blockwright.fs.ext4.device import open_plan
+    from blockwright.fs.ext4.options import Ext4Options
+    from blockwright.fs.ext4.plan import plan
+
+    if options.fat_bits is not None:
+        raise UsageError("mkfs: --fat-bits is for FAT")
+    try:
+        uuid = None if options.identity is None else UUID(options.identity)
+    except ValueError:
+        raise UsageError(f"uuid: expected a UUID, found {options.identity!r}") from None
+    asked = Ext4Options(
+        block_size=options.block_size or 4096,
+        size=size,
+        label=options.label,
+        seed=seed,
+        uuid=uuid,
+        inodes=options.inodes,
+        journal=options.journal,
+    )
+    planned = plan(tree, asked)
+    return open_plan(planned), Made("ext4", planned.size, str(asked.effective_uuid))
+
+
+def _plan_fat(
+    tree: Directory, options: MkfsOptions, size: int | None, seed: bytes, hidden: int
+) -> tuple[PlannedDevice, Made]:
+    from blockwright.fs.fat.device import open_plan
+    from blockwright.fs.fat.plan import FatOptions, plan
+
+    if options.inodes is not None or options.journal is not None:
+        raise UsageError("mkfs: FAT has neither inodes nor a journal")
+    planned = plan(
+        tree,
+        FatOptions(
+            seed=seed,
+            size=size,
+            label=options.label,
+            bits=options.fat_bits,
+            cluster_size=options.block_size,
+            hidden_sectors=hidden,
+            volume_id=_volume_id(options.identity),
+        ),
+    )
+    return open_plan(planned), Made(planned.kind, planned.size, planned.summary.volume_id)
+
+
+def _volume_id(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        value = int(text.replace("-", ""), 16)
+    except ValueError:
+        value = -1
+    if not 0 <= value < 1 << 32:
+        raise UsageError(f"volume id: expected 8 hexadecimal digits, found {text[:64]!r}")
+    return value

@@ -1,0 +1,70 @@
+"""``blockwright extract``."""
+
+from __future__ import annotations
+
+import gc
+import re
+import sys
+
+import click
+
+from blockwright.cli.options import Take, json_option, quiet_option, source_options
+from blockwright.cli.output import print_json, print_path, progress_bar, tell_remarks
+from blockwright.errors import UsageError
+from blockwright.extract import extract as extract_source
+from blockwright.tree.extract import KEEP, ME, ExtractOptions, Owner, default_owner
+
+_MAX_ID = (1 << 32) - 2
+
+
+@click.command()
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.argument("directory")
+@click.option("--owner", metavar="keep|me|UID:GID", help="Whose files are made.  [default: keep as root, else me]")
+@click.option("--specials", is_flag=True, help="Make devices, FIFOs and sockets too.")
+@click.option("--strict", is_flag=True, help="Fail where something would be left out.")
+@click.option("--force", is_flag=True, help="Add to a directory that holds something, replacing files.")
+@quiet_option
+@json_option
+@source_options
+def extract(
+    sources: tuple[str, ...],
+    directory: str,
+    owner: str | None,
+    specials: bool,  # noqa: FBT001  # click passes flags by name
+    strict: bool,  # noqa: FBT001  # a click flag
+    force: bool,  # noqa: FBT001  # a click flag
+    quiet: bool,  # noqa: FBT001  # a click flag
+    as_json: bool,  # noqa: FBT001  # a click flag
+    take: Take,
+) -> None:
+    """Make DIRECTORY what SOURCE holds: whatever `build` takes, several archives as layers among it.
+
+    DIRECTORY must be empty or absent. Nothing is ever written outside of it, whatever SOURCE says. What fails or is
+    interrupted leaves DIRECTORY as it was, but with --force: then it holds .blockwright-incomplete-….
+    """
+    options = ExtractOptions(owner=_owner(owner), specials=specials, strict=strict, force=force)
+    gc.disable()  # a tree is many objects, and none of them in cycles
+    sys.setswitchinterval(0.0001)  # a decoder's thread that has its next piece ready waits that long
+    with take.open(sources) as opened, progress_bar("extract", quiet=quiet) as progress:
+        done = extract_source(opened, directory, options, progress=progress)
+        tell_remarks(opened.name, opened.remarks)
+    if done.left_out:
+        text = ", ".join(f"{count} {what}" for what, count in sorted(done.left_out.items()))
+        sys.stderr.write(f"blockwright: {directory}: left out: {text} (--strict fails instead)\n")
+    if as_json:
+        document = {"directory": directory, "entries": done.entries, "left_out": dict(done.left_out)}
+        print_json("blockwright.extract/1", document)
+    else:
+        print_path(directory)
+
+
+def _owner(text: str | None) -> Owner:
+    if text is None:
+        return default_owner()
+    if text in ("keep", "me"):
+        return KEEP if text == "keep" else ME
+    match = re.fullmatch(r"([0-9]{1,10}):([0-9]{1,10})", text)
+    if match is None or max(int(match[1]), int(match[2])) > _MAX_ID:
+        raise UsageError(f"--owner: expected keep, me or UID:GID in numbers, found {text[:64]!r}")
+    return Owner(uid=int(match[1]), gid=int(match[2]))

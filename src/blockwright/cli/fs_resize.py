@@ -1,0 +1,64 @@
+"""``blockwright fs resize``.
+
+Knows: arguments. Refuses to know: file systems.
+"""
+
+from __future__ import annotations
+
+import click
+
+from blockwright.cli.options import force_unlocked_option, json_option, partition_option, size_value
+from blockwright.cli.output import print_json, print_lines
+from blockwright.errors import Unsupported
+from blockwright.fs.ext4.resize import minimum_size
+from blockwright.fs.ext4.resize import resize as resize_ext4
+from blockwright.resolve import Known, identify, naming, open_device
+from blockwright.units import format_size
+
+LEAST = -1
+"""What SIZE is for the word ``min``."""
+
+
+def _size_value(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    return LEAST if value == "min" else size_value(ctx, param, value)
+
+
+@click.command()
+@click.argument("image")
+@click.argument("size", callback=_size_value, required=False)
+@click.option("--minimum", is_flag=True, help="Print the least SIZE, and change nothing.")
+@partition_option
+@force_unlocked_option
+@json_option
+def resize(
+    image: str,
+    size: int | None,
+    minimum: bool,  # noqa: FBT001  # a click flag
+    partition: int | None,
+    force_unlocked: bool,  # noqa: FBT001  # a click flag
+    as_json: bool,  # noqa: FBT001  # a click flag
+) -> None:
+    """Give the ext2, ext3 or ext4 file system on IMAGE SIZE bytes; without SIZE all of the file or partition.
+
+    SIZE may be min. A file that is too short grows first; shrinking leaves the file or partition as long as it was.
+    Called again after it was interrupted, it finishes.
+    """
+    with (
+        open_device(image, writable=True, partition=partition, force_unlocked=force_unlocked, alone=True) as device,
+        naming(image),
+    ):
+        if identify(device) is Known.FAT:
+            raise Unsupported("FAT cannot be resized")
+        if minimum:
+            least = minimum_size(device)
+            if as_json:
+                print_json("blockwright.fs.resize/1", {"image": image, "minimum": least})
+            else:
+                print_lines([str(least)])
+            return
+        report = resize_ext4(device, minimum_size(device) if size == LEAST else size)
+    if as_json:
+        sizes = {"old_size": report.old_size, "size": report.size, "method": report.method}
+        print_json("blockwright.fs.resize/1", {"image": image, "kind": report.kind, **sizes})
+    else:
+        print_lines([f"{report.kind}: {format_size(report.old_size)} to {format_size(report.size)}"])

@@ -1,0 +1,113 @@
+"""Compressed clusters: unpacked, and a few of them kept; packed, for those who write them.
+
+Knows: raw deflate and zstd frames. Refuses to know: where clusters lie.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import zlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+from blockwright.device.base import BlockDevice
+from blockwright.errors import Corrupt
+from blockwright.format.qcow2.layout import SPEC, Compression, Geometry
+from blockwright.units import MiB
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
+KEPT: Final = 4 * MiB
+"""Bytes of unpacked clusters that are kept."""
+
+WINDOW: Final = -12
+"""zlib's window for what is written: 4 KiB, without a header, as readers of old expect."""
+_WIDEST: Final = -15
+
+ZLIB_LEVEL: Final = 6
+ZSTD_LEVEL: Final = 3
+
+
+class Unpacker:
+    """Unpacks the compressed clusters of ``file``. Thread-safe; keyed by the L2 entry that describes a cluster."""
+
+    def __init__(self, file: BlockDevice, geometry: Geometry, compression: int) -> None:
+        self._file = file
+        self._geometry = geometry
+        self._unpack: Callable[[bytes, int], bytes] = _inflate if compression == Compression.ZLIB else _unzstd
+        self._kept: OrderedDict[int, memoryview] = OrderedDict()
+        self._most = max(2, KEPT // geometry.cluster)
+        self._lock = threading.Lock()
+
+    def kept(self, entry: int) -> memoryview | None:
+        """Return the cluster's bytes if they are in memory."""
+        with self._lock:
+            found = self._kept.get(entry)
+            if found is not None:
+                self._kept.move_to_end(entry)
+        return found
+
+    def cluster(self, entry: int) -> memoryview:
+        """Return the bytes of the cluster that the L2 entry describes. Raises Corrupt, OSError."""
+        found = self.kept(entry)
+        if found is not None:
+            return found
+        offset, length = self._geometry.compressed(entry)
+        size = self._file.size
+        if offset >= size:
+            raise Corrupt(
+                f"qcow2 compressed cluster: expected to lie within {size} bytes of the file, found it at {offset}",
+                offset=offset,
+                spec=SPEC,
+            )
+        packed = self._file.read(offset, min(length, size - offset))
+        try:
+            data = self._unpack(packed, self._geometry.cluster)
+        except (zlib.error, zstd.ZstdError) as error:
+            raise Corrupt(f"qcow2 compressed cluster: {error}", offset=offset, spec=SPEC) from None
+        if len(data) != self._geometry.cluster:
+            raise Corrupt(
+                f"qcow2 compressed cluster: expected {self._geometry.cluster} bytes, found {len(data)}",
+                offset=offset,
+                spec=SPEC,
+            )
+        view = memoryview(data)
+        with self._lock:
+            self._kept[entry] = view
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+        return view
+
+    def forget(self) -> None:
+        """Forget what is kept: an entry may come to describe another cluster."""
+        with self._lock:
+            self._kept.clear()
+
+
+def _inflate(packed: bytes, size: int) -> bytes:
+    return zlib.decompressobj(_WIDEST).decompress(packed, size)
+
+
+def _unzstd(packed: bytes, size: int) -> bytes:
+    """Return up to ``size`` bytes of frame behind frame; what lies behind the last one needed is padding."""
+    data = b""
+    while len(data) < size and packed:
+        decoder = zstd.ZstdDecompressor()
+        data += decoder.decompress(packed, size - len(data))
+        if not decoder.eof:
+            break
+        packed = decoder.unused_data
+    return data
+
+
+def pack(data: memoryview, compression: int, level: int | None) -> bytes:
+    """Return the cluster compressed. What is not shorter is worth nothing, and is for the caller to notice."""
+    if compression == Compression.ZSTD:
+        return zstd.compress(data, ZSTD_LEVEL if level is None else level)
+    packer = zlib.compressobj(ZLIB_LEVEL if level is None else level, zlib.DEFLATED, WINDOW, 9)
+    return packer.compress(data) + packer.flush()

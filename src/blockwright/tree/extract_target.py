@@ -1,0 +1,154 @@
+"""The host directory that a tree is extracted to: whole under its name, or not there, or plainly unfinished.
+
+A target that does not exist is made beside its name, and gets it when it is whole. An empty directory is filled in
+place, and emptied again where that fails. With ``force`` a directory that holds something is added to in place; what
+ends that before its end leaves ``.blockwright-incomplete-…`` in it. What is left by a process that was killed has
+that name, or ``.NAME.…part``.
+
+Everything is done by descriptors of directories, and no name is followed through a link but the target's own.
+
+Knows: where the tree is made, the stage beside it, and how both end. Refuses to know: nodes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import stat
+import sys
+from contextlib import suppress
+from typing import Final
+
+from blockwright.errors import NotFound, UsageError
+
+assert sys.platform != "win32", "directories cannot be entered by descriptor there"
+
+DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
+_STAGE: Final = ".blockwright-incomplete-"
+
+
+class Target:
+    """A directory under way. ``root_fd`` is it, ``stage_fd`` a private one within it for what has no name yet.
+
+    ``replaces`` says that what is there already is replaced name by name. Ends by ``commit`` or ``discard``.
+    Raises UsageError where ``path`` is no directory, or holds something without ``force``; OSError of the host.
+    """
+
+    def __init__(self, path: str, *, force: bool = False) -> None:
+        self.path = path
+        self.replaces = False
+        self.exists = False
+        self.root_fd = self.stage_fd = self._parent_fd = -1
+        self._part = self._stage = ""
+        try:
+            self._open(force)
+            self._stage = _STAGE + secrets.token_hex(8)
+            os.mkdir(self._stage, 0o700, dir_fd=self.root_fd)
+            self.stage_fd = os.open(self._stage, DIRECTORY_FLAGS, dir_fd=self.root_fd)
+        except BaseException:
+            self.discard()
+            raise
+
+    def _open(self, force: bool) -> None:  # noqa: FBT001  # as given
+        try:
+            self.root_fd = os.open(self.path, DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
+        except FileNotFoundError:
+            self._make_beside()
+            return
+        except NotADirectoryError:
+            raise UsageError(f"{self.path}: expected a directory to extract to, found another type") from None
+        self.exists = True
+        with os.scandir(self.root_fd) as entries:
+            self.replaces = next(entries, None) is not None
+        if self.replaces and not force:
+            raise UsageError(f"{self.path}: expected an empty directory; --force adds to one that holds something")
+
+    def _make_beside(self) -> None:
+        folder, name = os.path.split(self.path.rstrip("/"))
+        if os.path.islink(self.path.rstrip("/")):
+            raise UsageError(f"{self.path}: expected a directory to extract to, found a link to nothing")
+        try:
+            self._parent_fd = os.open(folder or ".", DIRECTORY_FLAGS & ~os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise NotFound(f"{folder}: no such directory") from None
+        self._final = name
+        part = f".{name[:200]}.{secrets.token_hex(8)}.part"
+        os.mkdir(part, 0o700, dir_fd=self._parent_fd)
+        self._part = part
+        self.root_fd = os.open(part, DIRECTORY_FLAGS, dir_fd=self._parent_fd)
+
+    def end_stage(self) -> None:
+        """Remove the stage and what is left in it: all that has a name is in place."""
+        remove(self._stage, self.root_fd)
+        self._stage = ""
+
+    def commit(self) -> None:
+        """Give what was made beside its name. A failure discards it."""
+        try:
+            if self._part:
+                os.rename(self._part, self._final, src_dir_fd=self._parent_fd, dst_dir_fd=self._parent_fd)
+                self._part = ""
+        except OSError as error:
+            self.discard()
+            if error.errno in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise UsageError(f"{self.path}: appeared while it was made, and is left as it is") from error
+            raise
+        self._close()
+
+    def discard(self) -> None:
+        """Remove what was made; from a directory that held something only the stage's contents. Idempotent."""
+        with suppress(OSError):
+            if self._part:
+                os.close(self.root_fd)
+                self.root_fd = -1
+                remove(self._part, self._parent_fd)
+                self._part = ""
+            elif self.exists and self.root_fd >= 0:
+                self._empty(self.stage_fd if self.replaces else self.root_fd)
+        self._close()
+
+    def _empty(self, fd: int) -> None:
+        if fd >= 0:
+            for name in os.listdir(fd):
+                remove(name, fd)
+
+    def _close(self) -> None:
+        for fd in (self.stage_fd, self.root_fd, self._parent_fd):
+            if fd >= 0:
+                os.close(fd)
+        self.stage_fd = self.root_fd = self._parent_fd = -1
+
+
+def remove(name: str, folder_fd: int) -> None:
+    """Remove a name and all that lies below it, whatever its permissions; no link is followed."""
+    try:
+        if not stat.S_ISDIR(os.lstat(name, dir_fd=folder_fd).st_mode):
+            os.unlink(name, dir_fd=folder_fd)
+            return
+    except FileNotFoundError:
+        return
+    fd = _open_closed(name, folder_fd)
+    try:
+        os.fchmod(fd, 0o700)
+        for below in os.listdir(fd):
+            remove(below, fd)
+    finally:
+        os.close(fd)
+    os.rmdir(name, dir_fd=folder_fd)
+
+
+def _open_closed(name: str, folder_fd: int) -> int:
+    """Open a directory of our own, also where its permissions forbid that."""
+    try:
+        return os.open(name, DIRECTORY_FLAGS, dir_fd=folder_fd)
+    except PermissionError:
+        if sys.platform != "linux":
+            os.chmod(name, 0o700, dir_fd=folder_fd, follow_symlinks=False)
+        else:  # which has no such call, but a name for what a descriptor stands for
+            fd = os.open(name, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder_fd)
+            try:
+                os.chmod(f"/proc/self/fd/{fd}", 0o700)
+            finally:
+                os.close(fd)
+        return os.open(name, DIRECTORY_FLAGS, dir_fd=folder_fd)

@@ -1,0 +1,287 @@
+"""Trees on the host: all they hold, by whose rule, and nothing where it fails."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from blockwright.errors import NotFound, UsageError
+from blockwright.tree import extract_write
+from blockwright.tree.compare import compare_trees
+from blockwright.tree.content import BytesContent, Content
+from blockwright.tree.extract import KEEP, ME, Extraction, ExtractOptions, Owner, extract
+from blockwright.tree.host import read_directory
+from blockwright.tree.node import Directory, File, Node, Special, Symlink
+from tests.support.everything import everything
+from tests.support.trees import PatternContent, trees
+
+ROOT = os.geteuid() == 0
+OURS = {"uid", "gid"} if not ROOT else set()
+
+
+def directory(**entries: Node) -> Directory:
+    return Directory(entries={os.fsencode(name): node for name, node in entries.items()})
+
+
+def file(data: bytes = b"x", mode: int = 0o644) -> File:
+    return File(mode, content=BytesContent(data))
+
+
+def below(path: Path) -> list[str]:
+    return sorted(os.listdir(path)) if path.exists() else []
+
+
+class Failing(Content):
+    """A content that cannot be read."""
+
+    def __init__(self) -> None:
+        super().__init__(5)
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> None:
+        raise OSError(5, "Input/output error")
+
+
+@pytest.mark.skipif(not ROOT, reason="needs root for owners, devices and attributes")
+def test_everything(tmp_path: Path) -> None:
+    tree = everything(large=50)
+    del tree.entries[b"far"], tree.entries[b"old"]  # of which the host's file system decides
+    tree.entries[b"shared"].permissions = 0o774  # as its access list has it
+    done = extract(tree, str(tmp_path / "out"), ExtractOptions(KEEP, specials=True))
+    assert not done.left_out
+    assert compare_trees(tree, read_directory(tmp_path / "out"), contents=True) == []
+    assert below(tmp_path) == ["out"]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(trees(max_nodes=12, kinds={"file", "directory", "symlink"}))
+def test_any_tree(tmp_path_factory: pytest.TempPathFactory, tree: Directory) -> None:
+    top = tmp_path_factory.mktemp("extract") / "out"
+    extract(tree, str(top), ExtractOptions(ME))
+    for path in [top, *top.rglob("*")] if ROOT else []:
+        assert path.lstat().st_uid == os.geteuid()
+    if ROOT:
+        found = read_directory(top)
+        ignore = {"uid", "gid", "permissions", "xattrs", "mtime_ns"}  # the host's own rules, and its range
+        assert compare_trees(tree, found, contents=True, ignore=ignore) == []
+
+
+def test_a_link_is_made_and_never_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    before = outside.stat()
+    link = Symlink(os.fsencode(outside))
+    tree = directory(link=link, same=link, f=file())
+    extract(tree, str(tmp_path / "out"))
+    assert os.readlink(tmp_path / "out" / "link") == str(outside)
+    assert (tmp_path / "out" / "link").lstat().st_ino == (tmp_path / "out" / "same").lstat().st_ino
+    assert (below(outside), outside.stat()) == ([], before)
+
+
+def test_hard_links(tmp_path: Path) -> None:
+    node = file(b"one")
+    tree = directory(a=node, d=directory(b=node), z=node)
+    extract(tree, str(tmp_path / "out"))
+    assert {(tmp_path / "out" / name).stat().st_ino for name in ("a", "d/b", "z")} == {
+        (tmp_path / "out" / "a").stat().st_ino
+    }
+    assert (tmp_path / "out" / "a").stat().st_nlink == 3
+
+
+def test_holes(tmp_path: Path) -> None:
+    content = PatternContent(64 << 20, ((1 << 20, 5000), (60 << 20, 100)))
+    extract(directory(f=File(content=content), h=File(content=PatternContent(9 << 20, ()))), str(tmp_path / "out"))
+    assert (tmp_path / "out" / "f").stat().st_size == 64 << 20
+    assert (tmp_path / "out" / "f").stat().st_blocks * 512 < 1 << 20
+    assert (tmp_path / "out" / "h").stat().st_size == 9 << 20
+
+
+# -- owners ----------------------------------------------------------------------------------------------------------
+
+
+def test_set_user_id_goes_without_its_owner(tmp_path: Path) -> None:
+    tree = directory(f=file(mode=0o6755), d=Directory(0o3777))
+    extract(tree, str(tmp_path / "out"), ExtractOptions(ME))
+    assert stat.S_IMODE((tmp_path / "out" / "f").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tmp_path / "out" / "d").stat().st_mode) == 0o1777
+
+
+@pytest.mark.skipif(not ROOT, reason="only root gives files away")
+def test_owners_by_rule(tmp_path: Path) -> None:
+    tree = directory(f=File(0o4755, 12, 34), l=Symlink(b"x", uid=5, gid=6))
+    for number, (owner, expected, mode) in enumerate(
+        [(KEEP, (12, 34), 0o4755), (Owner(uid=7, gid=8), (7, 8), 0o755), (ME, (0, 0), 0o755)]
+    ):
+        out = tmp_path / str(number)
+        extract(tree, str(out), ExtractOptions(owner))
+        found = (out / "f").stat()
+        assert ((found.st_uid, found.st_gid), stat.S_IMODE(found.st_mode)) == (expected, mode)
+    assert (tmp_path / "0" / "l").lstat().st_uid == 5
+
+
+def test_special_files(tmp_path: Path) -> None:
+    tree = directory(p=Special(stat.S_IFIFO, 0o622), f=file())
+    done = extract(tree, str(tmp_path / "out"))
+    assert (dict(done.left_out), below(tmp_path / "out")) == ({"special files": 1}, ["f"])
+    with pytest.raises(UsageError, match="expected no special files with --strict, found 1, the first at p"):
+        extract(tree, str(tmp_path / "strict"), ExtractOptions(strict=True))
+    assert below(tmp_path) == ["out"]
+    extract(tree, str(tmp_path / "made"), ExtractOptions(specials=True))
+    assert (tmp_path / "made" / "p").stat().st_mode == stat.S_IFIFO | 0o622
+
+
+def test_attributes_that_grant_go_without_their_owner(tmp_path: Path) -> None:
+    tree = directory(f=File(xattrs={b"security.capability": b"x", b"trusted.a": b"1"}))
+    assert dict(extract(tree, str(tmp_path / "out"), ExtractOptions(ME)).left_out) == {"extended attributes": 2}
+    with pytest.raises(UsageError, match=r"f: extended attribute security\.capability: only with --owner keep"):
+        extract(tree, str(tmp_path / "strict"), ExtractOptions(ME, strict=True))
+    assert below(tmp_path) == ["out"]
+
+
+# -- targets ---------------------------------------------------------------------------------------------------------
+
+
+def test_an_empty_directory_is_filled_in_place(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    inode = out.stat().st_ino
+    extract(Directory(0o750, os.geteuid(), os.getegid(), 10**9, entries={b"f": file()}), str(out))
+    assert (out.stat().st_ino, below(out), stat.S_IMODE(out.stat().st_mode)) == (inode, ["f"], 0o750)
+    assert out.stat().st_mtime_ns == 10**9
+
+
+def test_what_is_no_target(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").touch()
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for name, kind, message in (
+        ("file", UsageError, "expected a directory to extract to"),
+        ("full", UsageError, "expected an empty directory; --force"),
+        ("dangling", UsageError, "a link to nothing"),
+        ("no/such", NotFound, "no such directory"),
+    ):
+        with pytest.raises(kind, match=message):
+            extract(directory(f=file()), str(tmp_path / name))
+    assert below(tmp_path) == ["dangling", "file", "full"]
+    assert below(tmp_path / "full") == ["x"]
+
+
+@pytest.mark.parametrize("exists", [False, True])
+def test_what_fails_leaves_nothing(tmp_path: Path, exists: bool) -> None:
+    out = tmp_path / "out"
+    if exists:
+        out.mkdir()
+    closed = Directory(0o000, os.geteuid(), os.getegid(), entries={b"f": file(mode=0)})
+    tree = directory(a=closed, b=Directory(0o555, os.geteuid(), os.getegid()), y=file(), z=File(content=Failing()))
+    with pytest.raises(OSError, match="Input/output error") as caught:
+        extract(tree, str(out))
+    assert caught.value.filename == "z"
+    assert (out.exists(), below(out)) == (exists, [])
+    assert below(tmp_path) == (["out"] if exists else [])
+
+
+def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
+    class Stop(BaseException):
+        pass
+
+    def stopped() -> None:
+        with Extraction(str(tmp_path / "out"), ExtractOptions()) as extraction:
+            extraction.place(3, ((0, 3),), lambda buffer: None)
+            raise Stop
+
+    with pytest.raises(Stop):
+        stopped()
+    assert below(tmp_path) == []
+
+
+# -- force -----------------------------------------------------------------------------------------------------------
+
+
+def test_force_replaces_names_and_follows_none(tmp_path: Path) -> None:
+    out, outside = tmp_path / "out", tmp_path / "outside"
+    out.mkdir()
+    outside.mkdir()
+    (outside / "secret").write_bytes(b"secret")
+    (out / "f").symlink_to(outside / "secret")
+    (out / "d").symlink_to(outside)
+    (out / "kept").write_bytes(b"kept")
+    (out / "e").mkdir()
+    (out / "e" / "kept").touch()
+    (out / "old").write_bytes(b"a longer old body")
+    link = file(b"l")
+    tree = directory(f=file(b"new"), d=directory(g=file()), e=directory(h=link), old=file(b"new"), z=link)
+    extract(tree, str(out), ExtractOptions(force=True))
+    assert below(outside) == ["secret"]
+    assert (outside / "secret").read_bytes() == b"secret"
+    assert below(out) == ["d", "e", "f", "kept", "old", "z"]
+    assert (below(out / "d"), below(out / "e")) == (["g"], ["h", "kept"])
+    assert [(out / name).read_bytes() for name in ("f", "old", "kept")] == [b"new", b"new", b"kept"]
+    assert (out / "z").stat().st_nlink == 2
+    extract(tree, str(out), ExtractOptions(force=True))
+    assert (out / "z").stat().st_nlink == 2
+
+
+def test_force_keeps_a_directory_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    with pytest.raises(UsageError, match="d: expected no directory in a file's place"):
+        extract(directory(d=file()), str(tmp_path), ExtractOptions(force=True))
+
+
+def test_what_fails_with_force_is_told_by_a_name(tmp_path: Path) -> None:
+    (tmp_path / "x").touch()
+    with pytest.raises(OSError, match="Input/output"):
+        extract(directory(a=file(), z=File(content=Failing())), str(tmp_path), ExtractOptions(force=True))
+    left = below(tmp_path)
+    assert [name for name in left if not name.startswith(".blockwright-incomplete-")] == ["a", "x"]
+    assert len(left) == 3
+
+
+# -- hostile trees ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [b"..", b".", b"", b"a/b", b"../x", b"a\0b"])
+def test_names_that_are_none(tmp_path: Path, name: bytes) -> None:
+    for node in (file(), Directory(), Symlink(b"x")):
+        with pytest.raises(Exception, match="extract: expected a name"):
+            extract(Directory(entries={name: node}), str(tmp_path / "out"))
+    assert below(tmp_path) == []
+
+
+def test_depth(tmp_path: Path) -> None:
+    top = here = Directory()
+    for _ in range(extract_write.MAX_DEPTH):
+        here.entries[b"d"] = here = Directory()
+    with pytest.raises(Exception, match="at most 512 directories"):
+        extract(top, str(tmp_path / "out"))
+    assert below(tmp_path) == []
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_names_that_the_host_takes_for_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, force: bool) -> None:
+    """A file system that folds case, played by one that is given folded names."""
+    (tmp_path / "out").mkdir()
+    if force:
+        (tmp_path / "out" / "x").touch()
+    for call in ("open", "mkdir", "lstat", "rename", "symlink"):
+        monkeypatch.setattr(os, call, folding(getattr(os, call)))
+    for tree in (
+        directory(A=file(), a=file()),
+        directory(A=Directory(), a=Directory()),
+        directory(A=file(), a=Symlink(b"x")),
+    ):
+        with pytest.raises(UsageError, match="a: expected each name once"):
+            extract(tree, str(tmp_path / "out"), ExtractOptions(force=force))
+        if force:
+            for name in below(tmp_path / "out"):
+                if name.lower() == "a":
+                    path = tmp_path / "out" / name
+                    path.rmdir() if path.is_dir() else path.unlink()
+
+
+def folding(call):
+    def folded(*names, **options):
+        return call(*[name.lower() if name in (b"A", b"a") else name for name in names], **options)
+
+    return folded
