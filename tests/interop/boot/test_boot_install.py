@@ -119,7 +119,7 @@ def test_a_bare_file_system_starts(kernel: Path, parts: Path, tmp_path: Path) ->
     options = ["--serial", "--cmdline", "root=/dev/nvme0n1 ro", "--loader-dir", parts]
     blockwright("boot", "install", image, "syslinux", *options)
     run([tool("e2fsck"), "-fn", image])
-    boot_disk(image, firmware="seabios", expect=GREETING.encode(), timeout=60)
+    boot_disk(image, firmware="seabios", expect=GREETING.encode(), timeout=240)
 
 
 def install_small(tmp_path: Path, parts: Path, table: str, pieces: list[Piece], way: str, *options: str) -> Path:
