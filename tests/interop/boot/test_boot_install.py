@@ -42,7 +42,7 @@ def parts(tmp_path: Path) -> Path:
 
 def greets(image: Path, firmware: Firmware) -> None:
     console = boot_disk(
-        image, firmware=firmware, expect=b"panic=-1 console=tty0 console=ttyS0,115200\r\n", timeout=60
+        image, firmware=firmware, expect=b"panic=-1 console=tty0 console=ttyS0,115200\r\n", timeout=240
     )
     assert re.search(f"{GREETING}: ext4 .*root=PARTUUID=[0-9a-f-]+ rw quiet", console)
 
