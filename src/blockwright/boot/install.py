@@ -54,6 +54,16 @@ class Request:
     directory: str | None = None
     time_ns: int = 0
 
+    def check(self) -> None:
+        """Raise UsageError for what contradicts itself."""
+        bios_way, uefi_way = self.ways
+        if not self.ways:
+            raise UsageError("boot: expected a way to start the image, found none")
+        if self.program is not None and uefi_way in (None, Uefi.KERNEL):
+            raise UsageError("boot: --loader names what UEFI starts: for a BIOS's loader use --loader-dir")
+        if uefi_way is Uefi.KERNEL and bios_way is None and (self.cmdline or self.serial):
+            raise UsageError("boot: firmware starts a bare kernel without a command line: use uki, which holds one")
+
 
 def shelves_for(directory: str | None) -> tuple[tuple[Shelf, ...], bool]:
     """Return ``shelves`` and ``search_system`` for a directory that the user named, or for none."""
@@ -66,8 +76,7 @@ def install(device: BlockDevice, name: str, request: Request) -> list[str]:
     Raises UsageError and Unsupported for what cannot work, NotFound for what is missing, FormatError for parts or
     file systems that are broken; then nothing was changed. NoSpace leaves the file system as it was.
     """
-    if not request.ways:
-        raise UsageError("boot: expected a way to start the image, found none")
+    request.check()
     with ExitStack() as stack:
         job = _Job.of(device, survey(device, name), request, stack)
         return [f"{where}: {what}" for where, what in job.run()]
@@ -129,7 +138,7 @@ class _Job:
             kernel,
             program,
             os_release=self.release,
-            options=self._cmdline(),
+            options="" if way is Uefi.KERNEL else self._cmdline(),
             serial=self.request.serial,
             machine_suffix=suffix,
         )

@@ -215,16 +215,20 @@ class Draft:
         code = self._code(table, places, root, esp)
         if code is not None and code.boot_sector and esp is not None:
             plans["esp"] = esp.started_by(code.boot_sector)
+        others = () if code is None else code.others
+        if "core" in places:
+            from blockwright.build.bios import CorePlan
+
+            [(_, core)], others = others, ()
+            plans["core"] = CorePlan(core)
         parts = []
         for role, run in places.items():
-            if role == "core":
-                continue
             assert plans[role].size <= run.size, f"{role}: {plans[role].size} bytes in a partition of {run.size}"
             parts.append(Part(role, run.start, plans[role], run))
         seal = partial(self._sealed, root) if self.definition.verity and root_hash is None else None
         segments = SegmentTable()
         segments.include(table_segments(table, b"" if code is None else code.first), 0)
-        for position, data in () if code is None else code.others:
+        for position, data in others:
             segments.add_bytes(position, data)
         segments.freeze()
         return DiskPlan(table.size, table, tuple(parts), segments, seal)
