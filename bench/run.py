@@ -9,6 +9,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import attach
 import build
+import convert
+import ext4_edit
+import fat_edit
 import nbd
 import nbd_copy
 import nbd_tls
@@ -16,8 +19,11 @@ import resize
 
 if __name__ == "__main__":
     build.main()
+    ext4_edit.main()
+    fat_edit.main()
     attach.main()
     nbd.main()
     nbd_copy.main()
     nbd_tls.main()
+    convert.main()
     resize.main()

@@ -14,13 +14,17 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import BinaryIO, Final, NamedTuple
 
+from blockwright.boot import extlinux
+from blockwright.boot import loaders as boot_loaders
+from blockwright.boot.shelf import Shelf, of_directory, of_host
 from blockwright.codec.identity import derive_uuid
 from blockwright.device.base import BlockDevice
 from blockwright.device.file import FileDevice
+from blockwright.device.window import Window
 from blockwright.disk.create import create as create_image
 from blockwright.disk.create import empty_table
 from blockwright.disk.edit import DiskEditor, read_table
@@ -56,7 +60,7 @@ class Part(NamedTuple):
 
 def create(file: str, size: int) -> None:
     """Make ``file`` one of ``size`` bytes, rounded up to a sector, that read as zeros; what was there is replaced."""
-    create_image(file, size, seed=b"", force=True)
+    create_image(file, size, seed=b"", form="raw", force=True)
 
 
 def create_gpt(file: str) -> None:
@@ -181,6 +185,31 @@ def write(part: str, path: bytes, data: bytes | BinaryIO, mode: int = 0o644) -> 
             editor.set_attributes(path, _mode(editor, mode, now))
         for parent in _parents(path):
             editor.set_attributes(parent, _mode(editor, mode | (mode & 0o444) >> 2))
+
+
+def syslinux(part: str, *, loaders: Sequence[str] = ()) -> None:
+    """Have the ext file system on ``part`` start by SYSLINUX, whose files go to its root, beside ``/syslinux.cfg``.
+
+    SYSLINUX is found in the directories ``loaders``, else where this host has it installed. Raises NotFound, which
+    names the package; Unsupported for a file system that SYSLINUX cannot read.
+    """
+    parts = boot_loaders.syslinux(_shelves(loaders))
+    with open_device(part, writable=True) as device:
+        start = device.start if isinstance(device, Window) else 0
+        extlinux.install(device, parts, directory="/", start=start, time_ns=_now_ns(), source=part)
+
+
+def install_mbr(file: str, *, loaders: Sequence[str] = ()) -> None:
+    """Have SYSLINUX's code in front of the table of ``file``; it starts the partition that is bootable.
+
+    ``loaders`` as in ``syslinux``. Raises NotFound, which names the package.
+    """
+    with DiskEditor(file) as disk:
+        disk.write_boot_code(boot_loaders.disk_code(_shelves(loaders), disk.table().kind))
+
+
+def _shelves(loaders: Sequence[str]) -> list[Shelf]:
+    return [of_directory(each) for each in loaders] or [of_host()]
 
 
 def create_vmdk(file: str, output: str) -> None:

@@ -54,15 +54,19 @@ class Address:
         """Whether the address selects less than the whole device."""
         return self.partition is not None or self.start is not None
 
+    @property
+    def whole(self) -> str:
+        """The address of the device that a part is of."""
+        return self.rest if self.scheme in ("file", "nbd") else f"{self.scheme}:{self.rest}"
+
     def __str__(self) -> str:
-        if self.scheme == "nbd":
-            if self.start is not None:
-                return f"{self.rest}#start={self.start},size={self.length}"
-            return self.rest if self.partition is None else f"{self.rest}#{self.partition}"
-        whole = self.rest if self.scheme == "file" else f"{self.scheme}:{self.rest}"
         if self.partition is not None:
-            return f"{whole}:{self.partition}"
-        return whole if self.start is None else f"{whole}:{self.start},{self.length}"
+            return part_name(self.whole, self.partition)
+        if self.start is None:
+            return self.whole
+        if self.scheme == "nbd":
+            return f"{self.whole}#start={self.start},size={self.length}"
+        return f"{self.whole}:{self.start},{self.length}"
 
 
 def parse_address(text: str, *, partition: int | None = None) -> Address:
@@ -129,6 +133,7 @@ def open_device(
     writable: bool = False,
     partition: int | None = None,
     force_unlocked: bool = False,
+    alone: bool = False,
     client: ClientOptions | None = None,
     form: str | None = None,
     policy: Policy = REFUSE,
@@ -136,15 +141,15 @@ def open_device(
 ) -> BlockDevice:
     """Return the device that ``text`` names, open; closing it closes all that was opened on the way.
 
-    ``client`` is how the server of an NBD address is treated. A file is opened as an image of the format ``form``, or
-    of the one that its first bytes name, and ``guard`` keeps one without a mark from getting one; a block device is
-    raw unless ``form`` says otherwise. ``policy`` says which files an image may name. Raises NotFound for a path,
-    partition or export that does not exist, InUse where somebody else holds the file, NotAllowed, UsageError for a
-    range outside the device, FormatError for a format or partition table that does not hold, and what
-    ``nbd.client.connect`` raises.
+    ``alone`` keeps others from reading a file that is to be changed as a whole. ``client`` is how the server of an
+    NBD address is treated. A file is opened as an image of the format ``form``, or of the one that its first bytes
+    name, and ``guard`` keeps one without a mark from getting one; a block device is raw unless ``form`` says
+    otherwise. ``policy`` says which files an image may name. Raises NotFound for a path, partition or export that
+    does not exist, InUse where somebody else holds the file, NotAllowed, UsageError for a range outside the device,
+    FormatError for a format or partition table that does not hold, and what ``nbd.client.connect`` raises.
     """
     address = parse_address(text, partition=partition)
-    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, client=client)
+    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, alone=alone, client=client)
     if address.scheme == "file":
         whole = _as_image(whole, address, form, policy, writable=writable, guard=guard)
     elif form not in (None, "raw"):
@@ -196,7 +201,7 @@ def locate(text: str, *, partition: int | None = None) -> Location:
         raise UsageError(f"{text}: expected a file or a device of this host")
     if not address.is_part:
         return Location(address.rest)
-    with _open_whole(address, writable=False, force_unlocked=True, client=None) as whole:
+    with _open_whole(address, writable=False, force_unlocked=True, alone=False, client=None) as whole:
         return Location(address.rest, *_part(whole, address))
 
 
@@ -206,12 +211,12 @@ def _part(whole: BlockDevice, address: Address) -> tuple[int, int]:
         assert address.start is not None
         assert address.length is not None
         return address.start, address.length
-    with naming(address.rest):
+    with naming(address.whole):
         table = tables.read(whole, sector_size=sector_size_of(whole))
     try:
         found = table.partition(address.partition)
     except NotFound as error:
-        raise NotFound(f"{address.rest}: {error}") from None
+        raise NotFound(f"{address.whole}: {error}") from None
     return found.start, found.size
 
 
@@ -230,7 +235,7 @@ def open_output(
 
 
 def _open_whole(
-    address: Address, *, writable: bool, force_unlocked: bool, client: ClientOptions | None
+    address: Address, *, writable: bool, force_unlocked: bool, alone: bool, client: ClientOptions | None
 ) -> BlockDevice:
     if address.scheme == "mem":
         return MemoryDevice(parse_size(address.rest))
@@ -241,7 +246,7 @@ def _open_whole(
 
         return connect(address.rest, writable=writable, options=client or DEFAULT)
     try:
-        return open_path(address.rest, writable=writable, force_unlocked=force_unlocked)
+        return open_path(address.rest, writable=writable, force_unlocked=force_unlocked, alone=alone)
     except FileNotFoundError:
         raise NotFound(f"{address.rest}: no such file") from None
     except IsADirectoryError:

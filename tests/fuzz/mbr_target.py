@@ -1,5 +1,7 @@
 """Fuzz target: any bytes as a disk with a master boot record, and what can be changed of it."""
 
+import zlib
+
 from blockwright.device.memory import MemoryDevice
 from blockwright.errors import FormatError, NoSpace, NotFound, UsageError
 from blockwright.table import convert, edit
@@ -28,7 +30,8 @@ def fuzz_one(data: bytes) -> None:
         if not end <= each.start < each.end <= device.size:
             raise AssertionError(f"partition {each.number} lies at {each.start} to {each.end}, after {end}")
         end = each.end
-    _edit(device, table)
+    if zlib.crc32(data) % 4 == 0:  # costs some times the rest
+        _edit(device, table)
 
 
 def _edit(device: MemoryDevice, table: MbrTable) -> None:

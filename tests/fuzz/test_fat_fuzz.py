@@ -6,10 +6,12 @@ import pytest
 
 from blockwright.device.memory import MemoryDevice
 from blockwright.fs.fat import check
+from tests.fuzz import fat_edit_target
 from tests.fuzz.fat_target import MAX_BYTES, fuzz_one
 from tests.support.fatvolumes import damage, fields, planned, small32
 
 ROUNDS = 300
+EDITED = 60
 
 
 KINDS = {
@@ -46,3 +48,19 @@ def test_noise_behind_a_boot_sector_raises_format_errors_only():
     for number in range(150):
         source = random.Random(number)
         fuzz_one(boot + source.randbytes(source.randrange(60_000)).ljust(2_200_000, source.choice([b"\0", b"\xff"])))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_changes_to_damaged_volumes_raise_our_errors_only(kind):
+    clean = KINDS[kind]()
+    places = fields(clean)
+    data = clean.read(0, clean.size)
+    for number in range(EDITED):
+        source = random.Random(f"fat-edit.{kind}.{number}")
+        device = MemoryDevice(content=data)
+        for _ in range(source.choice([1, 2, 4])):
+            damage(device, places, source)
+        try:
+            fat_edit_target.fuzz_one(device.read(0, len(data)))
+        except Exception as error:
+            raise AssertionError(f"replay: fat-edit.{kind}.{number}") from error

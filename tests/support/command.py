@@ -31,6 +31,7 @@ def blockwright(
     if code not in (0, 3):
         assert done.stderr.count(b"\n") == 1, shown
         assert b"Traceback" not in done.stderr, shown
+        assert b"internal error" not in done.stderr, shown
     return done
 
 

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from blockwright.errors import NotFound, NotThisFormat, OutOfRange, UsageError
+from blockwright.errors import FormatError, NotFound, NotThisFormat, OutOfRange, UsageError
 from blockwright.resolve import Address, open_device, open_file_system, parse_address, part_name
 
 
@@ -71,6 +71,11 @@ def test_devices(tmp_path: Path) -> None:
     with pytest.raises(NotThisFormat) as caught:
         open_device(f"{path}:1")
     assert caught.value.source == str(path)
+
+
+def test_a_part_of_what_has_no_table_names_the_whole() -> None:
+    with pytest.raises(FormatError, match=r"^mem:1M: gpt: found no header"):
+        open_device("mem:1M", partition=1)
 
 
 def test_what_is_no_file_system_says_so(tmp_path: Path) -> None:

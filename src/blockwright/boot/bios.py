@@ -20,6 +20,7 @@ from blockwright.boot.uefi import Files, file_name
 from blockwright.errors import NoSpace, Unsupported
 from blockwright.fs.reader import Placed
 from blockwright.tree.content import BytesContent
+from blockwright.tree.solid import SolidContent
 from blockwright.units import MiB
 
 CORE_SIZE = MiB
@@ -82,18 +83,19 @@ class SyslinuxStarter:
     first: bytes
     core: int = 0
     marked: bool = True
+    reads_holes: bool = False
 
     def image(self, home: Home) -> Image:
         """Return ldlinux.sys."""
         return Image(f"{_syslinux_directory(home)}/ldlinux.sys", self.parts.blank())
 
-    def files(self, home: Home, entry: menu.Entry) -> Files:
-        """Return the loader's module and its configuration."""
+    def files(self, home: Home, entry: menu.Entry | None) -> Files:
+        """Return the loader's module, and its configuration where there is an entry for it."""
         directory, config = _syslinux_directory(home), "syslinux.cfg" if home.fat else "extlinux.conf"
-        return {
-            f"{directory}/ldlinux.c32": BytesContent(self.parts.module),
-            f"{directory}/{config}": BytesContent(menu.syslinux(entry).encode()),
-        }
+        files: Files = {f"{directory}/ldlinux.c32": BytesContent(self.parts.module)}
+        if entry is not None:
+            files[f"{directory}/{config}"] = BytesContent(menu.syslinux(entry).encode())
+        return files
 
     def code(self, home: Home, site: Site) -> Code:
         """Return ldlinux.sys and the boot sectors."""
@@ -112,14 +114,15 @@ class GrubStarter:
     table: str
     core: int = CORE_SIZE
     marked: bool = False
+    reads_holes: bool = True
 
     def image(self, home: Home) -> None:
         """Return nothing: no file has to know where it lies."""
         del home
 
-    def files(self, home: Home, entry: menu.Entry) -> Files:
-        """Return the configuration."""
-        return {f"{home.top}grub/grub.cfg": BytesContent(menu.grub(entry).encode())}
+    def files(self, home: Home, entry: menu.Entry | None) -> Files:
+        """Return the configuration, where there is an entry for it."""
+        return {} if entry is None else {f"{home.top}grub/grub.cfg": BytesContent(menu.grub(entry).encode())}
 
     def code(self, home: Home, site: Site) -> Code:
         """Return the first sector's code and the core image."""
@@ -131,7 +134,10 @@ class GrubStarter:
 
 
 Starter = SyslinuxStarter | GrubStarter
-"""A loader for a BIOS. ``core`` bytes are its own on a GPT; ``marked``: the BIOS starts the home's partition."""
+"""A loader for a BIOS. ``core`` bytes are its own on a GPT; ``marked``: the BIOS starts the home's partition.
+
+Without ``reads_holes`` it fails at a kernel or RAM disk on ext4 that has some, as sparse copies do.
+"""
 
 
 def find_starter(way: Bios, shelves: Sequence[Shelf], table: str) -> Starter:
@@ -161,16 +167,16 @@ def check_features(starter: Starter, features: Sequence[str]) -> None:
 def kernel_in(home: Home, kernel: Kernel, *, title: str, options: str, serial: bool) -> tuple[Files, menu.Entry]:
     """Return what has to be put into the home for the kernel to start, and how it is started.
 
-    A kernel that is there (``in_tree``) stays where it is; another is put there by its version.
+    A kernel that is there (``in_tree``) stays where it is; another is put there by its version, without holes.
     """
     version, files = file_name(kernel.version), Files()
     path, initrd = f"/{kernel.path}", None if kernel.initrd_path is None else f"/{kernel.initrd_path}"
     if not kernel.in_tree:
         path = f"/{version}/linux" if home.fat else f"/{home.top}vmlinuz-{version}"
-        files[path[1:]] = kernel.content
+        files[path[1:]] = SolidContent(kernel.content)
     if kernel.initrd is not None and (initrd is None or not kernel.in_tree):
         initrd = f"/{version}/initrd" if home.fat else f"/{home.top}initrd.img-{version}"
-        files[initrd[1:]] = kernel.initrd
+        files[initrd[1:]] = SolidContent(kernel.initrd)
     return files, menu.Entry(title, path, initrd, options, serial)
 
 

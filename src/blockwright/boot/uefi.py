@@ -10,13 +10,51 @@ Source: UEFI 2.10 section 3.5.1.1; UAPI.1 Boot Loader Specification, "Type #1 Bo
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from blockwright.boot import grubefi, menu, uki
 from blockwright.boot.image import efi_suffix, linux_version
-from blockwright.boot.kernel import Kernel
+from blockwright.boot.kernel import Kernel, os_title
+from blockwright.boot.kinds import Uefi
+from blockwright.boot.shelf import all_bytes
 from blockwright.tree.content import BytesContent, Content
 
 Files = dict[str, Content]
 """Contents by relative path."""
+
+
+class Program(NamedTuple):
+    """A loader or a stub, and how messages show it."""
+
+    name: str
+    content: Content
+
+
+def way_files(
+    way: Uefi,
+    kernel: Kernel,
+    program: Program | None,
+    *,
+    os_release: bytes,
+    options: str,
+    serial: bool,
+    machine_suffix: str,
+) -> Files:
+    """Return what an EFI system partition holds for one way to start ``kernel``; ``program`` is what that takes.
+
+    Raises FormatError where the program is another.
+    """
+    if way is Uefi.KERNEL or program is None:
+        return kernel_as_program(kernel)
+    if way is Uefi.UKI:
+        stub = all_bytes(program.content, program.name)
+        return unified(
+            kernel, stub, program.name, options=options, os_release=os_release, machine_suffix=machine_suffix
+        )
+    entry = kernel_entry(kernel, title=os_title(os_release), options=options, serial=serial)
+    if way is Uefi.GRUB:
+        return grub(kernel, all_bytes(program.content, program.name), program.name, entry, machine_suffix)
+    return systemd_boot(kernel, program.content, entry, machine_suffix)
 
 
 def kernel_files(kernel: Kernel) -> Files:

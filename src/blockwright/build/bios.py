@@ -9,10 +9,16 @@ from dataclasses import dataclass, field
 
 from blockwright.boot import bios, menu
 from blockwright.boot.bios import Code, Starter
+from blockwright.boot.kernel import Kernel
 from blockwright.boot.uefi import Files
 from blockwright.device.planned import SegmentTable
+from blockwright.errors import Unsupported
 from blockwright.fs.reader import Placed
+from blockwright.tree.content import PlacedContent
 from blockwright.tree.late import LateContent
+from blockwright.tree.lookup import lookup
+from blockwright.tree.node import Directory, File
+from blockwright.tree.solid import SolidContent, is_solid
 
 __all__ = ["CORE_SIZE", "Code", "PlannedLoader"]
 
@@ -44,6 +50,21 @@ class PlannedLoader:
         if self._image is not None:
             self._image.fill(code.image)
         return code
+
+
+def fill_holes(tree: Directory, kernel: Kernel) -> None:
+    """Have the kernel and its RAM disk without holes, where they are in the tree.
+
+    Raises Unsupported where that is too late, since a stream has placed them.
+    """
+    for path in (kernel.path if kernel.in_tree else None, kernel.initrd_path):
+        node = None if path is None else lookup(tree, path.encode())
+        if isinstance(node, File) and not is_solid(node.content):
+            if isinstance(node.content, PlacedContent):
+                raise Unsupported(
+                    f"/{path}: expected no holes, which SYSLINUX cannot read, in what an archive has of it"
+                )
+            node.content = SolidContent(node.content)
 
 
 def placement(segments: SegmentTable, content: LateContent) -> list[Placed]:

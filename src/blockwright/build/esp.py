@@ -14,13 +14,11 @@ from blockwright.boot import loaders, uefi
 from blockwright.boot.bios import kernel_in
 from blockwright.boot.kernel import os_release, os_title
 from blockwright.boot.kinds import Uefi
-from blockwright.boot.shelf import all_bytes
 from blockwright.build.definition import Definition
 from blockwright.build.machine import Machine
 from blockwright.fs.fat.options import FatOptions
 from blockwright.fs.fat.plan import FatPlan
 from blockwright.fs.fat.plan import plan as plan_fat
-from blockwright.tree.content import Content
 from blockwright.tree.node import Directory
 from blockwright.tree.overlay import with_files
 from blockwright.units import MiB, align_up
@@ -63,44 +61,32 @@ class BootPartition:
     def _files(self, cmdline: str) -> uefi.Files:
         kernel, boot = self.machine.kernel, self.definition.boot
         files: uefi.Files = {}
+        release = os_release(self.tree)
         if boot.ways.uefi is not None:
-            files |= self._uefi_files(boot.ways.uefi, cmdline)
+            program = None if boot.ways.uefi is Uefi.KERNEL else self._program(boot.ways.uefi)
+            files |= uefi.way_files(
+                boot.ways.uefi,
+                kernel,
+                program,
+                os_release=release,
+                options=cmdline,
+                serial=boot.serial,
+                machine_suffix=self.machine.suffix,
+            )
         if self.loader is not None:
-            title = os_title(os_release(self.tree))
+            title = os_title(release)
             elsewhere = replace(kernel, in_tree=False)
             kernels, entry = kernel_in(self.loader.home, elsewhere, title=title, options=cmdline, serial=boot.serial)
             files |= kernels | self.loader.files(entry)
         return files
 
-    def _uefi_files(self, way: Uefi, cmdline: str) -> uefi.Files:
-        kernel, suffix = self.machine.kernel, self.machine.suffix
-        if way is Uefi.KERNEL:
-            return uefi.kernel_as_program(kernel)
-        program, name = self._program(way)
-        release = os_release(self.tree)
-        if way is Uefi.UKI:
-            return uefi.unified(
-                kernel,
-                all_bytes(program, name),
-                name,
-                options=cmdline,
-                os_release=release,
-                machine_suffix=suffix,
-            )
-        entry = uefi.kernel_entry(
-            kernel, title=os_title(release), options=cmdline, serial=self.definition.boot.serial
-        )
-        if way is Uefi.GRUB:
-            return uefi.grub(kernel, all_bytes(program, name), name, entry, suffix)
-        return uefi.systemd_boot(kernel, program, entry, suffix)
-
-    def _program(self, way: Uefi) -> tuple[Content, str]:
+    def _program(self, way: Uefi) -> uefi.Program:
         """Return the loader or stub that the user named, or the one that is found."""
         named = self.definition.boot.loader
         if named is not None:
-            return named.content, named.name
+            return uefi.Program(named.name, named.content)
         found = loaders.uefi(self.machine.shelves, way, self.machine.suffix)
-        return found.content, found.name
+        return uefi.Program(found.name, found.content)
 
 
 def streamed_size(definition: Definition) -> int:

@@ -77,7 +77,7 @@ def make_file_system(
         with planned, OutputFile(where.rest, size=planned.size) as new:
             copy(planned, new.device, target_is_zero=new.target_is_zero, progress=progress)
         return made
-    device = open_device(address, writable=True, partition=partition)
+    device = open_device(address, writable=True, partition=partition, alone=True)
     try:
         grain = max(options.block_size or 4096, 4096)
         size = align_down(device.size, grain) or device.size if options.size is None else options.size

@@ -147,11 +147,15 @@ class Draft:
             return tree
         from blockwright.boot.bios import kernel_in
         from blockwright.boot.kernel import os_release, os_title
+        from blockwright.build.bios import fill_holes
         from blockwright.tree.overlay import with_files
 
         title, serial = os_title(os_release(self.tree)), self.definition.boot.serial
         options = self._cmdline(UNKNOWN)
-        files, entry = kernel_in(self.loader.home, self.machine.kernel, title=title, options=options, serial=serial)
+        kernel = self.machine.kernel
+        if not self.loader.starter.reads_holes:
+            fill_holes(tree, kernel)
+        files, entry = kernel_in(self.loader.home, kernel, title=title, options=options, serial=serial)
         return with_files(tree, files | self.loader.files(entry), mtime_ns=self.time_ns)
 
     def finish(self, root_plan: Ext4Plan | None = None) -> DiskPlan:

@@ -12,6 +12,7 @@ from blockwright.codec.identity import derive_u32
 from blockwright.device.planned import SegmentTable
 from blockwright.errors import UsageError
 from blockwright.table.mbr import layout
+from blockwright.table.mbr.plan import check_table, records
 from blockwright.table.partition import MbrPartition, MbrTable
 from blockwright.table.plan import Space, place
 
@@ -21,11 +22,8 @@ if TYPE_CHECKING:
 
 SIGNATURE: Final = "mbr.disk"
 """What the disk's signature follows from, beside the seed."""
-MAX_SECTORS: Final = 0xFFFFFFFF
 _TYPES: Final = {"esp": 0xEF, "xbootldr": 0x0C}
 _LINUX: Final = 0x83
-_FAR: Final = b"\xfe\xff\xff"
-"""Cylinder, head and sector of what they cannot say; systems of this century read the other fields."""
 
 
 def plan_mbr(wishes: Sequence[Wish], definition: Definition, seed: bytes) -> MbrTable:
@@ -38,16 +36,14 @@ def plan_mbr(wishes: Sequence[Wish], definition: Definition, seed: bytes) -> Mbr
         raise UsageError(f"mbr: expected at most {layout.COUNT} partitions, found {len(wishes)}")
     spaces = [Space(f"partition {number}", wish.size, wish.rest) for number, wish in enumerate(wishes, 1)]
     placed = place(spaces, front=sector, back=0, sector_size=sector, size=definition.disk_size)
-    if placed.size // sector > MAX_SECTORS:
-        raise UsageError(
-            f"mbr: expected a disk of at most {MAX_SECTORS} sectors, found {placed.size // sector}: use --table gpt"
-        )
     signature = derive_u32(seed, SIGNATURE)
     partitions = [
         MbrPartition(number, start, size, _TYPES.get(wish.type_name, _LINUX), wish.marked, signature)
         for number, (wish, (start, size)) in enumerate(zip(wishes, placed.runs, strict=True), 1)
     ]
-    return MbrTable(signature, sector, placed.size, tuple(partitions))
+    table = MbrTable(signature, sector, placed.size, tuple(partitions))
+    check_table(table)
+    return table
 
 
 def mbr_segments(table: MbrTable, boot_code: bytes) -> SegmentTable:
@@ -55,16 +51,8 @@ def mbr_segments(table: MbrTable, boot_code: bytes) -> SegmentTable:
     assert len(boot_code) <= layout.DISK_SIGNATURE, "checked where it was found"
     record = bytearray(boot_code.ljust(table.sector_size, b"\0"))
     layout.Signature(disk_signature=table.disk_signature).pack_into(record)
-    for each in table.partitions:
-        entry = layout.Entry(
-            boot_indicator=layout.ACTIVE if each.active else 0,
-            starting_chs=_FAR,
-            os_type=each.os_type,
-            ending_chs=_FAR,
-            starting_lba=each.start // table.sector_size,
-            size_in_lba=each.size // table.sector_size,
-        )
-        entry.pack_into(record, layout.PARTITIONS + 16 * (each.number - 1))
+    for index, entry in enumerate(records(table)[0]):
+        entry.pack_into(record, layout.PARTITIONS + 16 * index)
     segments = SegmentTable()
     segments.add_bytes(0, bytes(record))
     return segments

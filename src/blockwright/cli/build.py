@@ -14,24 +14,23 @@ from blockwright.build.run import build as build_disk
 from blockwright.build.run import named_file
 from blockwright.cli.layout import plan_document, plan_lines
 from blockwright.cli.options import (
+    Take,
     force_option,
     json_option,
     output_options,
     quiet_option,
-    rules_options,
     share_value,
     size_value,
     source_date_epoch,
+    source_options,
 )
 from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar, tell_remarks
 from blockwright.errors import UsageError
-from blockwright.source import open_source
-from blockwright.tree.rules import ArchiveRules
 from blockwright.units import parse_size
 
 
 @click.command()
-@click.argument("source")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-o", "--output", help="The disk image to make. Required but with --dry-run.")
 @click.option("--table", type=click.Choice([each.value for each in Table]), default="gpt", show_default=True)
 @click.option(
@@ -71,9 +70,10 @@ from blockwright.units import parse_size
 @force_option
 @quiet_option
 @json_option
-@rules_options
-def build(rules: ArchiveRules, **options: Any) -> None:
-    """Make a disk image from SOURCE: a directory, a tar archive (also compressed), or - for standard input.
+@source_options
+def build(take: Take, sources: tuple[str, ...], **options: Any) -> None:
+    """Make a disk image from SOURCE: a directory, a tar archive (also compressed), - for standard input, a container
+    image (OCI layout, OCI archive, docker-archive), a file system in an image (disk.img:2), or archives as layers.
 
     Without more it is a GPT disk with one ext4 root partition just large enough. The same input gives the same
     bytes. Paths of what was made go to standard output.
@@ -86,6 +86,7 @@ def build(rules: ArchiveRules, **options: Any) -> None:
       blockwright build rootfs/ -o disk.img --boot systemd-boot --verity
       blockwright build rootfs/ -o disk.img --boot syslinux,uki --serial
       blockwright build rootfs/ -o root.ext4 --table none --free 20%
+      blockwright build oci-layout/ -o disk.img --platform linux/arm64
     """  # noqa: D301  # click leaves lines as they are below a real backspace
     output, dry_run = options["output"], options["dry_run"]
     if output is None and not dry_run:
@@ -98,7 +99,7 @@ def build(rules: ArchiveRules, **options: Any) -> None:
     definition = _definition(options)
     definition.check()
     with (
-        open_source(options["source"], rules=rules) as source,
+        take.open(sources) as source,
         progress_bar("build", quiet=options["quiet"]) as progress,
     ):
         built = build_disk(

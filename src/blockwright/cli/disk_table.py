@@ -16,6 +16,7 @@ from blockwright.disk.create import KINDS, converted, empty_table
 from blockwright.disk.create import create as create_image
 from blockwright.disk.edit import DiskEditor
 from blockwright.errors import UsageError
+from blockwright.format.output import WRITABLE
 from blockwright.resolve import naming
 from blockwright.table import edit
 from blockwright.table.gpt import edit as gpt
@@ -47,12 +48,13 @@ def seed_option(command: _Command) -> _Command:
 @click.argument("image")
 @click.argument("size", callback=size_value)
 @click.option("--table", "kind", type=click.Choice(KINDS), help="Begin with an empty table of that kind.")
+@click.option("--format", "form", type=click.Choice(WRITABLE), help="Format of IMAGE.  [default: by its suffix]")
 @sector_size_option
 @seed_option
 @force_option
-def create(*, image: str, size: int, kind: str | None, sector_size: int | None, seed: bytes, force: bool) -> None:
-    """Make IMAGE a file of SIZE bytes that read as zeros and take no room on the host."""
-    create_image(image, size, kind=kind, seed=seed, sector_size=sector_size or SECTOR, force=force)
+def create(*, image: str, size: int, sector_size: int | None, **options: Any) -> None:
+    """Make IMAGE a disk of SIZE bytes that read as zeros and take no room on the host."""
+    create_image(image, size, sector_size=sector_size or SECTOR, **options)
     print_path(image)
 
 

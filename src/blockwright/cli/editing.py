@@ -40,7 +40,9 @@ class Target:
     @contextmanager
     def editing(self) -> Iterator[Editor]:
         """Open the file system, and commit what the body changed; nothing where it raises."""
-        device = open_device(self.image, writable=True, partition=self.partition, force_unlocked=self.force_unlocked)
+        device = open_device(
+            self.image, writable=True, partition=self.partition, force_unlocked=self.force_unlocked, alone=True
+        )
         policy = CommitPolicy(atomic=self.atomic, on_split=self._tell)
         try:
             editor = open_editor(device, source=self.name, policy=policy)

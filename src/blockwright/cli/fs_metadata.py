@@ -128,9 +128,10 @@ def touch(
 
 def parse_time(text: str) -> int:
     """Return nanoseconds since 1970. Raises UsageError."""
-    match = re.fullmatch(r"@(-?[0-9]{1,11})(?:\.([0-9]{1,9}))?", text)
+    match = re.fullmatch(r"@(-?)([0-9]{1,11})(?:\.([0-9]{1,9}))?", text)
     if match is not None:
-        return int(match[1]) * 10**9 + int((match[2] or "").ljust(9, "0"))
+        time_ns = int(match[2]) * 10**9 + int((match[3] or "").ljust(9, "0"))
+        return -time_ns if match[1] else time_ns
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:

@@ -88,8 +88,11 @@ _VERBS = {
     "rm": _Verb("FILE[:PART] rm PATH", 1, 1, lambda part, given: verbs.rm(part, os.fsencode(given[0]))),
     "read": _Verb("FILE[:PART] read PATH", 1, 1, _read),
     "write": _Verb("FILE[:PART] write PATH MODE", 2, 2, _write),
+    "syslinux": _Verb("FILE[:PART] syslinux", 0, 0, lambda part, loaders: verbs.syslinux(part, loaders=loaders)),
+    "install-mbr": _Verb("FILE install-mbr", 0, 0, lambda file, loaders: verbs.install_mbr(file, loaders=loaders)),
 }
-_USAGE = "\n".join(f"  {each.usage}" for each in _VERBS.values())
+_BOOT = ("syslinux", "install-mbr")
+"""What takes no arguments, but has to know where SYSLINUX is."""
 
 
 @click.command(
@@ -97,8 +100,11 @@ _USAGE = "\n".join(f"  {each.usage}" for each in _VERBS.values())
     epilog="PART is the number of a partition, or a range START,SIZE in bytes. START and SIZE of create-part count "
     "in sectors of 512 bytes.",
 )
+@click.option(
+    "--loader", "loaders", multiple=True, metavar="DIR", help="Where SYSLINUX is, if not where it is installed."
+)
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="version | FILE[:PART] VERB [ARGUMENT]…")
-def loopless(*, words: tuple[str, ...]) -> None:
+def loopless(*, words: tuple[str, ...], loaders: tuple[str, ...]) -> None:
     """Partition, format, fill and boot images by loopless's own verbs, arguments and output.
 
     \b
@@ -112,6 +118,8 @@ def loopless(*, words: tuple[str, ...]) -> None:
     rm PATH                   and the directories that are empty then
     read PATH                 to standard output
     write PATH MODE           from standard input
+    syslinux                  start the partition by SYSLINUX and its /syslinux.cfg
+    install-mbr               code that starts the partition that is bootable
     create-vmdk VMDK_FILE     a descriptor for hypervisors
     """  # noqa: D301  # \b is click's
     if words == ("version",):
@@ -125,4 +133,4 @@ def loopless(*, words: tuple[str, ...]) -> None:
         raise UsageError(f"loopless: expected one of {', '.join(_VERBS)}, found {name[:64]!r}")
     if not verb.least <= len(given) <= verb.most:
         raise UsageError(f"loopless: expected {verb.usage}, found {len(given)} arguments behind {name}")
-    verb.call(target, given)
+    verb.call(target, loaders if name in _BOOT else given)

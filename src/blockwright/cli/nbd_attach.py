@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 
 from blockwright.attach import nbd
-from blockwright.cli.options import json_option, size_value
+from blockwright.cli.options import Seconds, json_option, size_value
 from blockwright.cli.output import print_json, print_lines, print_path, show_text, table
 from blockwright.errors import NotFound
 from blockwright.serve.attached import hold
@@ -23,7 +23,7 @@ from blockwright.system.linux.nbd.attach import READY_TIMEOUT_S
 from blockwright.system.linux.nbd.detach import TIMEOUT_S
 from blockwright.system.linux.nbd.layout import MAX_CONNECTIONS
 
-_SECONDS: Final = click.FloatRange(min=0, min_open=True, max=1e9)
+_SECONDS: Final = Seconds()
 
 
 class _Stderr:
@@ -53,7 +53,7 @@ class _Stderr:
 @click.option("--timeout", type=_SECONDS, help="Seconds after which a request is asked again.")
 @click.option(
     "--dead-timeout",
-    type=click.FloatRange(min=0, max=1e9),
+    type=Seconds(zero=True),
     default=nbd.DEAD_TIMEOUT_S,
     show_default=True,
     help="Seconds that requests wait for the server to come back.",

@@ -8,10 +8,10 @@ from functools import partial
 
 import click
 
-from blockwright.cli.options import json_option
+from blockwright.cli.options import Seconds, json_option
 from blockwright.cli.output import print_json, print_lines, table
 from blockwright.errors import UsageError
-from blockwright.nbd.conformance import CHECKS, Check, Level, Outcome, Result, check_server
+from blockwright.nbd.conformance import CHECKS, Check, Level, Need, Outcome, Result, check_server
 from blockwright.nbd.dial import dial
 from blockwright.nbd.uri import NbdUri, parse_uri
 
@@ -23,9 +23,7 @@ BROKEN = 3
 @click.option("--write", is_flag=True, help="Run the checks that write, too; what they change they put back.")
 @click.option("--slow", is_flag=True, help="Run the checks that wait for half a minute, too.")
 @click.option("--only", multiple=True, metavar="ID", help="Run this check only; may be given again.")
-@click.option(
-    "--timeout", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Seconds a check has."
-)
+@click.option("--timeout", type=Seconds(0.1, 600), default=5.0, show_default=True, help="Seconds a check has.")
 @click.option("--list", "list_all", is_flag=True, help="Print all checks, and run none.")
 @json_option
 def check(
@@ -39,6 +37,7 @@ def check(
 ) -> int:
     """Verify that the server at URI does what NBD's document says; exit with 3 where it breaks a MUST.
 
+    Exits with 1 where checks could not be run to their end, or there is no such export to run them on.
     The export is not changed; with --write it is for moments. The server must take one connection after another,
     and nobody else should write to the export meanwhile.
 
@@ -54,15 +53,19 @@ def check(
     if uri is None:
         raise UsageError("expected the address of a server, such as nbd://localhost/disk")
     results = list(_results(parse_uri(uri), write=write, slow=slow, only=only, timeout_s=timeout))
+    unused = _why_unused(results)
     if as_json:
         print_json(
-            "blockwright.nbd.check/1", {"summary": _counts(results), "checks": [_document(e) for e in results]}
+            "blockwright.nbd.check/1",
+            {"summary": _counts(results), "unused": unused, "checks": [_document(e) for e in results]},
         )
     else:
         print_lines([_text(each) for each in results if each.outcome in (Outcome.FAILED, Outcome.ERROR)])
+        print_lines([] if unused is None else [f"{uri}: the export itself was not verified: {unused}"])
         print_lines([_summary(results)])
     broken = any(each.outcome is Outcome.FAILED and each.check.level is Level.MUST for each in results)
-    return BROKEN if broken else int(any(each.outcome is Outcome.ERROR for each in results))
+    incomplete = unused is not None or any(each.outcome is Outcome.ERROR for each in results)
+    return BROKEN if broken else int(incomplete)
 
 
 def _results(uri: NbdUri, *, write: bool, slow: bool, only: Sequence[str], timeout_s: float) -> Iterator[Result]:
@@ -74,6 +77,12 @@ def _results(uri: NbdUri, *, write: bool, slow: bool, only: Sequence[str], timeo
     return check_server(
         uri, partial(dial, uri), start_tls=start_tls, write=write, slow=slow, only=only, timeout_s=timeout_s
     )
+
+
+def _why_unused(results: Sequence[Result]) -> str | None:
+    """Return why checks of the export were left out as there is none to be had; None where there is one."""
+    reason = f"needs {Need.EXPORT.value}"
+    return next((each.message for each in results if each.message.startswith(reason)), None)
 
 
 def _list(*, as_json: bool) -> None:

@@ -37,6 +37,12 @@ def _build() -> click.Command:
     return build
 
 
+def _boot() -> click.Command:
+    from blockwright.cli.boot import boot
+
+    return boot
+
+
 def _inspect() -> click.Command:
     from blockwright.cli.inspect import inspect
 
@@ -116,6 +122,7 @@ def _serve() -> click.Command:
 
 
 _COMMANDS: Subcommands = {
+    "boot": ("Make images start on a BIOS and on UEFI: install.", _boot),
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
     "compare": ("Tell whether two disks hold the same, whatever their formats.", _compare),
@@ -254,7 +261,7 @@ def _usage_text(error: click.ClickException) -> str:
 def _os_text(error: OSError) -> str:
     reason = (error.strerror or str(error)).lower()
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, (str, bytes))]
-    return f"{names[-1]}: {reason}" if names else reason
+    return f"{names[-1] or repr('')}: {reason}" if names else reason
 
 
 def _os_code(error: OSError) -> int:

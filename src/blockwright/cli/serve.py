@@ -48,7 +48,7 @@ IN_MEMORY: Final = ""
 """The value of ``--overlay`` without a file."""
 
 _FOREVER_S: Final = 1e9
-"""What no stop waits for, and every clock can count."""
+"""What nobody waits for, and every clock can count."""
 
 _OF_IMAGES: Final = {
     "name": "name",
@@ -80,7 +80,7 @@ def _seconds(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise UsageError(
             f"--{(param.name or '').replace('_', '-')}: expected a time such as 10s or none, found {value!r}"
         )
-    return float(match["number"]) * _UNITS[match["unit"]]
+    return min(float(match["number"]) * _UNITS[match["unit"]], _FOREVER_S)
 
 
 def _mode(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
@@ -339,12 +339,13 @@ def _limits(options: dict[str, Any]) -> Limits:
 def _with_tls(server: Options, options: dict[str, Any]) -> Options:
     """Return the options with TLS as it was asked for; nothing of it is imported where it was not."""
     keys = options["tls_certificates"], options["tls_psk_file"]
-    wanted = Tls(options["tls"]) if options["tls"] else Tls.REQUIRE if any(keys) else Tls.OFF
+    given = any(each is not None for each in keys)  # an empty name is a wrong one, and not the wish for none
+    wanted = Tls(options["tls"]) if options["tls"] else Tls.REQUIRE if given else Tls.OFF
     if wanted is Tls.OFF:
-        if any(keys) or options["tls_verify_clients"]:
+        if given or options["tls_verify_clients"]:
             raise UsageError("serve: certificates and keys are of use with --tls allow or --tls require only")
         return server
-    if not any(keys):
+    if not given:
         raise UsageError(f"serve: --tls {wanted.value} needs --tls-certificates DIR or --tls-psk-file FILE")
     from blockwright.nbd.tls import server_start_tls
 
@@ -356,8 +357,8 @@ def _with_tls(server: Options, options: dict[str, Any]) -> Options:
 
 def _places(options: dict[str, Any]) -> tuple[list[Listener], list[tuple[Stream, Peer]]]:
     """Return where to listen, and who is connected already."""
-    named = any((options["socket"], options["listen"], options["vsock"] is not None))
-    if options["socket_mode"] is not None and not options["socket"]:
+    named = bool(options["listen"]) or options["socket"] is not None or options["vsock"] is not None
+    if options["socket_mode"] is not None and options["socket"] is None:
         raise UsageError("serve: --socket-mode goes with --socket")
     if options["stdio"]:
         if named:
@@ -371,7 +372,7 @@ def _places(options: dict[str, Any]) -> tuple[list[Listener], list[tuple[Stream,
             return list(found.listeners), [(SocketStream(each), peer_of(each)) for each in found.connected]
     made: list[Listener] = []
     try:
-        if options["socket"]:
+        if options["socket"] is not None:
             made.append(listen_unix(options["socket"], mode=options["socket_mode"]))
         for text in options["listen"] or ([] if named else [f"localhost:{PORT}"]):
             made += listen_tcp(*parse_host_port(text))

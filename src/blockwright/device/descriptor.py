@@ -130,12 +130,15 @@ def open_descriptor(
     return os.open(path, flags, mode)
 
 
-def claim(fd: int, status: os.stat_result, name: str, *, writable: bool) -> None:
-    """Lock the file, or raise InUse where anybody else's use contradicts ours; the message names the holder."""
+def claim(fd: int, status: os.stat_result, name: str, *, writable: bool, alone: bool = False) -> None:
+    """Lock the file, or raise InUse where anybody else's use contradicts ours; the message names the holder.
+
+    With ``alone`` nobody else may even read: who serves a file read-only says to clients that it does not change.
+    """
     if writable and stat.S_ISREG(status.st_mode) and (loops := holders.loop_devices(status)):
         raise InUse(f"{name}: is in use: attached to {holders.named(loops)}")
     uses, shares = (locks.WRITING, locks.SHARED_BY_WRITER) if writable else (locks.READING, locks.ALL)
-    conflict = locks.lock(fd, uses, shares)
+    conflict = locks.lock(fd, uses, locks.NOTHING if alone else shares)
     if conflict is not None:
         kind = str(conflict.name).lower().replace("_", " ")
         who = holders.named(holders.processes(status)) or "another program"

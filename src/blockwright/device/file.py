@@ -37,15 +37,18 @@ __all__ = ["FileDevice", "HostBlockDevice", "Path", "open_path"]
 _NO_SEEK: Final = {errno.EINVAL, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS}
 
 
-def open_path(path: Path, *, writable: bool = False, force_unlocked: bool = False) -> FileDevice | HostBlockDevice:
+def open_path(
+    path: Path, *, writable: bool = False, force_unlocked: bool = False, alone: bool = False
+) -> FileDevice | HostBlockDevice:
     """Return the open file or block device at ``path``.
 
-    Raises InUse where it is to be written and somebody else holds it, unless ``force_unlocked``; UsageError for
+    Raises InUse where it is to be written and somebody else holds it, or with ``alone`` reads it, unless
+    ``force_unlocked``; UsageError for
     anything that is neither; OSError from the host.
     """
     if stat.S_ISBLK(os.stat(path).st_mode):
-        return HostBlockDevice(path, writable=writable, force_unlocked=force_unlocked)
-    return FileDevice(path, writable=writable, force_unlocked=force_unlocked)
+        return HostBlockDevice(path, writable=writable, force_unlocked=force_unlocked, alone=alone)
+    return FileDevice(path, writable=writable, force_unlocked=force_unlocked, alone=alone)
 
 
 class FileDevice(HostDevice, ResizableDevice):
@@ -63,6 +66,7 @@ class FileDevice(HostDevice, ResizableDevice):
         create: bool = False,
         mode: int = 0o666,
         force_unlocked: bool = False,
+        alone: bool = False,
         name: str | None = None,
     ) -> None:
         name = os.fsdecode(path) if name is None else name
@@ -72,7 +76,7 @@ class FileDevice(HostDevice, ResizableDevice):
             if not stat.S_ISREG(status.st_mode):
                 raise UsageError(f"{name}: expected a regular file, found a {kind_of(status.st_mode)}")
             if not force_unlocked:
-                claim(fd, status, name, writable=writable or create)
+                claim(fd, status, name, writable=writable or create, alone=alone)
             self._take(fd, name, status, writable=writable or create)
         except BaseException:
             os.close(fd)

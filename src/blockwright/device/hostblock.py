@@ -40,7 +40,9 @@ class HostBlockDevice(HostDevice):
     is no block device; OSError from the host.
     """
 
-    def __init__(self, path: Path, *, writable: bool = False, force_unlocked: bool = False) -> None:
+    def __init__(
+        self, path: Path, *, writable: bool = False, force_unlocked: bool = False, alone: bool = False
+    ) -> None:
         name = os.fsdecode(path)
         exclusive = writable and not force_unlocked
         try:
@@ -57,7 +59,7 @@ class HostBlockDevice(HostDevice):
             if writable and _is_read_only(fd):
                 raise ReadOnly(f"{name}: is read-only")
             if not force_unlocked:
-                claim(fd, status, name, writable=writable)
+                claim(fd, status, name, writable=writable, alone=alone)
             super().__init__(fd, name, os.lseek(fd, 0, os.SEEK_END), _traits(fd, status, writable=writable))
         except BaseException:
             os.close(fd)

@@ -29,6 +29,7 @@ class Permission(IntFlag):
 
 
 ALL: Final = Permission(15)
+NOTHING: Final = Permission(0)
 READING: Final = Permission.CONSISTENT_READ
 WRITING: Final = Permission.CONSISTENT_READ | Permission.WRITE | Permission.RESIZE
 SHARED_BY_WRITER: Final = Permission.CONSISTENT_READ | Permission.WRITE_UNCHANGED

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import ExitStack
 
 from blockwright.codec.identity import derive_u32
 from blockwright.device.output import OutputFile
 from blockwright.errors import UsageError
+from blockwright.format.output import ImageOptions, format_by_name, new_image
 from blockwright.table import convert, edit
 from blockwright.table.gpt.plan import plan
 from blockwright.table.mbr.change import new_table
@@ -27,21 +29,28 @@ def create(
     kind: str | None = None,
     seed: bytes,
     sector_size: int = SECTOR,
+    form: str | None = None,
     force: bool = False,
 ) -> None:
-    """Make ``image`` a file of ``size`` bytes that read as zeros, but for an empty table where ``kind`` names one.
+    """Make ``image`` a disk of ``size`` bytes that read as zeros, but for an empty table where ``kind`` names one.
 
-    The size is rounded up to whole sectors. It appears under its name when it is whole and durable. Raises
-    UsageError where something has that name, without ``force``, and for a block device.
+    ``form`` is the image's format, by the file's suffix where None. The size is rounded up to whole sectors. It
+    appears under its name when it is whole and durable. Raises UsageError where something has that name, without
+    ``force``, and for a block device.
     """
     if os.path.exists(image) and stat.S_ISBLK(os.stat(image).st_mode):
         raise UsageError(f"{image}: expected the name of a file to make, found a block device")
     if not 0 < size <= MAX_SIZE - sector_size:
         raise UsageError(f"{image}: expected a size of 1 to {MAX_SIZE - sector_size} bytes, found {size}")
     size = -(-size // sector_size) * sector_size
-    with OutputFile(image, force=force, size=size) as out:
-        if kind is not None:
-            edit.write(out.device, empty_table(kind, size, seed=seed, sector_size=sector_size))
+    options = ImageOptions(form or format_by_name(image))
+    options.check()
+    table = None if kind is None else empty_table(kind, size, seed=seed, sector_size=sector_size)
+    with OutputFile(image, force=force, size=size if options.raw else None) as out, ExitStack() as stack:
+        device = out.device if options.raw else stack.enter_context(new_image(out.device, size, options))
+        if table is not None:
+            edit.write(device, table)
+        device.flush()
 
 
 def empty_table(kind: str, size: int, *, seed: bytes, sector_size: int = SECTOR, signature: int = 0) -> AnyTable:

@@ -12,6 +12,7 @@ from typing import Final
 
 from blockwright.device.output import OutputFile
 from blockwright.errors import NotFound, UsageError
+from blockwright.format.probe import HEAD, look_for_image
 from blockwright.units import SECTOR
 
 _HEADS: Final = 16
@@ -24,13 +25,16 @@ def write_descriptor(image: str, output: str, *, content_id: int, force: bool = 
     """Make ``output`` the descriptor of the raw ``image``, which it names relative to itself.
 
     ``content_id`` is what hypervisors tell disks by; two at once must not have the same. Raises NotFound without the
-    image; UsageError for a size that is no whole number of sectors, a path that a descriptor cannot say, and where
-    ``output`` exists without ``force``.
+    image; UsageError for one that is not raw, for a size that is no whole number of sectors, for a path that a
+    descriptor cannot say, and where ``output`` exists without ``force``.
     """
     try:
-        size = os.stat(image).st_size
+        with open(image, "rb") as file:
+            size, found = os.fstat(file.fileno()).st_size, look_for_image(file.read(HEAD))
     except FileNotFoundError:
         raise NotFound(f"{image}: no such file") from None
+    if found is not None:
+        raise UsageError(f"{image}: expected a raw image, found {found}")
     if size == 0 or size % SECTOR:
         raise UsageError(f"{image}: expected whole sectors of {SECTOR} bytes, found {size} bytes")
     folder = os.path.dirname(os.path.realpath(output))

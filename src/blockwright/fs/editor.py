@@ -240,7 +240,7 @@ class Editor(ABC):
             self._rename_over(parent, name, new_parent, new_name, target)
             self._step()
             return
-        if target is not None and self.files.stat_inode(inode).nlink > 1:
+        if target is not None and moved != stat_module.S_IFDIR and self.files.stat_inode(inode).nlink > 1:
             self._unlink(parent, name, inode)  # two names of one file, not one name in another case
             self._step()
             return

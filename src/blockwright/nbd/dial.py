@@ -10,7 +10,7 @@ import os
 import socket
 import sys
 
-from blockwright.errors import NotFound, NotSupported
+from blockwright.errors import NotFound, NotSupported, UsageError
 from blockwright.nbd.transport import SocketStream
 from blockwright.nbd.uri import NbdUri
 
@@ -18,8 +18,8 @@ from blockwright.nbd.uri import NbdUri
 def dial(uri: NbdUri, *, timeout_s: float | None = 10.0) -> SocketStream:
     """Return a stream connected to the server of ``uri``, on which nothing was said yet.
 
-    Raises NotFound where nobody listens there, TimeoutError, OSError of the host, NotSupported for a kind of socket
-    that this system does not have.
+    Raises NotFound where nobody listens there, UsageError for a path that no socket can have, TimeoutError, OSError
+    of the host, NotSupported for a kind of socket that this system does not have.
     """
     try:
         return SocketStream(_connect(uri, timeout_s))
@@ -30,6 +30,8 @@ def dial(uri: NbdUri, *, timeout_s: float | None = 10.0) -> SocketStream:
     except TimeoutError:
         raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT), str(uri)) from None
     except OSError as error:
+        if error.errno is None:  # Python's own: the path is too long for a socket's address
+            raise UsageError(f"{uri}: expected the path of a socket: {str(error).lower()}") from None
         raise OSError(error.errno, error.strerror, str(uri)) from None
 
 

@@ -10,16 +10,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import parse_qsl, quote, unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from blockwright.errors import UsageError
-from blockwright.nbd.wire import MAX_STRING, PORT
+from blockwright.nbd.wire import MAX_STRING, PORT, is_string
 
 SCHEMES: Final = ("nbd", "nbds", "nbd+unix", "nbds+unix", "nbd+vsock", "nbds+vsock")
 TLS_TYPES: Final = ("anon", "x509", "psk")
 _TLS_KEYS: Final = ("type", "hostname", "verify-peer", "certificates", "username", "psk-file")
 _KEYS: Final = {"socket", *(f"tls-{each}" for each in _TLS_KEYS)}
 _MAX_VSOCK: Final = (1 << 32) - 1
+_STRIPPED: Final = "\t\n\r"
+"""What ``urlsplit`` takes out without a word, so that the address would be another one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +53,9 @@ class NbdUri:
 
     def __str__(self) -> str:
         scheme = ("nbds" if self.tls else "nbd") + ("" if self.transport == "tcp" else f"+{self.transport}")
-        export = quote(self.export, safe="/")
+        export = _quoted(self.export)
         if self.transport == "unix":
-            return f"{scheme}:///{export}?socket={quote(self.path, safe='/')}"
+            return f"{scheme}:///{export}?socket={_quoted(self.path)}"
         host = f"[{self.host}]" if ":" in self.host else quote(self.host, safe="")
         return f"{scheme}://{host}" + ("" if self.port == PORT else f":{self.port}") + f"/{export}"
 
@@ -64,10 +66,16 @@ def is_nbd_uri(text: str) -> bool:
 
 
 def parse_uri(text: str) -> NbdUri:
-    """Return the address that ``text`` is. Raises UsageError for what doc/uri.md does not allow, naming the part."""
+    """Return the address that ``text`` is. Raises UsageError for what doc/uri.md does not allow, naming the part.
+
+    A path may have any bytes but NUL, spelled ``%ff`` where they are no text, and comes as ``os.fsdecode`` has it; a
+    plus sign is one.
+    """
     scheme = text.partition("://")[0]
     if scheme not in SCHEMES or "://" not in text:
         raise UsageError(f"{text[:200]}: expected one of {', '.join(f'{each}://' for each in SCHEMES)}")
+    if any(each in text for each in _STRIPPED):
+        raise UsageError(f"{text[:200]}: expected tabs and ends of lines as %09, %0A and %0D")
     try:
         parts = urlsplit(text, allow_fragments=False)
         port = parts.port
@@ -75,17 +83,17 @@ def parse_uri(text: str) -> NbdUri:
         raise UsageError(f"{text[:200]}: is no address: {error}") from None
     secure, _, transport = scheme.partition("+")
     query = _query(text, parts.query)
-    export = unquote(parts.path.removeprefix("/"))
-    if len(export.encode("utf-8", "surrogateescape")) > MAX_STRING:
-        raise UsageError(f"{text[:200]}: expected a name of at most {MAX_STRING} bytes")
+    export = _unquoted(parts.path.removeprefix("/"))
+    if not is_string(export):
+        raise UsageError(f"{text[:200]}: expected a name of at most {MAX_STRING} bytes of UTF-8 without NUL")
     transport = transport or "tcp"
     if transport == "unix":
-        if parts.netloc or "socket" not in query:
+        if parts.netloc or not query.get("socket"):
             raise UsageError(f"{text[:200]}: expected no host and a socket: {scheme}:///EXPORT?socket=PATH")
     elif "socket" in query:
         raise UsageError(f"{text[:200]}: a socket goes with {secure}+unix")
     host = unquote(parts.hostname or "")
-    if transport == "tcp" and not host:
+    if transport == "tcp" and not _is_host(host):
         raise UsageError(f"{text[:200]}: expected a host")
     if transport == "vsock" and not (host.isdecimal() and int(host) <= _MAX_VSOCK):
         raise UsageError(f"{text[:200]}: expected a context id, a number up to {_MAX_VSOCK}, found {host!r}")
@@ -105,16 +113,39 @@ def parse_uri(text: str) -> NbdUri:
     )
 
 
+def _is_host(host: str) -> bool:
+    """Whether a resolver can be asked for ``host``: Python's own takes no label that is empty or too long."""
+    if "\0" in host:
+        return False
+    try:
+        return bool(host.encode("idna"))
+    except UnicodeError:
+        return False
+
+
 def _query(text: str, query: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for key, value in parse_qsl(query, keep_blank_values=True):
+    for each in filter(None, query.split("&")):
+        spelled, _, value = each.partition("=")
+        key = unquote(spelled)
         if key not in _KEYS:
-            raise UsageError(f"{text[:200]}: expected one of {', '.join(sorted(_KEYS))}, found the key {key!r}")
+            raise UsageError(f"{text[:200]}: expected one of {', '.join(sorted(_KEYS))}, found the key {key[:64]!r}")
         if key in found:
             raise UsageError(f"{text[:200]}: names {key} twice")
-        found[key] = value
+        found[key] = _unquoted(value)
+        if "\0" in found[key]:
+            raise UsageError(f"{text[:200]}: expected {key} without a NUL")
     if found.get("tls-type", "x509") not in TLS_TYPES:
         raise UsageError(f"{text[:200]}: expected tls-type to be one of {', '.join(TLS_TYPES)}")
     if found.get("tls-verify-peer", "1") not in ("0", "1", "true", "false"):
         raise UsageError(f"{text[:200]}: expected tls-verify-peer to be 0 or 1")
     return found
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="/", errors="surrogateescape")
+
+
+def _unquoted(text: str) -> str:
+    """Return the text, bytes that are no UTF-8 as ``os.fsdecode`` has them, spelled or as they came from a shell."""
+    return unquote(text, errors="surrogateescape")

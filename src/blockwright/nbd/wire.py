@@ -252,3 +252,11 @@ def to_wire(number: int) -> Error:
 def from_wire(number: int) -> int:
     """Return the host's errno for the wire's number; an unknown one is EINVAL, as "Error values" says."""
     return _FROM_WIRE.get(number, errno.EINVAL) if number else 0
+
+
+def is_string(text: str) -> bool:
+    """Whether the protocol can carry ``text``: UTF-8 of at most MAX_STRING bytes, without NUL ("Values")."""
+    try:
+        return len(text.encode()) <= MAX_STRING and "\0" not in text
+    except UnicodeEncodeError:  # bytes of a command line that were none
+        return False

@@ -161,6 +161,8 @@ class _Reader:
         overlay = table.get("overlay", False)
         if not isinstance(overlay, (bool, str)):
             raise self._error(at, "overlay", f"expected true or a file name, found {_kind(overlay)}")
+        if overlay == "" or (isinstance(overlay, str) and "\0" in overlay):
+            raise self._error(at, "overlay", "expected true or a file name, found another text")
         form = self._value(table, "from", str, None, at)
         if form not in (None, *READABLE):
             raise self._error(at, "from", f"expected {' or '.join(READABLE)}, found {form!r}")
@@ -174,7 +176,7 @@ class _Reader:
             form=form,
             allow_backing=tuple(os.path.join(self._folder, each) for each in self._texts(table, "allow-backing", at)),
             overlay=bool(overlay),
-            overlay_file=os.path.join(self._folder, overlay) if isinstance(overlay, str) and overlay else None,
+            overlay_file=os.path.join(self._folder, overlay) if isinstance(overlay, str) else None,
             force_unlocked=self._value(table, "force-unlocked", bool, False, at),
             track=self._parsed(
                 at, "track", lambda texts: parse_track(texts, self._folder), self._texts(table, "track", at)
@@ -217,12 +219,14 @@ class _Reader:
         value = table.get(key, default)
         if key in table and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
             raise self._error(at, key, f"expected {_NAMES[kind]}, found {_kind(value)}")
+        if isinstance(value, str) and "\0" in value:
+            raise self._error(at, key, "expected a text without NUL")
         return value
 
     def _texts(self, table: Mapping[str, Any], key: str, at: tuple[str, ...]) -> tuple[str, ...]:
         values = self._value(table, key, list, [], at)
-        if not all(isinstance(each, str) for each in values):
-            raise self._error(at, key, "expected a list of texts, found another value in it")
+        if not all(isinstance(each, str) and "\0" not in each for each in values):
+            raise self._error(at, key, "expected a list of texts without NUL, found another value in it")
         return tuple(values)
 
     def _parsed(self, at: tuple[str, ...], key: str, parse: Any, value: Any) -> Any:

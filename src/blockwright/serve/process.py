@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Final, Self
 
-from blockwright.errors import KernelError, NotFound, NotSupported, UsageError
+from blockwright.errors import KernelError, NotFound, NotSupported, Unavailable, UsageError
 
 ENDED: Final = 0
 """What ``Signals.wait`` returns when the work has ended by itself."""
@@ -88,7 +88,7 @@ def pid_file(path: str | None) -> Iterator[None]:
 
 
 def become(user: str) -> None:
-    """Give up root for ``user`` and its groups. Raises NotFound, KernelError without the right, NotSupported.
+    """Give up root for ``user`` and its groups. Raises NotFound, Unavailable without the right, NotSupported.
 
     ``user`` is a name, or a number.
     """
@@ -108,7 +108,7 @@ def become(user: str) -> None:
         os.setuid(found.pw_uid)
     except OSError as error:
         number = error.errno or 0
-        raise KernelError("setuid", user, number, "needs root to serve as another user") from None
+        raise Unavailable("setuid", user, number, "needs root to serve as another user") from None
 
 
 def end_with_parent(parent: int) -> None:

@@ -1,16 +1,22 @@
 """loopless's README session by our name, and each of its verbs, beside e2fsprogs, gdisk and QEMU."""
 
 import hashlib
+import os
 import random
 import re
+import shlex
+from pathlib import Path
 
 import pytest
 
 from blockwright import loopless
 from blockwright.errors import NotFound, UsageError
 from blockwright.units import MiB
+from tests.support.command import COMMAND
 from tests.support.command import blockwright as in_a_process
 from tests.support.inprocess import blockwright
+from tests.support.loaders import debian_loaders
+from tests.support.qemu import boot_disk
 from tests.support.tools import run, tool
 
 OFFSET = "?offset=1048576"
@@ -35,26 +41,79 @@ def clean(path, offset=OFFSET):
     run([tool("e2fsck"), "-fn", f"{path}{offset}"])
 
 
-def test_the_session_of_its_readme_but_for_the_loader(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for line in (
-        "disk.img create 1000000000",
-        "disk.img create-gpt",
-        "disk.img create-part",
-    ):
-        assert said(*line.split()) == b""
-    assert said("disk.img", "part-info") == b"1\t2048\t1949696\tfalse\t\n"
-    assert said("disk.img:1", "mkfs") == b""
-    assert said("disk.img:1", "write", "/syslinux.cfg", "600", input=b"SAY Hello World!\n") == b""
-    assert said("disk.img:1", "ls") == b"/syslinux.cfg\n"
-    assert said("disk.img:1", "set-bootable", "true") == b""
+SESSION = """
+loopless disk.img create 1000000000
+loopless disk.img create-gpt
+loopless disk.img create-part
+loopless disk.img part-info
+loopless disk.img:1 mkfs
+echo 'SAY Hello World!' | loopless disk.img:1 write /syslinux.cfg 600
+loopless disk.img:1 syslinux
+loopless disk.img:1 ls
+loopless disk.img:1 set-bootable true
+loopless disk.img install-mbr
+loopless disk.img create-vmdk disk.vmdk
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    """The session's disk, made by a shell in which a program named loopless is ours; its folder, and what it said."""
+    folder = tmp_path_factory.mktemp("session")
+    loaders = debian_loaders(folder / "loaders", "extlinux", "gptmbr.bin")
+    command = shlex.join([*COMMAND, "loopless", "--loader", str(loaders)])
+    script = f'set -e\nloopless() {{ {command} "$@"; }}\n{SESSION}'
+    return folder, run([tool("bash"), "-c", script], cwd=folder).stdout
+
+
+@pytest.fixture
+def session(made, monkeypatch):
+    monkeypatch.chdir(made[0])
+    return made[1]
+
+
+def test_the_session_of_its_readme(session):
+    assert session == "1\t2048\t1949696\tfalse\t\n/ldlinux.c32\n/ldlinux.sys\n/syslinux.cfg\n"
     assert said("disk.img", "part-info") == b"1\t2048\t1949696\ttrue\t\n"
-    assert said("disk.img", "create-vmdk", "disk.vmdk") == b""
     assert said("disk.img:1", "read", "/syslinux.cfg") == b"SAY Hello World!\n"
     clean("disk.img")
     assert "No problems found" in run([tool("sgdisk"), "-v", "disk.img"]).stdout
     run([tool("qemu-img"), "compare", "-f", "vmdk", "-F", "raw", "disk.vmdk", "disk.img"])
-    assert (tmp_path / "disk.img").stat().st_blocks * 512 < 8 * MiB
+    assert os.stat("disk.img").st_blocks * 512 < 8 * MiB
+    flags = run([tool("debugfs"), "-R", "stat /ldlinux.sys", f"disk.img{OFFSET}"]).stdout
+    assert "Mode:  0444   Flags: 0x80010" in flags  # extents, and immutable
+    before = first_sector("disk.img")
+    said("--loader", "loaders", "disk.img:1", "syslinux")  # once more over what is there
+    clean("disk.img")
+    said("--loader", "loaders", "disk.img", "install-mbr")
+    assert first_sector("disk.img") == before
+
+
+def first_sector(path):
+    with open(path, "rb") as file:
+        return file.read(512)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("image_format", ["raw", "vmdk"])
+def test_the_sessions_disk_boots(session, image_format):
+    path = "disk.img" if image_format == "raw" else "disk.vmdk"
+    console = boot_disk(path, firmware="seabios", expect=b"Hello World!", interface="ide", image_format=image_format)
+    assert "SYSLINUX 6" in console or "EXTLINUX" in console
+
+
+def test_a_loader_that_is_nowhere_is_named_with_its_package(disk, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for words in (("disk.img:1", "syslinux"), ("disk.img", "install-mbr")):
+        assert re.search(b"extlinux|syslinux-common", refused("--loader", "empty", *words, code=5))
+    run([tool("mke2fs"), "-q", "-t", "ext4", "-O", "inline_data", tmp_path / "inline.img", "16M"])
+    debian_loaders(tmp_path / "loaders", "extlinux")
+    text = refused("--loader", "loaders", "inline.img", "syslinux", code=1)
+    assert b"inline_data it cannot read files" in text
+    run([tool("mkfs.fat"), "-C", tmp_path / "fat.img", "16384"])
+    assert b"expected ext2, ext3 or ext4, found fat16" in refused(
+        "--loader", "loaders", "fat.img", "syslinux", code=1
+    )
 
 
 def test_a_process_of_its_own_reads_its_standard_input(disk):
@@ -121,6 +180,19 @@ def test_a_range_of_bytes_is_a_part_and_so_is_the_whole(tmp_path, monkeypatch):
     clean("disk.img", "")
 
 
+def test_files_on_fat_are_listed_read_written_and_removed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run([tool("mkfs.fat"), "-C", "fat.img", "16384"])
+    said("fat.img", "write", "/Some Folder/A file.txt", "644", input=b"1")
+    said("fat.img", "write", "/Some Folder/A file.txt", "600", input=b"two")
+    assert said("fat.img", "ls") == b"/Some Folder/A file.txt\n"
+    assert said("fat.img", "read", "/some folder/a FILE.txt") == b"two"
+    run([tool("fsck.fat"), "-n", "fat.img"])
+    said("fat.img", "rm", "/Some Folder/A file.txt")
+    assert said("fat.img", "ls") == b""
+    run([tool("fsck.fat"), "-n", "fat.img"])
+
+
 def test_two_images_are_told_apart_by_their_descriptors(disk, tmp_path):
     (tmp_path / "deeper").mkdir()
     said("disk.img", "create-vmdk", "deeper/one.vmdk")
@@ -131,6 +203,16 @@ def test_two_images_are_told_apart_by_their_descriptors(disk, tmp_path):
     assert 'FLAT "../disk.img" 0' in texts[0]
     run([tool("qemu-img"), "compare", "-f", "vmdk", "-F", "raw", "deeper/one.vmdk", "disk.img"])
     assert b"expected another name than the image's" in refused("disk.img", "create-vmdk", "disk.img")
+    assert b"expected a raw image, found vmdk" in refused("two.vmdk", "create-vmdk", "three.vmdk")
+
+
+def test_what_the_table_for_ruby_names_is_there():
+    text = (Path(__file__).parents[3] / "docs" / "loopless.md").read_text()
+    called = set(re.findall(r"`loopless\.(\w+)\(", text))
+    assert called == set(re.findall(r"`Loopless\.(\w+)", text)) - {"version"}
+    assert all(callable(getattr(loopless, name)) for name in called)
+    session = text.partition("```\n")[2].partition("```")[0]
+    assert session.replace("blockwright loopless", "loopless") == SESSION.lstrip("\n")
 
 
 def refused(*words, code=2):

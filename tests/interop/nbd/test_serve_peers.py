@@ -191,10 +191,11 @@ def test_qemu_img_converts_and_compares(image, tmp_path):
 
 
 @pytest.mark.parametrize("how", ["randwrite", "write"])
-def test_fio_verifies_what_it_wrote(server, how):
+def test_fio_verifies_what_it_wrote(server, how, tmp_path):
     job = ["--name=x", "--ioengine=nbd", f"--uri={server.uri}", f"--rw={how}", "--verify=crc32c", "--do_verify=1"]
     sizes = ["--size=16M", "--bsrange=512-256k" if how == "randwrite" else "--bs=1M", "--iodepth=32"]
-    found = report(run([tool("fio"), *job, *sizes, "--verify_fatal=1", "--output-format=json"]).stdout)
+    fio = [tool("fio"), *job, *sizes, "--verify_fatal=1", "--output-format=json"]
+    found = report(run(fio, cwd=tmp_path).stdout)  # where it leaves the state of its verification
     assert found["jobs"][0]["error"] == 0
     assert found["jobs"][0]["read"]["io_bytes"] > 0
 

@@ -52,6 +52,21 @@ def test_an_image_is_made_sparse_and_of_whole_sectors(tmp_path):
     assert files_in(tmp_path) == ["disk.img"]
 
 
+@pytest.mark.parametrize("name", [["disk.qcow2"], ["disk.img", "--format", "qcow2"]])
+def test_an_image_of_another_format_is_made_and_changed_alike(tmp_path, name):
+    path = tmp_path / name[0]
+    blockwright("disk", "create", path, "64M", "--table", "gpt", *name[1:])
+    blockwright("disk", "add", path, "--size", "8M")
+    blockwright("loopless", f"{path}:1", "mkfs")
+    blockwright("disk", "resize", path, "96M")
+    assert document("disk", "table", path)["partitions"][0]["size"] == 94 * MiB
+    found = blockwright("check", path).stdout.decode()
+    assert found.count("clean") == 3
+    assert "No errors were found" in run([tool("qemu-img"), "check", path]).stdout
+    run([tool("qemu-img"), "convert", "-O", "raw", path, tmp_path / "raw"])
+    assert "No problems found" in run([tool("sgdisk"), "-v", tmp_path / "raw"]).stdout
+
+
 def test_the_same_seed_gives_the_same_disk_and_none_another(tmp_path):
     made_disks = []
     for number, seed in enumerate([["--seed", "x"], ["--seed", "x"], [], []]):

@@ -106,6 +106,18 @@ def test_the_list(capsys):
     assert [each["id"] for each in json.loads(capsys.readouterr().out)["checks"]] == [each.id for each in CHECKS]
 
 
+def test_an_export_that_is_not_there_is_not_green(serving, capsys):
+    uri = serving().replace("disk", "other")
+    assert run(["nbd", "check", uri, "--timeout", "60"]) == 1
+    told, summary = capsys.readouterr().out.splitlines()
+    assert told.startswith(f"{uri}: the export itself was not verified: needs an export that can be entered: ")
+    assert " passed, 0 failed, " in summary
+    assert run(["nbd", "check", uri, "--only", "H01"]) == 0  # which needs none
+    capsys.readouterr()
+    assert run(["nbd", "check", uri, "--only", "T08", "--json"]) == 1
+    assert "needs an export" in json.loads(capsys.readouterr().out)["unused"]
+
+
 def test_nobody_there(tmp_path, capsys):
     assert run(["nbd", "check", f"nbd+unix:///?socket={tmp_path}/none"]) == 5
     assert "nobody listens there" in capsys.readouterr().err

@@ -91,7 +91,7 @@ def test_every_allocation_fails_in_turn(command, monkeypatch):
         if not refuser.failed:
             break
         assert compare_trees(before, editor.files.tree(), contents=True) == []
-        assert editor._parts.pending_blocks == 0
+        assert not editor._parts.changed
         COMMANDS[command](editor)
         editor.commit()
         assert [str(each) for each in check(editor._parts.transaction.raw)] == []
@@ -114,7 +114,7 @@ def test_source_that_fails():
         with pytest.raises(OSError, match="source is gone"):
             editor.put(b"/new", File(content=Failing(3 * MiB)))
         assert compare_trees(before, editor.files.tree(), contents=True) == []
-        assert editor._parts.pending_blocks == 0
+        assert not editor._parts.changed
 
 
 def fill(editor: Ext4Editor, size: int) -> None:
@@ -181,7 +181,7 @@ def test_refused(change, error, says):
         with pytest.raises(error, match=says):
             change(editor)
         assert compare_trees(before, editor.files.tree()) == []
-        assert editor._parts.pending_blocks == 0
+        assert not editor._parts.changed
 
 
 def test_immutable_file_is_left_alone():

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from blockwright.errors import KernelError, NotFound, UsageError
+from blockwright.errors import NotFound, Unavailable, UsageError
 from blockwright.serve import run as service
 from blockwright.serve.definition import ExportsFile
 from blockwright.serve.process import ENDED, Signals, become, pid_file
@@ -54,7 +54,7 @@ def test_a_pid_file_lives_as_long_as_the_context(tmp_path):
 
 def test_root_is_given_up_for_good():
     if os.getuid() != 0:
-        with pytest.raises(KernelError, match="needs root"):
+        with pytest.raises(Unavailable, match="needs root"):
             become("root")
         return
     program = (

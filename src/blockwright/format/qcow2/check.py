@@ -52,9 +52,13 @@ def check(file: BlockDevice) -> list[Finding]:
 def stored_refcounts(file: BlockDevice, image: ImageHeader) -> Iterator[tuple[int, list[int]]]:
     """Yield (first cluster, refcounts) of each block that is there and can be read."""
     geometry = image.geometry
+    seen = {0}
     for index, entry in enumerate(read_refcount_table(file, image)):
         offset = entry & REFCOUNT_OFFSET_MASK
-        if offset and not offset % geometry.cluster and offset < file.size:
+        if offset in seen:
+            continue
+        seen.add(offset)
+        if not offset % geometry.cluster and offset < file.size:
             data = file.read(offset, min(geometry.cluster, file.size - offset)).ljust(geometry.cluster, b"\0")
             if any(data):
                 yield index * geometry.refcounts, unpack_refcounts(data, geometry.refcount_order).tolist()
@@ -105,10 +109,12 @@ def _copied(found: References) -> Iterator[Finding]:
     if image.data_file is not None:
         return
     bits, width = geometry.cluster_bits, 2 if geometry.extended else 1
+    seen = {0}
     for index, entry in enumerate(read_entries(file, image.record.l1_table_offset, image.record.l1_size)):
         table = entry & OFFSET_MASK
-        if not table or table % geometry.cluster or table >= file.size:
+        if table in seen or table % geometry.cluster or table >= file.size:
             continue
+        seen.add(table)
         alone = found.count(table >> bits) == 1
         if alone != bool(entry & COPIED):
             yield _mark("L1", entry, found.count(table >> bits), image.record.l1_table_offset + 8 * index)

@@ -325,7 +325,8 @@ def _check_tables(record: Header, geometry: Geometry, file_size: int) -> None:
     if record.l1_size < needed:
         raise Corrupt(f"qcow2 L1 size: expected at least {needed} entries, found {record.l1_size}", offset=36)
     if record.l1_size * 8 > MAX_L1_BYTES:
-        raise LimitExceeded(f"qcow2 L1 size: expected at most {MAX_L1_BYTES} bytes, found {record.l1_size * 8}")
+        found = record.l1_size * 8
+        raise LimitExceeded(f"qcow2 L1 size: expected at most {MAX_L1_BYTES} bytes, found {found}", offset=36)
     check_run(record.l1_table_offset, record.l1_size * 8, geometry, file_size, "L1 table", 40)
     length = record.refcount_table_clusters * geometry.cluster
     if not record.refcount_table_clusters:

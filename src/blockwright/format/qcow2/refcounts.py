@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from blockwright.device.base import BlockDevice
 from blockwright.errors import Corrupt, LimitExceeded, NotSupported
@@ -28,7 +28,11 @@ from blockwright.format.qcow2.layout import (
     pack_refcounts,
     unpack_refcounts,
 )
-from blockwright.units import align_down, align_up, ceil_div
+from blockwright.units import MiB, align_down, align_up, ceil_div
+
+CACHE: Final = 32 * MiB
+"""Bytes of blocks that are kept in memory: with 64 KiB they count 1 TiB."""
+MIN_BLOCKS: Final = 16
 
 
 class Write(NamedTuple):
@@ -62,6 +66,9 @@ class Refcounts:
         self._move = move
         self._blocks: dict[int, array[int]] = {}
         self._dirty: dict[int, tuple[int, int]] = {}
+        self._writing: dict[int, tuple[int, int]] = {}
+        self._limit = max(MIN_BLOCKS, CACHE // geometry.cluster)
+        self._owners: dict[int, int] = {}  # which block was found at an offset
         self._dirty_table: set[int] = set()
         self._fresh: set[int] = set()  # blocks that the table on the disk may not name yet
         self._hint = 0
@@ -87,16 +94,24 @@ class Refcounts:
         if not offset:
             return None
         cluster, size = self._geometry.cluster, self._file.size
-        where = f"a multiple of {cluster} below {size}"
-        if offset % cluster or offset >= size or entry != offset:
+        where = f"a multiple of {cluster} below {size}, once"
+        if offset % cluster or offset >= size or entry != offset or self._owners.setdefault(offset, index) != index:
             raise Corrupt(
                 f"qcow2 refcount table entry {index}: expected {where}, found {entry:#x}",
                 offset=self._table_offset + 8 * index,
                 spec=SPEC,
             )
         data = self._file.read(offset, min(cluster, size - offset)).ljust(cluster, b"\0")
+        if len(self._blocks) >= self._limit:
+            self._forget()
         found = self._blocks[index] = unpack_refcounts(data, self._geometry.refcount_order)
         return found
+
+    def _forget(self) -> None:
+        """Forget the older half of the blocks that are on the disk as they are in memory."""
+        for index in list(self._blocks)[: self._limit // 2]:
+            if index not in self._dirty and index not in self._writing and index not in self._fresh:
+                del self._blocks[index]
 
     # -- changing --------------------------------------------------------------------------------------------
 
@@ -236,6 +251,7 @@ class Refcounts:
         """
         spans, entries = self._dirty, self._dirty_table
         self._dirty, self._dirty_table = {}, set()
+        self._writing = spans
         return (
             [self._span(*item) for item in sorted(spans.items())],
             [self._entry(each) for each in sorted(entries)],
@@ -245,10 +261,12 @@ class Refcounts:
 
     def written(self, entries: set[int]) -> None:
         """Take note that what ``take`` returned is durable."""
+        self._writing = {}
         self._fresh -= entries
 
     def give_back(self, spans: dict[int, tuple[int, int]], entries: set[int]) -> None:
         """Take note that what ``take`` returned was not written."""
+        self._writing = {}
         for index, (low, high) in spans.items():
             self._changed(index, low, high)
         self._dirty_table |= entries

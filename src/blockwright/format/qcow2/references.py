@@ -32,7 +32,8 @@ from blockwright.format.qcow2.layout import (
 from blockwright.format.qcow2.snapshot import read_snapshot_table
 from blockwright.units import ceil_div
 
-_PAGE: Final = 1 << 16
+_PAGE: Final = 1 << 10
+_COUNTS: Final = array("I", bytes(_PAGE * array("I").itemsize))
 MAX_CLUSTERS: Final = 1 << 32
 MAX_FINDINGS: Final = 10_000
 """Findings that are kept; an image with more is not worth a longer list."""
@@ -85,24 +86,25 @@ class References:
         index, within = divmod(cluster, _PAGE)
         page = self._pages.get(index)
         if page is None:
-            page = self._pages[index] = array("L", bytes(_PAGE * array("L").itemsize))
+            page = self._pages[index] = _COUNTS[:]
         page[within] += times
 
     def structure(self, offset: int, length: int, what: str, at: int) -> bool:
-        """Count a structure of the image, and return whether nothing else lies where it does."""
+        """Count a structure of the image, and return whether nothing else lies where it does.
+
+        What overlaps another is counted no further: else a few tables could be made to take for ever.
+        """
         cluster = self.image.geometry.cluster
         first, last = offset // cluster, ceil_div(offset + length, cluster)
-        alone = True
         for each in range(first, last):
             if each in self.metadata:
-                alone = False
                 self.note(
                     "qcow2.overlap", f"{what} lies where {self.metadata[each]} does (byte {each * cluster})", at
                 )
-            else:
-                self.metadata[each] = what
+                return False
+            self.metadata[each] = what
             self.add(each)
-        return alone
+        return True
 
 
 def compute(file: BlockDevice, image: ImageHeader, *, refcounts: bool = True) -> References:
@@ -125,11 +127,12 @@ def compute(file: BlockDevice, image: ImageHeader, *, refcounts: bool = True) ->
         ]
     except FormatError as error:
         found.note("qcow2.snapshots", str(error.args[0]), error.offset)
+    walked = []
     for name, offset, size, at in states:
-        if size:
-            found.structure(offset, size * 8, f"the L1 table ({name})", at)
+        if size and found.structure(offset, size * 8, f"the L1 table ({name})", at):
+            walked.append((name, offset, size))
     shared: dict[int, int] = {}
-    for name, offset, size, _ in states:
+    for name, offset, size in walked:
         for index, entry in enumerate(read_entries(file, offset, size)):
             if entry:
                 table = _table_of(found, entry, offset + 8 * index, name)

@@ -29,7 +29,9 @@ from blockwright.format.qcow2.references import References, compute
 from blockwright.format.qcow2.write import WritableQcow2
 from blockwright.units import ceil_div
 
-MENDABLE = frozenset({LEAK, LOW, "qcow2.copied", "qcow2.dirty", "qcow2.corrupt"})
+REBUILT = frozenset({LOW, "qcow2.dirty", "qcow2.corrupt"})
+"""What makes all refcounts be made anew."""
+MENDABLE = REBUILT | {LEAK, "qcow2.copied"}
 
 
 def repair(file: BlockDevice) -> bool:
@@ -44,10 +46,11 @@ def repair(file: BlockDevice) -> bool:
     others = [each for each in findings if each.rule not in MENDABLE]
     if others:
         raise Corrupt(f"qcow2: only refcounts can be mended, found {others[0]}", offset=others[0].offset)
-    if all(each.rule == LEAK for each in findings):
+    rules = {each.rule for each in findings}
+    if rules & REBUILT:
+        rebuild_refcounts(file, image)
+    elif LEAK in rules:
         _free_leaks(file, image)
-        return True
-    rebuild_refcounts(file, image)
     _mark(file, read_header(file))
     return True
 
@@ -76,7 +79,8 @@ def rebuild_refcounts(file: BlockDevice, image: ImageHeader) -> None:
             offset=found.findings[0].offset,
         )
     geometry = image.geometry
-    start = max(found.stop, found.end)
+    # Behind all that the present refcounts are, too: they count until the header says otherwise.
+    start = found.stop if isinstance(file, ResizableDevice) else compute(file, image).end
     blocks = tables = 1
     while True:
         needed = ceil_div(start + blocks + tables, geometry.refcounts)
@@ -92,9 +96,10 @@ def rebuild_refcounts(file: BlockDevice, image: ImageHeader) -> None:
     for number in range(start, start + blocks + tables):
         found.add(number)
     table = array("Q", bytes(tables * geometry.cluster))
+    last = found.end
     for number in range(blocks):
         table[number] = (start + number) * geometry.cluster
-        file.write(table[number], _block(found, number))
+        file.write(table[number], _block(found, number, last))
     offset = (start + blocks) * geometry.cluster
     file.write(offset, entry_bytes(table))
     file.flush()
@@ -102,10 +107,10 @@ def rebuild_refcounts(file: BlockDevice, image: ImageHeader) -> None:
     _put_header(file, image, offset, tables, incompatible)
 
 
-def _block(found: References, number: int) -> bytes:
+def _block(found: References, number: int, last: int) -> bytes:
     geometry = found.image.geometry
     counts, first = new_refcounts(geometry), number * geometry.refcounts
-    for within in range(min(geometry.refcounts, max(0, found.end - first))):
+    for within in range(min(geometry.refcounts, max(0, last - first))):
         count = found.count(first + within)
         if count > geometry.max_refcount:
             raise Corrupt(f"qcow2: cluster {first + within} has {count} references, more than can be counted")

@@ -14,7 +14,8 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from blockwright.device.base import BlockDevice, ResizableDevice
@@ -59,6 +60,13 @@ class WritableMap(ClusterMap):
             self.dirty.setdefault(index, (0, 0))
             return True
 
+    def replace_l1(self, l1: array[int], offset: int) -> None:
+        """Map what other tables say. Nothing of the present ones may be unwritten."""
+        with self._loading:
+            self.drops += 1
+            self.tables.clear()
+            self.l1, self.l1_offset = l1, offset
+
     def put(self, index: int, table: array[int], offset: int) -> None:
         """Make ``table``, which is to lie at ``offset``, the table ``index``."""
         with self._loading:
@@ -86,7 +94,8 @@ class _Work:
 class Updates:
     """The changes of one image. ``lock`` guards map and counts; it is held for no I/O but that of a missing table.
 
-    ``data`` are the devices that hold data, made durable before a table refers to it. ``retire`` returns the uses
+    ``data`` are the devices that hold data, made durable before a table refers to it. ``move_counts`` has the header
+    say where the refcount table is. ``retire`` returns the uses
     that are going on, and makes the device count new ones apart; ``freed`` is called when clusters become free.
     """
 
@@ -98,14 +107,14 @@ class Updates:
         table: array[int],
         table_offset: int,
         data: Sequence[BlockDevice],
+        move_counts: Callable[[int, int], None],
         retire: Callable[[], deque[None]],
         freed: Callable[[], None],
     ) -> None:
         self.lock = threading.Lock()
         self.map = clusters
         self.geometry = geometry
-        self.counts = Refcounts(file, geometry, table, table_offset, self._reserve, self._move_counts)
-        self.header_lock = threading.Lock()
+        self.counts = Refcounts(file, geometry, table, table_offset, self._reserve, move_counts)
         self._file = file
         self._data = data
         self._retire = retire
@@ -178,15 +187,6 @@ class Updates:
             raise NoSpace(f"qcow2: expected room for {end} bytes, found {size}")
         self._file.resize(align_up(end, GROWTH))
 
-    def _move_counts(self, offset: int, clusters: int) -> None:
-        self.write_header(48, offset.to_bytes(8, "big") + clusters.to_bytes(4, "big"))
-
-    def write_header(self, at: int, data: bytes) -> None:
-        """Change a few bytes of the header, durably. They lie in one sector."""
-        with self.header_lock:
-            self._file.write(at, data)
-            self._file.flush()
-
     # -- writing ---------------------------------------------------------------------------------------------
 
     @property
@@ -197,24 +197,42 @@ class Updates:
     def sync(self) -> None:
         """Make durable all data and what refers to it, as it was when the call began."""
         with self._flushing:
-            self._reap()
-            with self.lock:
-                work = self._take() if self.pending else None
-            if work is None:
-                self._flush_data()
-                return
+            self._sync()
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Hold the lock while no L1 entry is newer in memory, and nothing is being written."""
+        with self._flushing:
+            while True:
+                self._sync()
+                self.lock.acquire()
+                if not self.map.dirty_l1:
+                    break
+                self.lock.release()  # somebody was quicker
             try:
-                self._write(work)
-            except BaseException:
-                with self.lock:
-                    self._untake(work)
-                raise
+                yield
+            finally:
+                self.lock.release()
+
+    def _sync(self) -> None:
+        self._reap()
+        with self.lock:
+            work = self._take() if self.pending else None
+        if work is None:
+            self._flush_data()
+            return
+        try:
+            self._write(work)
+        except BaseException:
             with self.lock:
-                self.map.writing.clear()
-                self.counts.written(work.entries)
-                if work.loose:
-                    self._retired.append((self._retire(), work.loose))
-            self._reap()
+                self._untake(work)
+            raise
+        with self.lock:
+            self.map.writing.clear()
+            self.counts.written(work.entries)
+            if work.loose:
+                self._retired.append((self._retire(), work.loose))
+        self._reap()
 
     def _take(self) -> _Work:
         work, clusters, cluster = _Work(), self.map, self.geometry.cluster

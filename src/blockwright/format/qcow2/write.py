@@ -10,6 +10,7 @@ Knows: what a write needs. Refuses to know: the order in which tables reach the 
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections import deque
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from blockwright.format.qcow2.update import Updates, WritableMap
 from blockwright.units import MiB, align_down, align_up
 
 _NOTHING: Final = memoryview(b"")
+HEADER_END: Final = 104
+"""What of the header is written as one sector when a field changes."""
 _ZERO_PIECE: Final = 16 * MiB
 
 
@@ -86,15 +89,30 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
             owns=owns,
         )
         table_offset = image.record.refcount_table_offset
+        self._header_lock = threading.Lock()
         data = [file] if data_file is None else [data_file]
         self._updates = Updates(
-            file, image.geometry, clusters, counts, table_offset, data, self._retire, self._unpacker.forget
+            file,
+            image.geometry,
+            clusters,
+            counts,
+            table_offset,
+            data,
+            self._move_counts,
+            self._retire,
+            self._unpacker.forget,
         )
         self._ranges = RangeLock()
         self._marks_zero = image.record.version >= 3
         self._own_data = data_file is None
         self._begun = False
         self._unchecked = self._host.unchecked()
+        geometry = image.geometry
+        self._bits = geometry.cluster_bits
+        self._within = geometry.cluster - 1
+        self._table_bits = (geometry.l2_entries - 1).bit_length()
+        self._slots = geometry.l2_entries - 1
+        self._plain = not geometry.extended and data_file is None
 
     def _retire(self) -> deque[None]:
         old, self._uses = self._uses, deque()
@@ -105,12 +123,56 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         """The image's tables, for those who change more than a disk's bytes."""
         return self._updates
 
+    def put_header(self, **values: int) -> None:
+        """Change fields of the header, durably and at once; they lie within its first 112 bytes."""
+        with self._header_lock:
+            record = self._image.record.replace(**values)
+            self._file.write(24, record.pack()[24 : min(record.header_length, HEADER_END)])
+            self._file.flush()
+            self._image = replace(self._image, record=record)
+
+    def _move_counts(self, offset: int, clusters: int) -> None:
+        self.put_header(refcount_table_offset=offset, refcount_table_clusters=clusters)
+
+    def use_l1(self, l1: array[int], offset: int) -> None:
+        """Make the table at ``offset``, which is on the disk, the active one; all of the old one must be, too."""
+        self._clusters.replace_l1(l1, offset)
+        self.put_header(l1_size=len(l1), l1_table_offset=offset)
+
     # -- writing ---------------------------------------------------------------------------------------------
 
     def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
-        self._put(offset, buffers)
+        if not self._write_in_place(offset, buffers):
+            self._put(offset, buffers)
         if durable:
             self._updates.sync()
+
+    def _write_in_place(self, offset: int, buffers: Sequence[memoryview]) -> bool:
+        """Write within one cluster that is this state's alone, and say whether that could be done: the short way."""
+        length = len(buffers[0]) if len(buffers) == 1 else total(buffers)
+        bits = self._bits
+        cluster = offset >> bits
+        if not self._begun or not self._plain or (offset + length - 1) >> bits != cluster:
+            return False
+        uses = self._uses
+        uses.append(None)
+        try:
+            index = cluster >> self._table_bits
+            table = self._clusters.tables.get(index)
+            if table is None or not self._clusters.l1[index] & COPIED:
+                return False
+            entry = table[cluster & self._slots]
+            host = entry ^ COPIED
+            # Above every offset where the mark is missing; with low bits where it is no plain data.
+            if not 0 < host <= OFFSET_MASK or host & self._within:
+                return False
+            host += offset & self._within
+            if host + length > self._host.size:
+                return False
+            self._unchecked.write(host, buffers, durable=False)
+            return True
+        finally:
+            uses.pop()
 
     def _put(self, offset: int, buffers: Sequence[memoryview]) -> None:
         end = offset + total(buffers)
@@ -121,10 +183,6 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         uses = self._uses
         uses.append(None)
         try:
-            run = self._run(offset, end)
-            if run.end == end and run.way is _Way.PLACE and run.host + end - offset <= self._host.size:
-                self._unchecked.write(run.host, buffers, durable=False)
-                return
             cutter = Cutter(buffers)
             while offset < end:
                 run = self._run(offset, end)
@@ -135,9 +193,9 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
                     offset = self._allocating(offset, run.end, cutter)
         finally:
             uses.pop()
-        self._bound()
+        self.bound()
 
-    def _bound(self) -> None:
+    def bound(self) -> None:
         """Keep the tables that must stay in memory within half of what memory there is for them."""
         if len(self._clusters.dirty) > self._clusters.limit // 2:
             self._updates.sync()
@@ -148,8 +206,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
             record = self._image.record
             keep = record.autoclear_features & 2
             if record.version >= 3 and record.autoclear_features != keep:
-                self._updates.write_header(88, keep.to_bytes(8, "big"))
-                self._image = replace(self._image, record=record.replace(autoclear_features=keep))
+                self.put_header(autoclear_features=keep)
             self._begun = True
 
     def _run(self, position: int, end: int) -> _Run:
@@ -310,7 +367,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
                 self._updates.loosen_entry(table[slot])
                 table[slot : slot + width] = array("Q", [entry, 0][:width])
                 self._clusters.changed(index, slot, slot + width)
-        self._bound()
+        self.bound()
 
     def _map_new(self, start: int, host: int, count: int, low: int, high: int) -> None:
         """Make the map say that clusters from ``start`` on lie at ``host``, and hold [low, high)."""
@@ -418,7 +475,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
                 stop = min(high, (low // span + 1) * span)
                 with self._updates.lock:
                     self._mark_in_table(low, stop, hide=hide)
-                self._bound()
+                self.bound()
                 low = stop
 
     def _mark_in_table(self, low: int, high: int, *, hide: bool) -> None:
@@ -450,15 +507,10 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
             if edge < old:
                 self._mark(edge, old, hide=False)
         else:
-            self._updates.sync()
-            entries, offset = grow_l1(self._file, self._updates, self._image.geometry, size)
-            self._image = replace(
-                self._image, record=self._image.record.replace(l1_size=entries, l1_table_offset=offset)
-            )
+            grow_l1(self._file, self._updates, self._image.geometry, size, self.put_header)
             self._grow_to(old, size)
-        self._image = replace(self._image, record=self._image.record.replace(size=size))
         self._updates.sync()
-        self._updates.write_header(24, self._image.record.pack()[24:48])
+        self.put_header(size=size)
 
     def _grow_to(self, old: int, size: int) -> None:
         """Make zeros of what would come to light behind the old end: in the last cluster, and in the device below."""

@@ -21,10 +21,10 @@ from blockwright.nbd.conformance import (
     transmission,
     writing,
 )
-from blockwright.nbd.conformance.model import CHECKS, Check, Level, Outcome, Result
+from blockwright.nbd.conformance.model import CHECKS, Check, Level, Need, Outcome, Result
 from blockwright.nbd.conformance.run import check_server
 
-__all__ = ["CHECKS", "Check", "Level", "Outcome", "Result", "check_server"]
+__all__ = ["CHECKS", "Check", "Level", "Need", "Outcome", "Result", "check_server"]
 
 _ORDER: Final = (
     handshake, options, info, contexts, tls, transmission, writing, structured, status, extended, limits

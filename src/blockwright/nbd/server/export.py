@@ -22,7 +22,7 @@ from blockwright.nbd.protocol.session import BlockSizes, ExportInfo
 from blockwright.nbd.server.limits import Limits
 from blockwright.nbd.server.peer import Peer
 from blockwright.nbd.server.pool import Workers
-from blockwright.nbd.wire import BASE_ALLOCATION, CHANGED_SINCE, MAX_STRING, TransmissionFlag
+from blockwright.nbd.wire import BASE_ALLOCATION, CHANGED_SINCE, MAX_STRING, TransmissionFlag, is_string
 from blockwright.units import KiB, align_down
 
 MAX_MINIMUM_BLOCK: Final = 64 * KiB
@@ -74,9 +74,9 @@ class Export:
 
     def __post_init__(self) -> None:
         for what, text in (("name", self.name), ("description", self.description)):
-            if len(text.encode()) > MAX_STRING or "\0" in text:
+            if not is_string(text):
                 raise UsageError(
-                    f"export {self.name[:64]!r}: expected a {what} of at most {MAX_STRING} bytes without NUL"
+                    f"export {self.name[:64]!r}: expected a {what} of at most {MAX_STRING} bytes of UTF-8 without NUL"
                 )
         blocks = self.blocks
         if blocks is not None:
@@ -203,9 +203,17 @@ class Served:
                 self.connections -= 1
 
     def info(self, limits: Limits) -> ExportInfo:
-        """Return what clients are told, with what was added to the device since. Opens the device."""
-        device, export = self.device, self.export
-        return ExportInfo(export.name, device.refresh(), self._flags(), self._blocks(limits), export.description)
+        """Return what clients are told, with what was added to the device since. Opens the device.
+
+        Raises UsageError where the export's own blocks would leave bytes at its end that nobody could ask for.
+        """
+        export, size, blocks = self.export, self.device.refresh(), self._blocks(limits)
+        if export.blocks is not None and size % blocks.minimum:
+            raise UsageError(
+                f"export {export.name[:64]!r}: expected a size that is a multiple of its minimum block of "
+                f"{blocks.minimum} bytes, found {size}"
+            )
+        return ExportInfo(export.name, size, self._flags(), blocks, export.description)
 
     def context(self, name: str) -> Context:
         """Return the context called ``name``, which is one of ``context_names``."""

@@ -117,7 +117,10 @@ def open_stdio() -> tuple[Stream, Peer]:
     """
     if sys.platform == "win32":
         raise NotSupported("stdio: this system has no descriptors that can be waited for")
-    modes = [os.fstat(fd).st_mode for fd in (0, 1)]
+    try:
+        modes = [os.fstat(fd).st_mode for fd in (0, 1)]
+    except OSError:
+        raise UsageError("stdio: expected standard input and output to be open, found one closed") from None
     is_socket = stat.S_ISSOCK(modes[0])
     if not is_socket and not all(stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) for mode in modes):
         raise UsageError("stdio: expected a socket on standard input, or pipes on standard input and output")

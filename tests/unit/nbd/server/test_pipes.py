@@ -105,6 +105,7 @@ def test_shutting_down_ends_a_send(pair):
 @pytest.mark.parametrize(
     ("stdin", "stdout", "said"),
     [
+        ("closed", "pipe", "found one closed"),
         ("null", "pipe", "expected a socket on standard input, or pipes"),
         ("pipe", "null", "expected a socket on standard input, or pipes"),
         ("datagrams", "pipe", "expected a stream socket"),
@@ -114,18 +115,25 @@ def test_shutting_down_ends_a_send(pair):
 )
 def test_standard_input_and_output_are_told_apart(stdin, stdout, said):
     program = (
-        "import sys\n"
+        "import os, sys\n"
         "from blockwright.nbd.server.pipes import open_stdio\n"
+        "if sys.argv[1] == 'closed': os.close(0)\n"
         "try:\n    stream, peer = open_stdio()\n"
         "    sys.stderr.write(f'{type(stream).__name__} {peer.kind}')\n"
         "    print('nothing printed reaches the client')\n"
         "except ValueError as error:\n    sys.stderr.write(str(error))\n"
     )
     ours, theirs = socket.socketpair(type=socket.SOCK_DGRAM if stdin == "datagrams" else socket.SOCK_STREAM)
-    kinds = {"null": subprocess.DEVNULL, "pipe": subprocess.PIPE, "datagrams": theirs, "socket": theirs}
+    kinds = {
+        "closed": None,
+        "null": subprocess.DEVNULL,
+        "pipe": subprocess.PIPE,
+        "datagrams": theirs,
+        "socket": theirs,
+    }
     with ours, theirs:
         process = subprocess.Popen(
-            [sys.executable, "-c", program],
+            [sys.executable, "-c", program, stdin],
             stdin=kinds[stdin],
             stdout=kinds[stdout],
             stderr=subprocess.PIPE,

@@ -38,8 +38,11 @@ class BlockMap:
         return MAX_LOGICAL - 1 if draft.has(InodeFlag.extents) else self._indirect.most_blocks
 
     def runs(self, draft: Draft) -> list[Run]:
-        """Return what is mapped. Raises Corrupt."""
-        return block_runs(self._volume, draft.inode())
+        """Return what is mapped, also behind the body's end, where a cut was not finished. Raises Corrupt."""
+        inode = draft.inode()
+        if not draft.has(InodeFlag.extents):
+            inode.size = self._indirect.most_blocks * self._volume.block_size
+        return block_runs(self._volume, inode)
 
     def replace(
         self, draft: Draft, low: int, high: int, runs: Sequence[Run], *, before: Sequence[Run] | None = None

@@ -38,9 +38,10 @@ class Committer(ABC):
         self._superblock = superblock
         self._size = transaction.volume.block_size
 
+    @property
     @abstractmethod
-    def fits(self, count: int) -> bool:
-        """Whether that many blocks fit one transaction."""
+    def most(self) -> int:
+        """Blocks that fit one transaction."""
 
     @abstractmethod
     def begin(self) -> None:
@@ -74,9 +75,10 @@ class JournaledCommitter(Committer):
         super().__init__(transaction, superblock)
         self._log = log
 
-    def fits(self, count: int) -> bool:
-        """Whether that many blocks fit the journal."""
-        return self._log.fits(count)
+    @property
+    def most(self) -> int:
+        """Blocks that fit the journal."""
+        return self._log.most
 
     def begin(self) -> None:
         """Say that the journal is to be looked at. It is empty, so that changes nothing."""
@@ -104,9 +106,10 @@ class JournaledCommitter(Committer):
 class OrderedCommitter(Committer):
     """Without a journal."""
 
-    def fits(self, count: int) -> bool:
-        """Whether that many blocks may be kept in memory."""
-        return count * self._size <= MAX_UNJOURNALED
+    @property
+    def most(self) -> int:
+        """Blocks that may be kept in memory."""
+        return MAX_UNJOURNALED // self._size
 
     def begin(self) -> None:
         """Say that the file system is not unmounted cleanly."""

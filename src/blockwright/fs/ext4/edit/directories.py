@@ -24,17 +24,23 @@ from blockwright.fs.ext4.edit.inodes import Draft, InodeTable
 from blockwright.fs.ext4.edit.space import Space
 from blockwright.fs.ext4.edit.transaction import Transaction
 from blockwright.fs.ext4.edit.xattrs import Attributes
+from blockwright.fs.ext4.inode import S_IFDIR
 from blockwright.fs.ext4.layout import Compat, Incompat, InodeFlag
 from blockwright.fs.ext4.lookup import MAX_INDEX_LEVELS, blocks_for, find_folded, fold
 from blockwright.fs.ext4.mapping import Run
 from blockwright.fs.ext4.xattr_read import inline_tail
+from blockwright.units import MiB
 
 MAX_KEPT: Final = 1024
 """Directories whose maps are kept in memory."""
 MAX_SIZE: Final = 1 << 31
 """Bytes of a directory without large_dir: i_size_high is not counted."""
-FIRST_ENTRY: Final = 24
-"""The byte behind ``.`` and ``..`` of a directory's first block, at the least."""
+OFTEN: Final = 8
+"""Questions about a directory behind which its names are kept in memory."""
+MAX_NAMED: Final = 16
+"""Directories whose names are kept."""
+MAX_NAMES_SIZE: Final = MiB
+"""Bytes of a directory whose names are kept."""
 
 
 class _Kept:
@@ -69,6 +75,8 @@ class Directories:
         self._indexes = bool(fields.s_feature_compat & Compat.dir_index)
         self.large = bool(fields.s_feature_incompat & Incompat.large_dir)
         self._kept: dict[int, _Kept] = {}
+        self._names: dict[int, dict[bytes, int]] = {}
+        self._asked: dict[int, int] = {}
 
     # -- what is kept ----------------------------------------------------------------------------------------
 
@@ -81,12 +89,36 @@ class Directories:
             found = self._kept[draft.number] = _Kept(self.maps.runs(draft))
         return found
 
+    def names(self, number: int) -> dict[bytes, int] | None:
+        """Return the names of a directory that is asked about again and again, and their inodes; None otherwise."""
+        found = self._names.get(number)
+        if found is not None:
+            return found
+        asked = self._asked[number] = self._asked.get(number, 0) + 1
+        if asked != OFTEN:
+            return None
+        inode = self.volume.inode(number)
+        special = inode.flags & (InodeFlag.inline_data | InodeFlag.casefold | InodeFlag.encrypt)
+        if inode.kind != S_IFDIR or special or inode.size > MAX_NAMES_SIZE:
+            return None
+        if len(self._names) >= MAX_NAMED:
+            self._names.clear()
+        found = {}
+        for _, position, block in directory_blocks(self.volume, inode):
+            found.update((name, entry) for name, entry, _ in entries_in(self.volume, inode, block, position))
+        self._names[number] = found
+        return found
+
     def forget(self, number: int | None = None) -> None:
         """Drop what is known of one directory, or of all."""
         if number is None:
             self._kept.clear()
+            self._names.clear()
+            self._asked.clear()
         else:
             self._kept.pop(number, None)
+            self._names.pop(number, None)
+            self._asked.pop(number, None)
 
     # -- changes ---------------------------------------------------------------------------------------------
 
@@ -101,6 +133,8 @@ class Directories:
     def add(self, draft: Draft, name: bytes, inode: int, file_type: int) -> None:
         """Put a name into a directory, which does not have it. Raises NoSpace."""
         record = Record(name, inode, file_type if self._typed else 0)
+        if draft.number in self._names:
+            self._names[draft.number][name] = inode
         self._to_blocks(draft)
         blocks = _Blocks(self, draft)
         if draft.has(InodeFlag.index):
@@ -123,6 +157,7 @@ class Directories:
         block = self.transaction.modify(number, f"directory {draft.number}")
         self.format.remove(block, before, at)
         self.format.close(block, self.inodes.seed(draft))
+        self._names.get(draft.number, {}).pop(name, None)
         kept = self.kept(draft)
         kept.room = 0
         kept.last.clear()
@@ -130,6 +165,7 @@ class Directories:
     def set_parent(self, draft: Draft, parent: int) -> None:
         """Have ``..`` of a directory stand for another."""
         self._to_blocks(draft)
+        self._names.pop(draft.number, None)
         blocks = _Blocks(self, draft)
         data = blocks.read(0)
         indexed = index_offset(data, self.format.size) is not None

@@ -22,13 +22,26 @@ from blockwright.fs.ext4.edit.orphans import Orphans
 from blockwright.fs.ext4.edit.parts import Parts
 from blockwright.fs.ext4.read import Ext4FileSystem
 from blockwright.tree.content import Content
-from blockwright.tree.node import MAX_NAME, Node
+from blockwright.tree.node import MAX_NAME, Directory, Node
 
 T = TypeVar("T")
 MAX_LABEL: Final = 16
 _NO_JOURNAL: Final = "the file system has no journal: a power cut while changes are written leaves it to be repaired"
 _TOO_LARGE: Final = "the changes do not fit the journal at once: they are committed in several transactions"
 _NO_ROOM: Final = "space that is freed is needed at once: what came before is committed first"
+
+
+class _LiveFiles(Ext4FileSystem):
+    """The files as the transaction has them."""
+
+    def __init__(self, parts: Parts) -> None:
+        super().__init__(parts.volume)
+        self._directories = parts.directories
+
+    def find(self, inode: int, name: bytes) -> int | None:
+        """Return the inode that a name stands for."""
+        names = self._directories.names(inode)
+        return super().find(inode, name) if names is None else names.get(name)
 
 
 class Ext4Editor(editor.Editor):
@@ -42,7 +55,9 @@ class Ext4Editor(editor.Editor):
         self._journaled = journaled
         self._broken = False
         self._depth = 0
-        self._files = Ext4FileSystem(parts.volume)
+        self._filled: list[tuple[int, int]] = []
+        """Directories that are being put, with the times that they are to have in the end."""
+        self._files = _LiveFiles(parts)
         self._nodes = Nodes(parts)
         self._names = Names(parts, self._nodes)
 
@@ -77,11 +92,11 @@ class Ext4Editor(editor.Editor):
         parts = self._parts
         if self._broken:
             raise UsageError("edit: a commit failed half-way: open the file system again")
-        began = parts.transaction.dirty or parts.groups.pending_blocks
+        began = parts.changed
         self._depth += 1
         try:
             result = operation()
-            fits = self._committer.fits(parts.pending_blocks)
+            fits = parts.fits(self._committer.most)
         except BaseException:
             parts.revert()
             raise
@@ -91,10 +106,24 @@ class Ext4Editor(editor.Editor):
             parts.keep()
             return result
         parts.revert()
-        if not began:
+        if began:
+            self._split(_TOO_LARGE)
+            return self._attempt(operation)
+        return self._in_pieces(operation)
+
+    def _in_pieces(self, operation: Callable[[], T]) -> T:
+        """Do what no transaction holds: what it frees becomes an orphan first, and is freed piece by piece."""
+        if self._parts.defers:
             raise NoSpace("edit: the change does not fit the journal: expected a larger journal, or a smaller change")
         self._split(_TOO_LARGE)
-        return self._attempt(operation)
+        self._parts.defers = True
+        try:
+            result = self._attempt(operation)
+        finally:
+            self._parts.defers = False
+        self._commit()
+        self.finish_orphans()
+        return result
 
     def _split(self, reason: str) -> None:
         """Commit what came so far, since more is to come. Raises UsageError where all is to be one transaction."""
@@ -105,7 +134,7 @@ class Ext4Editor(editor.Editor):
 
     def _tell(self, reason: str) -> None:
         if not self._told and self._policy.on_split is not None:
-            self._policy.on_split(reason)
+            self._policy.on_split(reason if self._journaled else _NO_JOURNAL)
         self._told = True
 
     def _step(self) -> None:
@@ -119,7 +148,7 @@ class Ext4Editor(editor.Editor):
 
     def _commit(self) -> None:
         parts = self._parts
-        if not parts.pending_blocks:
+        if not parts.changed:
             return
         if not self._journaled:
             self._tell(_NO_JOURNAL)
@@ -136,11 +165,20 @@ class Ext4Editor(editor.Editor):
 
     def finish_orphans(self) -> None:
         """Free what was left without a name, or half cut, when the file system was last used."""
-        Orphans(self._parts, self._nodes).finish(self._once, now_ns())
+        Orphans(self._parts, self._nodes, self._committer.most // 4).finish(self._once, now_ns())
         self._commit()
 
     # -- by path ---------------------------------------------------------------------------------------------
     # What the base does in several changes is one operation here.
+
+    def put(self, path: bytes, node: Node, *, parents: bool = False, replace: bool = True) -> None:
+        """Have the node at ``path``; directories keep their times, whatever was put into them."""
+        try:
+            super().put(path, node, parents=parents, replace=replace)
+            for inode, mtime_ns in self._filled:
+                self._set_attributes(inode, editor.Attributes(mtime_ns=mtime_ns))
+        finally:
+            self._filled.clear()
 
     def mv(self, path: bytes, to: bytes, *, replace: bool = True) -> None:
         """Move a name, as one change together with what it replaces."""
@@ -149,8 +187,17 @@ class Ext4Editor(editor.Editor):
     def _put_one(
         self, parent: int, name: bytes, node: Node, path: bytes, links: dict[int, int], *, replace: bool
     ) -> int:
-        put = super()._put_one
-        return self._once(lambda: put(parent, name, node, path, links, replace=replace))
+        put, known = super()._put_one, id(node) in links
+
+        def whole() -> int:
+            if not known:
+                links.pop(id(node), None)  # from an attempt that was taken back
+            return put(parent, name, node, path, links, replace=replace)
+
+        inode = self._once(whole)
+        if isinstance(node, Directory) and node.entries:
+            self._filled.append((inode, node.mtime_ns))
+        return inode
 
     # -- by inode --------------------------------------------------------------------------------------------
 

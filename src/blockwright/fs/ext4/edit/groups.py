@@ -203,10 +203,13 @@ class Groups:
         self._touched.clear()
 
     @property
+    def changed(self) -> int:
+        """Groups that ``put`` changes, each of them up to three blocks."""
+        return len(self._changed)
+
+    @property
     def pending_blocks(self) -> int:
-        """Blocks that ``put`` may change, at most."""
-        if not self._changed:
-            return 0
+        """Blocks that ``put`` changes."""
         per_block = self._geometry.descriptors_per_block
         bitmaps = sum(group.blocks_changed + group.inodes_changed for group in self._changed.values())
         return bitmaps + len({number // per_block for number in self._changed})

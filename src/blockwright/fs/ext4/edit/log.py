@@ -28,7 +28,7 @@ from blockwright.fs.ext4.layout import (
     JournalIncompat,
     JournalTagFlag,
 )
-from blockwright.units import SECTOR, MiB, ceil_div
+from blockwright.units import SECTOR, MiB
 
 _MAGIC: Final = JBD2_MAGIC.to_bytes(4, "big")
 _COMMIT: Final = Struct(">BB2xI28x QI")
@@ -54,9 +54,10 @@ class LogWriter:
         self.sequence = journal.superblock.s_sequence
         self._stored = bytearray(journal.block(0)[:_SUMMED])
 
-    def fits(self, count: int) -> bool:
-        """Whether a transaction of that many blocks fits the journal."""
-        return count + ceil_div(count, self._tags_per_block) + 2 <= self._blocks
+    @property
+    def most(self) -> int:
+        """Blocks of the largest transaction that fits: each descriptor takes one of its own, the commit another."""
+        return max(0, (self._blocks - 3) * self._tags_per_block // (self._tags_per_block + 1))
 
     def write_body(self, blocks: Mapping[int, Buffer]) -> bytes:
         """Write descriptors and blocks into the log; return the commit block that makes them count."""

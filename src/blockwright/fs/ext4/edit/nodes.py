@@ -162,7 +162,10 @@ class Nodes:
             raise UsageError(f"truncate: expected a size from 0 on, found {length}")
         draft = self._load_body(number, now_ns)
         self._check_size(draft, length)
-        self.cut(draft, length)
+        if self._parts.defers and length < draft.size:
+            self._put_off(draft)
+        else:
+            self.cut(draft, length)
         self._set_size(draft, length)
         self.changed(draft, now_ns)
 
@@ -191,6 +194,32 @@ class Nodes:
                 draft, ceil_div(draft.size, self._block_size), parts.maps.most_blocks(draft) + 1, (), before=before
             )
             self._clear_tail(draft, parts.maps.runs(draft))
+
+    def cut_piece(self, draft: Draft, most: int) -> bool:
+        """Free a part of what an orphan is to lose where it has more than ``most`` runs and groups, and say if so.
+
+        That is everything of one without a name, and what lies behind the end of others.
+        """
+        if draft.kind != S_IFREG or draft.has(InodeFlag.inline_data):
+            return False
+        maps, per_group = self._parts.maps, self._volume.geometry.blocks_per_group
+        end = ceil_div(draft.size, self._block_size) if draft.fields.i_links_count else 0
+        before, weight = maps.runs(draft), 0
+        for run in reversed(before):
+            if run.logical + run.blocks <= end:
+                return False
+            weight += 2 + run.blocks // per_group
+            if weight > most:
+                low = max(end, run.logical, run.logical + run.blocks - max(1, most // 2) * per_group)
+                maps.replace(draft, low, maps.most_blocks(draft) + 1, (), before=before)
+                return True
+        return False
+
+    def _put_off(self, draft: Draft) -> None:
+        """Put an inode on the list of orphans, whose next one stands where the time of its deletion is to be."""
+        superblock = self._parts.superblock
+        draft.fields.i_dtime = superblock.fields.s_last_orphan
+        superblock.set(s_last_orphan=draft.number)
 
     def _clear_tail(self, draft: Draft, before: list[Run]) -> None:
         """Have zeros behind the end of a body in its last block, before the body grows over them."""
@@ -313,6 +342,11 @@ class Nodes:
     def free(self, draft: Draft, now_ns: int) -> None:
         """Free an inode that has no name left, and everything it has."""
         parts = self._parts
+        if parts.defers and draft.kind == S_IFREG:
+            draft.fields.i_links_count = 0
+            self._put_off(draft)
+            parts.inodes.save(draft)
+            return
         if draft.kind in (S_IFREG, S_IFDIR) or (draft.kind == S_IFLNK and not draft.inode().fast_symlink):
             parts.maps.replace(draft, 0, parts.maps.most_blocks(draft) + 1, ())
         parts.attributes.release(draft, now_ns)

@@ -29,7 +29,9 @@ Once = Callable[[Callable[[], None]], None]
 class Orphans:
     """The orphans of a file system."""
 
-    def __init__(self, parts: Parts, nodes: Nodes) -> None:
+    def __init__(self, parts: Parts, nodes: Nodes, piece: int) -> None:
+        """``piece`` bounds the groups and runs of blocks that one operation frees."""
+        self._piece = piece
         self._parts = parts
         self._nodes = nodes
         self._volume = parts.volume
@@ -43,9 +45,24 @@ class Orphans:
             if number in seen:
                 raise self._volume.corrupt(f"orphans: expected each inode once, found {number} again")
             seen.add(number)
+            self._shorten(number, once)
             once(partial(self._finish_listed, number, now_ns))
         if superblock.fields.s_feature_ro_compat & RoCompat.orphan_present:
             self._finish_file(once, now_ns)
+
+    def _shorten(self, number: int, once: Once) -> None:
+        """Cut a body piece by piece, from its end, until what is left to free fits one operation."""
+        left = True
+
+        def cut() -> None:
+            nonlocal left
+            draft = self._load(number)
+            left = self._nodes.cut_piece(draft, self._piece)
+            if left:
+                self._parts.inodes.save(draft)
+
+        while left:
+            once(cut)
 
     def _finish_listed(self, number: int, now_ns: int) -> None:
         draft = self._load(number)
@@ -81,6 +98,7 @@ class Orphans:
             self._verify(holder, place, data)
             for index, number in enumerate(words.unpack_from(data)):
                 if number:
+                    self._shorten(number, once)
                     once(partial(self._finish_entry, holder, place, index, number, now_ns))
         features = superblock.fields.s_feature_ro_compat
         once(lambda: superblock.set(s_feature_ro_compat=features & ~RoCompat.orphan_present))

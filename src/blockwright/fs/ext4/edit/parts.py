@@ -31,13 +31,19 @@ class Parts:
         self.maps = BlockMap(transaction, self.space, self.inodes)
         self.bodies = Bodies(transaction, self.space)
         self.attributes = Attributes(self.superblock, self.space, self.inodes, self.maps, self.bodies)
+        self.defers = False
+        """Whether bodies that lost their last name, or are cut, are left on the list of orphans."""
         self.directories = Directories(transaction, self.space, self.inodes, self.maps, self.attributes)
 
     @property
-    def pending_blocks(self) -> int:
-        """Blocks that a commit would write now, at most."""
-        changed = len(self.transaction.blocks) + self.groups.pending_blocks
-        return changed + 1 if changed or self.superblock.changed else 0
+    def changed(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(self.transaction.blocks) or bool(self.groups.changed) or self.superblock.changed
+
+    def fits(self, most: int) -> bool:
+        """Whether a commit would write at most that many blocks. Groups are counted only where it matters."""
+        blocks = len(self.transaction.blocks) + 1
+        return blocks + 3 * self.groups.changed <= most or blocks + self.groups.pending_blocks <= most
 
     def keep(self) -> None:
         """End an operation that is to stay."""

@@ -91,7 +91,7 @@ def _committer(plan: Plan, count: int) -> _Committer | None:
     transaction = Transaction(volume.device, superblock, source=volume.source)
     shrinks = plan.geometry.blocks_count < volume.geometry.blocks_count
     committer = _Committer(transaction, shrinks=shrinks)
-    return committer if committer.fits(count + 1) else None
+    return committer if count < committer.most else None
 
 
 def _write_early(plan: Plan, writer: Writer) -> None:

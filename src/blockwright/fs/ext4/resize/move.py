@@ -114,7 +114,7 @@ class _Mover:
         try:
             self._move(number)
             pending = len(self.transaction.blocks) + self._groups.pending_blocks + 1
-            if not self._committer.fits(pending):
+            if pending > self._committer.most:
                 raise NoSpace(f"resize: inode {number}: its new map does not fit the journal")
         except NoSpace:
             self._revert()

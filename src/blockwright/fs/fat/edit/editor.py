@@ -416,6 +416,8 @@ class FatEditor(Editor):
         runs = self._chain(entry)
         keep = ceil_div(size, self._geometry.cluster_size)
         kept, rest = _split(runs, keep)
+        if sum(run.length for run in kept) < keep:
+            raise Corrupt(f"fat: {entry.dir_name!r}: expected {keep} clusters or more, found fewer")
         if keep and self._straddles(_last(kept)):
             with self._files.open_inode(inode) as old:
                 self._replace(inode, Patched(old, EMPTY, size, size))

@@ -72,10 +72,9 @@ class EditedTable(AllocationTable):
         """
         found: list[Run] = []
         left = count
-        for start, length in self._search():
-            run = Run(start, min(length, left))
-            found.append(run)
-            left -= run.length
+        for run in self._search(count):
+            found.append(Run(run.start, min(run.length, left)))
+            left -= found[-1].length
             if not left:
                 break
         if left:
@@ -88,13 +87,13 @@ class EditedTable(AllocationTable):
         self.delta -= count
         return found
 
-    def _search(self) -> Iterator[Run]:
-        """Yield the free runs of each page, from ``next_free`` on and then from the start."""
+    def _search(self, most: int) -> Iterator[Run]:
+        """Yield free runs of at most so many clusters, from ``next_free`` on and then from the start."""
         begin = self.next_free if self.next_free < self.end else layout.FIRST_CLUSTER
-        yield from self._free_runs(begin, self.end)
-        yield from self._free_runs(layout.FIRST_CLUSTER, begin)
+        yield from self._free_runs(begin, self.end, most)
+        yield from self._free_runs(layout.FIRST_CLUSTER, begin, most)
 
-    def _free_runs(self, start: int, end: int) -> Iterator[Run]:
+    def _free_runs(self, start: int, end: int, most: int) -> Iterator[Run]:
         while start < end:
             index, within = divmod(start, PAGE)
             base = start - within
@@ -106,7 +105,7 @@ class EditedTable(AllocationTable):
                     first = values.index(0, within, stop)
                 except ValueError:
                     break
-                within = first + _zeros(values, first, stop)
+                within = first + _zeros(values, first, min(stop, first + most))
                 yield Run(base + first, within - first)
             start = base + len(values)
 
@@ -302,7 +301,7 @@ def _zeros(values: array[int], first: int, stop: int) -> int:
     count, step = 1, 1
     while first + count < stop:
         step = min(step, stop - first - count)
-        if any(values[first + count : first + count + step].tobytes()):
+        if values[first + count : first + count + step].tobytes().strip(b"\0"):
             if step == 1:
                 return count
             step >>= 1

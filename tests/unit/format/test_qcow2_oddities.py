@@ -1,0 +1,228 @@
+"""Images that break a rule: what is wrong is named with its byte, and nothing but FormatError comes out."""
+
+import pytest
+
+from blockwright.device.file import FileDevice
+from blockwright.device.memory import MemoryDevice
+from blockwright.errors import Corrupt, FormatError, LimitExceeded, NotThisFormat, ReadOnly, Unsupported
+from blockwright.format.open import open_image
+from blockwright.format.policy import Policy
+from blockwright.format.qcow2.check import check
+from blockwright.format.qcow2.create import Options, create
+from blockwright.format.qcow2.layout import COPIED
+from blockwright.format.qcow2.open import read_header
+from blockwright.format.qcow2.repair import repair
+from blockwright.units import KiB, MiB
+from tests.support.qcow2 import new, opened
+
+CLUSTER = 64 * KiB
+HEADER, TABLE, BLOCK, L1, DATA, _, L2 = (n * CLUSTER for n in range(7))
+"""Where things lie in the image that ``image`` makes."""
+
+
+def image(**options) -> MemoryDevice:
+    """Return an image of 1 GiB with two clusters of data, at DATA and behind it."""
+    file = new(1024 * MiB, Options(**options))
+    with opened(file, owns=False) as disk:
+        disk.write(0, b"a" * 2 * CLUSTER)
+    return file
+
+
+def put(file: MemoryDevice, offset: int, value: int, width: int = 8) -> None:
+    file.write(offset, value.to_bytes(width, "big"))
+
+
+def rules(file) -> dict[str, int | None]:
+    return {each.rule: each.offset for each in check(file)}
+
+
+def test_the_image_is_what_the_others_are_made_from():
+    assert check(image()) == []
+    assert image().read(DATA, 1) == b"a"
+
+
+@pytest.mark.parametrize(
+    ("offset", "width", "value", "kind", "text"),
+    [
+        (0, 4, 0x514649FA, NotThisFormat, "magic"),
+        (4, 4, 1, Unsupported, "version 2 or 3, found 1"),
+        (20, 4, 8, Corrupt, "cluster bits: expected 9 to 21, found 8"),
+        (20, 4, 22, Corrupt, "cluster bits: expected 9 to 21, found 22"),
+        (24, 8, 1 << 63, LimitExceeded, "size"),
+        (24, 8, 1 << 50, Corrupt, "L1 size: expected at least"),
+        (32, 4, 1, Unsupported, "AES"),
+        (32, 4, 2, Unsupported, "LUKS"),
+        (36, 4, 1 << 30, LimitExceeded, "L1 size"),
+        (40, 8, 12345, Corrupt, "L1 table: expected an offset"),
+        (40, 8, 1 << 40, Corrupt, "L1 table: expected an end within"),
+        (48, 8, 0, Corrupt, "refcount table: expected an offset"),
+        (56, 4, 0, Corrupt, "refcount table: expected at least one"),
+        (56, 4, 1 << 20, LimitExceeded, "refcount table"),
+        (60, 4, 1 << 20, LimitExceeded, "snapshots"),
+        (72, 8, 1 << 5, Unsupported, "features 0x20"),
+        (72, 8, 8, Corrupt, "contradict"),
+        (96, 4, 7, Corrupt, "refcount order"),
+        (100, 4, 90, Corrupt, "header length"),
+        (104, 1, 1, Corrupt, "contradict"),
+        (116, 4, 1 << 20, Corrupt, "header extension"),
+    ],
+)
+def test_headers_that_do_not_hold(offset, width, value, kind, text):
+    file = image()
+    put(file, offset, value, width)
+    with pytest.raises(kind, match=text) as raised:
+        read_header(file)
+    assert raised.value.offset in {offset, 36, 104}  # the field itself, or the one that contradicts it
+
+
+def test_a_known_mark_is_never_raw():
+    file = image()
+    put(file, 4, 9, 4)
+    with pytest.raises(Unsupported):
+        open_image(file)
+    with pytest.raises(FormatError):
+        open_image(MemoryDevice(content=b"QFI\xfb"))
+    with pytest.raises(Unsupported, match="found vmdk"):
+        open_image(MemoryDevice(content=b"KDMV" + bytes(508)))
+    assert open_image(file, form="raw") is file
+
+
+@pytest.mark.parametrize("size", [4, 71, 72, 104, 600, CLUSTER, DATA, L2])
+def test_truncated(size):
+    file = image()
+    whole = file.read(0, size)
+    cut = MemoryDevice(content=whole)
+    with pytest.raises(FormatError):
+        opened(cut, writable=False).read(0, 2 * CLUSTER)
+    if size > CLUSTER:
+        assert check(cut)
+    else:
+        with pytest.raises(FormatError):
+            check(cut)
+
+
+def test_data_behind_the_end_is_found_with_its_entry():
+    file = image()
+    put(file, L2 + 8, 100 * CLUSTER | COPIED)
+    assert rules(file) == {"qcow2.l2.outside": L2 + 8, "qcow2.refcount.leak": DATA + CLUSTER}
+    disk = opened(file, writable=False)
+    assert disk.read(0, CLUSTER) == b"a" * CLUSTER
+    with pytest.raises(Corrupt, match="expected at most") as raised:
+        disk.read(CLUSTER, 1)
+    assert raised.value.offset == 100 * CLUSTER
+
+
+def test_entries_that_are_no_offsets():
+    file = image()
+    put(file, L2, DATA + 512 | COPIED)
+    assert "qcow2.l2.entry" in rules(file)
+    with pytest.raises(Corrupt, match="L2 entry 0") as raised:
+        opened(file, writable=False).read(0, 1)
+    assert raised.value.offset == L2
+    file = image()
+    put(file, L1, L2 + 512 | COPIED)
+    assert rules(file)["qcow2.l1.entry"] == L1
+    with pytest.raises(Corrupt, match="L1 entry 0") as raised:
+        opened(file, writable=False).read(0, 1)
+    assert raised.value.offset == L1
+    file = image()
+    put(file, L1, 1 << 40)
+    assert rules(file)["qcow2.l1.outside"] == L1
+    with pytest.raises(Corrupt, match="L2 table 0"):
+        opened(file, writable=False).read(0, 1)
+
+
+@pytest.mark.parametrize(("where", "what"), [(HEADER, "header"), (TABLE, "refcount table"), (L1, "L1"), (L2, "L2")])
+def test_overlaps_are_found(where, what):
+    file = image()
+    put(file, L2 + 8, where | COPIED)
+    if where:
+        found = check(file)
+        overlap = next(each for each in found if each.rule == "qcow2.overlap")
+        assert what in overlap.message
+        assert overlap.offset == L2 + 8
+    assert check(file)
+
+
+def test_two_clusters_in_one_place():
+    file = image()
+    put(file, L2 + 8, DATA | COPIED)
+    found = rules(file)
+    assert found["qcow2.refcount.low"] == DATA
+    assert found["qcow2.refcount.leak"] == DATA + CLUSTER
+    assert "qcow2.copied" in found
+    assert repair(file)
+    assert check(file) == []
+    with opened(file) as disk:
+        disk.write(0, b"b" * 100)
+        assert disk.read(0, 100) == b"b" * 100
+        assert disk.read(CLUSTER, 100) == b"a" * 100
+
+
+def test_wrong_refcounts_are_found_and_mended():
+    file = image()
+    put(file, BLOCK + 2 * 100, 3, 2)
+    assert rules(file) == {"qcow2.refcount.leak": 100 * CLUSTER}
+    assert repair(file)
+    assert check(file) == []
+    put(file, BLOCK + 2 * (DATA // CLUSTER), 0, 2)
+    assert rules(file) == {"qcow2.refcount.low": DATA}
+    assert repair(file)
+    assert check(file) == []
+    assert not repair(file)
+    assert opened(file, writable=False).read(0, 10) == b"a" * 10
+
+
+def test_what_is_no_refcount_is_not_mended():
+    file = image()
+    put(file, L2, DATA + 512 | COPIED)
+    before = file.read(0, file.size)
+    with pytest.raises(Corrupt, match="only refcounts"):
+        repair(file)
+    assert file.read(0, file.size) == before
+
+
+def test_corrupt_is_not_written_and_dirty_is_mended():
+    file = image()
+    put(file, 72, 2)
+    assert opened(file, writable=False).read(0, 1) == b"a"
+    with pytest.raises(ReadOnly, match="marked as corrupt"):
+        opened(file)
+    assert repair(file)
+    put(file, 72, 1)
+    put(file, BLOCK + 2 * (DATA // CLUSTER), 0, 2)
+    opened(file, owns=False).close()
+    assert check(file) == []
+    put(file, 72, 1)
+    put(file, L2, DATA + 512 | COPIED)
+    with pytest.raises(Corrupt, match="cannot be made anew"):
+        opened(file)
+
+
+@pytest.mark.parametrize("content", [b"\xff" * 64, bytes(64), b"\x03\x00" + bytes(62)])
+@pytest.mark.parametrize("compression", ["zlib", "zstd"])
+def test_compressed_clusters_that_are_none(content, compression):
+    file = image(compression=compression)
+    file.write(DATA, content)
+    put(file, L2, 1 << 62 | DATA)
+    with pytest.raises(Corrupt, match="compressed cluster") as raised:
+        opened(file, writable=False).read(0, 1)
+    assert raised.value.offset == DATA
+
+
+def test_a_backing_chain_that_goes_round(tmp_path):
+    one, two = tmp_path / "one.qcow2", tmp_path / "two.qcow2"
+    for path, below in ((one, two), (two, one)):
+        with FileDevice(path, create=True) as file:
+            create(file, MiB, Options(backing_file=below.name, backing_format="qcow2"))
+    with FileDevice(one) as file, pytest.raises(Corrupt, match="stands on itself"):
+        open_image(file, path=str(one), policy=Policy((str(tmp_path),)))
+
+
+def test_a_backing_chain_that_has_no_end(tmp_path, monkeypatch):
+    monkeypatch.setattr("blockwright.format.open.MAX_DEPTH", 3)
+    for number in range(6):
+        with FileDevice(tmp_path / f"{number}", create=True) as file:
+            create(file, MiB, Options(backing_file=f"{number + 1}", backing_format="qcow2"))
+    with FileDevice(tmp_path / "0") as file, pytest.raises(LimitExceeded, match="at most 3 files"):
+        open_image(file, path=str(tmp_path / "0"), policy=Policy((str(tmp_path),)))

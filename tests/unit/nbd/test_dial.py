@@ -1,0 +1,34 @@
+"""Where an address leads: to whoever listens there, or to one line that says why nobody does."""
+
+import os
+import socket
+
+import pytest
+
+from blockwright.errors import NotFound, UsageError
+from blockwright.nbd.dial import dial
+from blockwright.nbd.server.listeners import closing_all, listen_unix
+from blockwright.nbd.uri import NbdUri, parse_uri
+
+
+def test_a_socket_file_may_have_any_name(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + b"/a+ \xff\n")
+    with closing_all([listen_unix(path)]):
+        uri = parse_uri(str(NbdUri("unix", path=path)))
+        dial(uri).close()
+    with pytest.raises(NotFound, match="nobody listens there"):
+        dial(uri)
+
+
+def test_a_path_that_no_socket_can_have_is_refused():
+    with pytest.raises(UsageError, match="expected the path of a socket: af_unix path too long"):
+        dial(NbdUri("unix", path="/" + "a" * 200))
+
+
+def test_nobody_listens_there():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    with pytest.raises(NotFound, match="nobody listens there"):
+        dial(NbdUri("tcp", host="127.0.0.1", port=port))
+    with pytest.raises(NotFound, match="no such host"):
+        dial(NbdUri("tcp", host="host.invalid"))
