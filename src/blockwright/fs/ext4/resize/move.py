@@ -49,7 +49,7 @@ def move_below(device: BlockDevice, end: int, *, source: str | None) -> None:
     """
     mover = _Mover(device, end, source)
     mover.run()
-    if mover.volume.superblock.s_feature_compat & Compat.has_journal:
+    if mover.journaled:
         _JournalMover(device, end, source).run()
 
 
@@ -88,8 +88,14 @@ class _Mover:
         self._shared: dict[int, int] = {}
         """Attribute blocks by the ones that they came from."""
 
+    @property
+    def journaled(self) -> bool:
+        """Whether the file system has a journal of its own."""
+        superblock = self.volume.superblock
+        return bool(superblock.s_feature_compat & Compat.has_journal and superblock.s_journal_inum)
+
     def _new_committer(self) -> Committer:
-        if self.volume.superblock.s_feature_compat & Compat.has_journal and self.volume.superblock.s_journal_inum:
+        if self.journaled:
             log = LogWriter(self.transaction, open_journal(self.volume))
             return JournaledCommitter(self.transaction, self.superblock, log)
         return OrderedCommitter(self.transaction, self.superblock)
