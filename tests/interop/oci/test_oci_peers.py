@@ -75,7 +75,7 @@ BASE = [
     member(b"usr/lib/a.so", b"a" * 3000, mtime=7),
     header(b"lib", kind=b"2", link=b"usr/lib", mtime=8, mode=0o777),
     directory(b"etc"),
-    member(b"etc/shadow", b"x", mode=0o000),
+    member(b"etc/shadow", b"x", mode=0o000 if ROOT else 0o400),
     member(b"etc/conf", b"1", mode=0o4755),
     header(b"etc/hard", kind=b"1", link=b"etc/conf"),
     header(b"etc/up", kind=b"2", link=b"../../../../tmp", mode=0o777),
