@@ -69,12 +69,14 @@ class WritableMap(ClusterMap):
 
     def put(self, index: int, table: array[int], offset: int) -> None:
         """Make ``table``, which is to lie at ``offset``, the table ``index``."""
+        self.dirty_l1.add(index)
+        self.changed(index, 0, len(table))
         with self._loading:
             self.drops += 1  # what somebody reads just now is older
             self.tables[index] = table
             self.l1[index] = offset | COPIED
-        self.dirty_l1.add(index)
-        self.changed(index, 0, len(table))
+            if len(self.tables) > self.limit:
+                self._drop_some(index)
 
 
 @dataclass(slots=True)
