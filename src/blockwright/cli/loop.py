@@ -89,6 +89,13 @@ def detach(devices: Sequence[str]) -> None:
         driver.detach(device)
 
 
+@loop.command()
+@click.argument("device")
+def refresh(*, device: str) -> None:
+    """Have the size of DEVICE follow its image's, which has grown or shrunk."""
+    driver.refresh(device)
+
+
 @loop.command("list")
 @json_option
 def list_devices(*, as_json: bool) -> None:

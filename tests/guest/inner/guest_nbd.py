@@ -553,9 +553,9 @@ def test_a_signal_waits_for_who_uses_the_device(image, mount):
 def test_the_background_process_ends_when_others_detach(image, tmp_path):
     pid_file = tmp_path / "pid"
     with by_unix(image) as server:
-        started = blockwright("nbd", "attach", server.uri, "--background", "--pid-file", pid_file)
-        path = started.stdout.decode().strip()
-        pid = int(pid_file.read_text())
+        (started,) = document("nbd", "attach", server.uri, "--background", "--pid-file", pid_file)["devices"]
+        path, pid = started["path"], int(pid_file.read_text())
+        assert (started["size"], started["source"], started["owner"]) == (SIZE, server.uri, pid)
         assert document("nbd", "status", path)["devices"][0]["owner"] == pid
         blockwright("nbd", "detach", path)
         eventually(lambda: not pid_file.exists())

@@ -91,7 +91,7 @@ def test_checkpoints_are_parsed():
     assert parse_track(("b=/x",), "/f") == (("b", "/x"),)
 
 
-@pytest.mark.parametrize("texts", [("",), ("=x",), ("a=",), ("a", "a"), ("a", "a=x")])
+@pytest.mark.parametrize("texts", [("",), ("=x",), ("a=",), ("a", "a"), ("a", "a=x"), ("a=x", "b=x")])
 def test_checkpoints_that_are_none(texts):
     with pytest.raises(UsageError, match="track: expected"):
         parse_track(texts)
