@@ -29,10 +29,23 @@ CORE_SIZE = MiB
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The file system that a loader lives in: whether it is FAT, and what its paths begin with (``boot/``)."""
+    """The file system that a loader lives in: whether it is FAT, and what its paths begin with (``boot/``).
+
+    ``directory`` is the loader's own, without slashes around it and empty for the top one; None is the usual one.
+    """
 
     fat: bool
     top: str = ""
+    directory: str | None = None
+
+    def path(self, usual: str, name: str) -> str:
+        """Return where a file of the loader is, whose directory is usually called so."""
+        directory = self.of(usual)
+        return f"{directory}/{name}" if directory else name
+
+    def of(self, usual: str) -> str:
+        """Return the loader's directory."""
+        return f"{self.top}{usual}" if self.directory is None else self.directory
 
 
 ROOT = Home(fat=False, top="boot/")
@@ -87,19 +100,20 @@ class SyslinuxStarter:
 
     def image(self, home: Home) -> Image:
         """Return ldlinux.sys."""
-        return Image(f"{_syslinux_directory(home)}/ldlinux.sys", self.parts.blank())
+        return Image(home.path(_syslinux(home), "ldlinux.sys"), self.parts.blank())
 
     def files(self, home: Home, entry: menu.Entry | None) -> Files:
         """Return the loader's module, and its configuration where there is an entry for it."""
-        directory, config = _syslinux_directory(home), "syslinux.cfg" if home.fat else "extlinux.conf"
-        files: Files = {f"{directory}/ldlinux.c32": BytesContent(self.parts.module)}
+        usual = _syslinux(home)
+        files: Files = {home.path(usual, "ldlinux.c32"): BytesContent(self.parts.module)}
         if entry is not None:
-            files[f"{directory}/{config}"] = BytesContent(menu.syslinux(entry).encode())
+            config = home.path(usual, "syslinux.cfg" if home.fat else "extlinux.conf")
+            files[config] = BytesContent(menu.syslinux(entry).encode())
         return files
 
     def code(self, home: Home, site: Site) -> Code:
         """Return ldlinux.sys and the boot sectors."""
-        installed = self.parts.install(site.runs, f"/{_syslinux_directory(home)}")
+        installed = self.parts.install(site.runs, f"/{home.of(_syslinux(home))}")
         if home.fat:
             return Code(self.first, installed.image, boot_sector=installed.boot_sector)
         sector = syslinux.on_ext(installed.boot_sector, start=site.start, size=site.size)
@@ -122,11 +136,11 @@ class GrubStarter:
 
     def files(self, home: Home, entry: menu.Entry | None) -> Files:
         """Return the configuration, where there is an entry for it."""
-        return {} if entry is None else {f"{home.top}grub/grub.cfg": BytesContent(menu.grub(entry).encode())}
+        return {} if entry is None else {home.path("grub", "grub.cfg"): BytesContent(menu.grub(entry).encode())}
 
     def code(self, home: Home, site: Site) -> Code:
         """Return the first sector's code and the core image."""
-        core = self.parts.core(grub_prefix(self.table, site.number, f"{home.top}grub"))
+        core = self.parts.core(grub_prefix(self.table, site.number, home.of("grub")))
         if len(core) > site.core_room:
             raise NoSpace(f"GRUB: its core image needs {len(core)} bytes, found room for {site.core_room}")
         first = grub.boot_code(self.parts.part("boot.img"), site.core_at)
@@ -185,5 +199,5 @@ def grub_prefix(table: str, number: int, directory: str) -> str:
     return f"(,{'msdos' if table == 'mbr' else table}{number})/{directory}"
 
 
-def _syslinux_directory(home: Home) -> str:
-    return f"{home.top}{'syslinux' if home.fat else 'extlinux'}"
+def _syslinux(home: Home) -> str:
+    return "syslinux" if home.fat else "extlinux"

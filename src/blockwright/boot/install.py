@@ -1,20 +1,21 @@
 """An image that exists is made to start: loaders' files are put into its file systems, and what leads to them.
 
-Everything is found and checked before the first byte is written. Then, in this order: files, as one change of their
-file system; ``ldlinux.sys`` where it came to lie; boot sectors; the mark in the table; the first sector, without
-which none of the rest does anything.
+Everything is found and checked before the first byte is written. Then, in this order: what is in file systems
+(``deploy``); the mark in the table; the first sector, without which none of the rest does anything.
 
-Knows: that order. Refuses to know: what any loader consists of, and how files are put into a file system.
+Knows: that order, and what goes where. Refuses to know: what any loader consists of, and how its files come into a
+file system.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Final
 
-from blockwright.boot import bios, fixed, loaders, uefi
+from blockwright.boot import bios, loaders, uefi
+from blockwright.boot.cmdline import with_root, with_serial
+from blockwright.boot.deploy import SECTOR, Target
 from blockwright.boot.image import efi_suffix, is_bzimage
 from blockwright.boot.installed import system_shelf, system_tree
 from blockwright.boot.kernel import Kernel, find_kernel, os_release, os_title
@@ -23,17 +24,10 @@ from blockwright.boot.shelf import Shelf, of_directory, of_host
 from blockwright.boot.survey import Survey, Volume, survey
 from blockwright.device.base import BlockDevice
 from blockwright.errors import NotFound, NotThisFormat, Unsupported, UsageError
-from blockwright.fs.fat.boot import with_code
-from blockwright.fs.fat.layout import BootSector32
-from blockwright.fs.reader import FileSystem, Placed
-from blockwright.resolve import open_editor, open_file_system, part_name
+from blockwright.fs.reader import FileSystem
+from blockwright.resolve import open_file_system, part_name
 from blockwright.table import edit as table_edit
-from blockwright.tree.content import BytesContent, Content
-from blockwright.tree.node import Directory, File
 from blockwright.tree.solid import SolidContent
-
-SECTOR: Final = 512
-_NOTHING: Final[Mapping[str, Content]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +37,8 @@ class Request:
     ``home`` is the partition for a BIOS's loader, ``root`` that of the system; None where they are to be told by what
     is there. ``kernel`` is one that is not in the image yet; ``program`` what UEFI starts, or a stub. ``shelves`` are
     where loaders are looked for, after the system itself where ``search_system``. ``configure`` false leaves the
-    configuration that is there. ``time_ns`` is the time of what is made.
+    configuration that is there. ``directory`` is that of a BIOS's loader in its home, None for the usual one.
+    ``time_ns`` is the time of what is made.
     """
 
     ways: Ways
@@ -56,6 +51,7 @@ class Request:
     cmdline: str = ""
     serial: bool = False
     configure: bool = True
+    directory: str | None = None
     time_ns: int = 0
 
 
@@ -113,7 +109,8 @@ class _Job:
         esp = None if ways.uefi is None else self.found.esp()
         files = None if ways.uefi is None else self._uefi_files(ways.uefi)
         if esp is not None and files is not None:
-            yield from self._put(esp, files)
+            Target(self.device, esp, self.found.name, self.request.time_ns).put(files)
+            yield from self._told(esp, files)
         if boot is not None:
             yield from boot
 
@@ -144,17 +141,17 @@ class _Job:
         found, request = self.found, self.request
         assert request.ways.bios is not None, "asked for"
         table = found.table
-        if (table is not None and table.sector_size != SECTOR) or self.device.traits.minimum_block > SECTOR:
-            raise Unsupported(f"{found.name}: loaders for a BIOS count in sectors of 512 bytes, this image does not")
+        if table is not None and table.sector_size != SECTOR:
+            raise Unsupported(f"{found.name}: loaders for a BIOS count in sectors of 512 bytes, its table does not")
         starter = bios.find_starter(request.ways.bios, self.shelves, "none" if table is None else table.kind)
         volume = found.home(request.home, self.root, marked=starter.marked)
-        home = bios.Home(volume.fat, "boot/" if volume == self.root else "")
-        core_at, core_room = found.core_room() if starter.core else (0, 0)
+        directory = None if request.directory is None else request.directory.strip("/")
+        home = bios.Home(volume.fat, "boot/" if volume == self.root else "", directory)
+        core = found.core_room() if starter.core else (0, 0)
+        target = Target(self.device, volume, found.name, request.time_ns)
+        target.check(starter)
         files = self.stack.enter_context(open_file_system(volume.open(self.device), source=found.name))
-        bios.check_features(starter, files.features)
         kernel = self._kernel_at(volume, files)
-        if volume.fat:
-            _check_fat_sector(volume, self.device, found.name)
         if starter.marked and table is not None:
             table_edit.only_bootable(table, volume.number)  # refuses what cannot be marked
         contents, entry = uefi.Files(), None
@@ -168,7 +165,7 @@ class _Job:
             )
         contents |= starter.files(home, entry)
         sparse = uefi.Files() if starter.reads_holes or kernel is None else _sparse(files, kernel)
-        return self._install_bios(starter, home, volume, contents, sparse, core_at, core_room)
+        return self._install_bios(target, starter, home, contents, sparse, core)
 
     def _kernel_at(self, volume: Volume, files: FileSystem) -> Kernel | None:
         """Return the kernel: the one that was named, else the home's own, else the root's, as seen from the home."""
@@ -181,30 +178,26 @@ class _Job:
 
     def _install_bios(
         self,
+        target: Target,
         starter: bios.Starter,
         home: bios.Home,
-        volume: Volume,
         files: uefi.Files,
         sparse: uefi.Files,
-        core_at: int,
-        core_room: int,
+        core: tuple[int, int],
     ) -> Iterator[tuple[str, str]]:
-        image = starter.image(home)
-        site = bios.Site(volume.start, volume.size, volume.number, (), core_at, core_room)
-        code = None if image else starter.code(home, site)
-        yield from self._put(volume, files, image, sparse)
+        volume, table, image = target.volume, self.found.table, starter.image(home)
+        code = target.install(starter, home, files, core, sparse)
+        yield from self._told(volume, files)
+        for path in sparse:
+            yield self._place(volume), f"/{path}: holes filled, which the loader cannot read"
         if image is not None:
-            runs = self._runs(volume, image)
-            code = starter.code(home, site._replace(runs=runs))
-            self._fill(volume, code, runs)
+            yield from self._told(volume, [image.path])
             yield self._place(volume), "boot sector"
-        assert code is not None, "with an image or without"
-        for position, data in code.others:
-            self.device.write(position, data)
-            if image is None:
+        else:
+            for position, data in code.others:
+                self.device.write(position, data)
                 yield self.found.name, f"{len(data)} bytes of the loader at byte {position}"
-        self.device.flush()
-        table = self.found.table
+            self.device.flush()
         if table is None:
             return
         if starter.marked:
@@ -215,50 +208,9 @@ class _Job:
         table_edit.write_boot_code(self.device, code.first)
         yield self.found.name, "boot code in the first sector"
 
-    def _runs(self, volume: Volume, image: bios.Image) -> list[Placed]:
-        """Return where the image's file has come to lie. Raises Corrupt where it is not what was put there."""
-        with open_file_system(volume.open(self.device), source=self.found.name) as files:
-            return fixed.placed(files, f"/{image.path}".encode(), image.blank)
-
-    def _fill(self, volume: Volume, code: bios.Code, runs: Sequence[Placed]) -> None:
-        """Write the image where it lies, and then what leads to it."""
-        with volume.open(self.device) as part:
-            fixed.fill(part, runs, code.image)
-            if code.boot_sector:
-                _write_fat_sector(part, code.boot_sector)
-
-    # -- files -----------------------------------------------------------------------------------------------
-
-    def _put(
-        self,
-        volume: Volume,
-        files: uefi.Files,
-        image: bios.Image | None = None,
-        sparse: Mapping[str, Content] = _NOTHING,
-    ) -> Iterator[tuple[str, str]]:
-        """Have the files in a volume, and those that are ``sparse`` there without their holes, by one commit."""
-        contents = dict(files)
-        if image is not None:
-            contents[image.path] = BytesContent(image.blank)
-        time_ns = self.request.time_ns
-        with open_editor(volume.open(self.device), source=self.found.name) as editor:
-            for path, content in contents.items():
-                raw = path.encode()
-                stays = image is not None and path == image.path
-                if stays:
-                    fixed.release(editor, raw, fat=volume.fat)
-                if b"/" in raw:
-                    editor.mkdir(raw.rpartition(b"/")[0], Directory(mtime_ns=time_ns), parents=True)
-                permissions = fixed.PERMISSIONS if stays else 0o644
-                editor.put(raw, File(permissions, mtime_ns=time_ns, content=content))
-                if stays:
-                    fixed.fix(editor, raw, fat=volume.fat)
-            for path, content in sparse.items():
-                editor.write(path.encode(), content)
-        for path in contents:
+    def _told(self, volume: Volume, files: Iterable[str]) -> Iterator[tuple[str, str]]:
+        for path in files:
             yield self._place(volume), f"/{path}"
-        for path in sparse:
-            yield self._place(volume), f"/{path}: holes filled, which the loader cannot read"
 
     # -- what is said of the system ----------------------------------------------------------------------------
 
@@ -270,8 +222,8 @@ class _Job:
                     f"{self.found.name}: which partition is the root cannot be told: name it by --root N, or say"
                     " root=… in --cmdline"
                 )
-            cmdline = uefi.with_root(cmdline, self.root.partition.identity)
-        return uefi.with_serial(cmdline) if self.request.serial else cmdline
+            cmdline = with_root(cmdline, self.root.partition.identity)
+        return with_serial(cmdline) if self.request.serial else cmdline
 
     def _needed_kernel(self) -> Kernel:
         if self.kernel is None:
@@ -300,23 +252,3 @@ def _sparse(files: FileSystem, kernel: Kernel) -> uefi.Files:
             if data < content.size:
                 found[path] = SolidContent(content)
     return found
-
-
-def _check_fat_sector(volume: Volume, device: BlockDevice, name: str) -> None:
-    with volume.open(device) as part:
-        size = BootSector32.parse(part.read(0, SECTOR)).bpb_byts_per_sec
-    if size != SECTOR:
-        raise Unsupported(f"{name}: expected a FAT volume in sectors of {SECTOR} bytes, found {size}")
-
-
-def _write_fat_sector(part: BlockDevice, loader: bytes) -> None:
-    """Give a FAT volume's boot sector a loader's code, its backup first."""
-    existing = part.read(0, SECTOR)
-    record = BootSector32.parse(existing)
-    sector = with_code(existing, loader)
-    if existing[22:24] == b"\0\0" and 0 < record.bpb_bk_boot_sec < record.bpb_rsvd_sec_cnt:
-        at = record.bpb_bk_boot_sec * record.bpb_byts_per_sec
-        part.write(at, with_code(part.read(at, SECTOR), loader))
-        part.flush()
-    part.write(0, sector)
-    part.flush()

@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from blockwright.boot.cmdline import with_root, with_serial, with_verity_root
 from blockwright.boot.machine import programs_machine
-from blockwright.boot.uefi import with_root, with_serial, with_verity_root
 from blockwright.build.definition import Definition, Home, Table
 from blockwright.build.parts import Wish, plan_table, table_segments
 from blockwright.build.plan import DiskPlan, Part, ext4_options

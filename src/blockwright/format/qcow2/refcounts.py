@@ -220,19 +220,21 @@ class Refcounts:
         old, old_offset = len(self._table), self._table_offset
         table = self._table[:]
         table.extend([0] * (tables * geometry.table_entries - old))
+        made = {}
         for number in range(blocks):
             block = new_refcounts(geometry)
             used = min(geometry.refcounts, blocks + tables - number * geometry.refcounts)
             for within in range(used):
                 block[within] = 1
             table[old + number] = (base + number) << geometry.cluster_bits
-            self._blocks[old + number] = block
+            made[old + number] = block
             self._file.write((base + number) << geometry.cluster_bits, self._packed(block))
         offset = (base + blocks) << geometry.cluster_bits
         self._file.write(offset, layout.entry_bytes(table))
         self._file.flush()
         self._move(offset, tables)
         self._table, self._table_offset = table, offset
+        self._blocks.update(made)
         first = old_offset >> geometry.cluster_bits
         # Somebody may be writing entries of the old table still.
         self.left += range(first, first + ceil_div(old * 8, geometry.cluster))
