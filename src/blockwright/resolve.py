@@ -24,7 +24,7 @@ from blockwright.device.inplace import DeviceOutput
 from blockwright.device.memory import MemoryDevice, ZeroDevice
 from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
-from blockwright.errors import FormatError, NotFound, NotThisFormat, Unsupported, UsageError
+from blockwright.errors import FormatError, NotFound, NotThisFormat, OutOfRange, Unsupported, UsageError
 from blockwright.format.policy import REFUSE, Policy
 from blockwright.fs.editor import DEFAULT_POLICY, CommitPolicy, Editor
 from blockwright.fs.reader import FileSystem
@@ -32,6 +32,7 @@ from blockwright.nbd.client.options import DEFAULT, ClientOptions
 from blockwright.table import read as tables
 from blockwright.table.gpt import read as gpt
 from blockwright.table.mbr import read as mbr
+from blockwright.table.partition import AnyTable
 from blockwright.units import parse_size
 
 _SELECTOR = re.compile(r"(?P<path>.+):(?:(?P<number>[0-9]{1,4})|(?P<start>[0-9]+s?),(?P<size>[0-9]+s?))", re.DOTALL)
@@ -146,7 +147,7 @@ def open_device(
     NBD address is treated. A file is opened as an image of the format ``form``, or of the one that its first bytes
     name, and ``guard`` keeps one without a mark from getting one; a block device is raw unless ``form`` says
     otherwise. ``policy`` says which files an image may name. Raises NotFound for a path, partition or export that
-    does not exist, InUse where somebody else holds the file, NotAllowed, UsageError for a range outside the device,
+    does not exist, InUse where somebody else holds the file, NotAllowed, OutOfRange for a range outside the device,
     FormatError for a format or partition table that does not hold, and what ``nbd.client.connect`` raises.
     """
     address = parse_address(text, partition=partition)
@@ -230,9 +231,13 @@ def _part(whole: BlockDevice, address: Address) -> tuple[int, int]:
     if address.partition is None:
         assert address.start is not None
         assert address.length is not None
+        if address.start + address.length > whole.size:
+            raise OutOfRange(
+                f"{address.whole}: expected a range within its {whole.size} bytes, "
+                f"found {address.length} bytes at {address.start}"
+            )
         return address.start, address.length
-    with naming(address.whole):
-        table = tables.read(whole, sector_size=sector_size_of(whole))
+    table = table_of(whole, address.whole)
     try:
         found = table.partition(address.partition)
     except NotFound as error:
@@ -306,6 +311,25 @@ def identify(device: BlockDevice) -> Known | None:
 def sector_size_of(device: BlockDevice) -> int | None:
     """Return the sector that a master boot record on the device counts in, None where that is not known."""
     return device.sector_size if isinstance(device, HostBlockDevice) else None
+
+
+def table_of(device: BlockDevice, name: str) -> AnyTable:
+    """Return the partition table of an open disk that messages call ``name``.
+
+    Raises NotThisFormat where it has none, saying what is there instead; Corrupt, LimitExceeded.
+    """
+    with naming(name):
+        try:
+            return tables.read(device, sector_size=sector_size_of(device))
+        except NotThisFormat:
+            raise no_table(identify(device)) from None
+
+
+def no_table(found: Known | None) -> NotThisFormat:
+    """Return what is to be said of a disk without a partition table, on which ``found`` is."""
+    if found in (Known.EXT4, Known.FAT):
+        return NotThisFormat(f"expected a partition table, found the file system {found.value}")
+    return NotThisFormat("expected a partition table, found none: 'disk table IMAGE gpt' makes one")
 
 
 def open_file_system(device: BlockDevice, *, source: str) -> FileSystem:

@@ -74,8 +74,15 @@ def test_devices(tmp_path: Path) -> None:
 
 
 def test_a_part_of_what_has_no_table_names_the_whole() -> None:
-    with pytest.raises(FormatError, match=r"^mem:1M: gpt: found no header"):
+    with pytest.raises(FormatError, match=r"^mem:1M: expected a partition table, found none"):
         open_device("mem:1M", partition=1)
+
+
+def test_a_range_outside_names_the_whole(tmp_path: Path) -> None:
+    path = tmp_path / "disk"
+    path.write_bytes(bytes(4096))
+    with pytest.raises(OutOfRange, match=r"disk: expected a range within its 4096 bytes, found 512 bytes at 4096$"):
+        open_device(f"{path}:4096,512")
 
 
 def test_what_is_no_file_system_says_so(tmp_path: Path) -> None:

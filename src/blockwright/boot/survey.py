@@ -11,8 +11,7 @@ from typing import Final
 from blockwright.device.base import BlockDevice
 from blockwright.device.window import Window
 from blockwright.errors import NotFound, UsageError
-from blockwright.resolve import Known, identify, sector_size_of
-from blockwright.table import read as tables
+from blockwright.resolve import Known, identify, table_of
 from blockwright.table.gpt.names import ATTRIBUTES, TYPES
 from blockwright.table.partition import AnyPartition, AnyTable, MbrPartition, Partition
 
@@ -134,7 +133,7 @@ def survey(device: BlockDevice, name: str) -> Survey:
     known = identify(device)
     if known in _FILE_SYSTEMS:
         return Survey(name, None, (Volume(0, 0, device.size, known is Known.FAT, None),))
-    table = tables.read(device, sector_size=sector_size_of(device))
+    table = table_of(device, name)
     volumes = []
     for each in table.partitions:
         with Window(device, each.start, each.size, owns=False) as part:

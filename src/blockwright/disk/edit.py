@@ -16,8 +16,9 @@ from typing import Final, Self
 
 from blockwright.device.base import BlockDevice
 from blockwright.device.file import HostBlockDevice
+from blockwright.device.inplace import check_blank
 from blockwright.device.window import Window
-from blockwright.errors import FormatError, KernelError, NotThisFormat, UsageError
+from blockwright.errors import FormatError, KernelError, UsageError
 from blockwright.format.policy import REFUSE, Policy
 from blockwright.fs.fat.read import FatFileSystem as FatFiles
 from blockwright.nbd.client.options import ClientOptions
@@ -25,6 +26,7 @@ from blockwright.resolve import (
     Known,
     identify,
     naming,
+    no_table,
     open_device,
     open_file_system,
     parse_address,
@@ -89,10 +91,12 @@ class DiskEditor:
         return read_table(self.device, self.name, sector_size=self._given)
 
     def require_blank(self) -> None:
-        """Raise UsageError where the disk holds a table or a file system."""
+        """Raise UsageError where the disk holds a table, a file system, or anything that is not known at its ends."""
         found = identify(self.device)
         if found is not None:
             raise UsageError(f"{self.name}: holds {found.value} already; --force overwrites it")
+        if not tables.probe_any(self.device, sector_size=self._given):
+            check_blank(self.device, self.name)
 
     def require_room(self, part: AnyPartition, size: int) -> None:
         """Raise UsageError where the file system in the partition would not fit ``size`` bytes any more."""
@@ -139,9 +143,9 @@ def read_table(device: BlockDevice, name: str, *, sector_size: int | None = None
     with naming(name):
         found = identify(device)
         if found in (Known.EXT4, Known.FAT):
-            raise NotThisFormat(f"expected a partition table, found the file system {found.value}")
+            raise no_table(found)
         if found is None and not tables.probe_any(device, sector_size=sector_size):
-            raise NotThisFormat("expected a partition table, found none: 'disk table IMAGE gpt' makes one")
+            raise no_table(found)
         return tables.read(device, sector_size=sector_size)
 
 

@@ -77,7 +77,7 @@ def _check_arguments(spaces: Sequence[Space], sector_size: int, size: int | None
     if alignment <= 0 or alignment % sector_size:
         raise UsageError(f"alignment: expected a multiple of the sector size {sector_size}, found {alignment}")
     if size is not None and (size % sector_size or not 0 < size <= MAX_SIZE):
-        raise UsageError(f"disk: expected a size that is a multiple of {sector_size} bytes, found {size}")
+        raise UsageError(f"disk: expected a size of one or more sectors of {sector_size} bytes, found {size}")
     for space in spaces:
         if not 0 <= space.size <= MAX_SIZE:
             raise UsageError(f"{space.what}: expected a size from 0 to {MAX_SIZE} bytes, found {space.size}")

@@ -174,6 +174,23 @@ def test_a_file_system_is_no_table(tmp_path):
         blockwright("disk", "table", path, "mbr", "--force")
 
 
+def test_what_is_not_known_is_no_blank_disk(tmp_path):
+    path = tmp_path / "disk"
+    for offset in (0, 4 * MiB - 512):
+        path.write_bytes(bytes(offset) + b"something else".ljust(4 * MiB - offset, b"\0"))
+        assert "holds data already; --force overwrites it" in refused(path, "table", path, "gpt")
+    blockwright("disk", "table", path, "gpt", "--force")
+
+
+def test_a_disk_that_was_cut_short_still_has_its_table(mbr):
+    blockwright("disk", "add", mbr, "--size", "10M")
+    blockwright("disk", "add", mbr, "--size", "20M")
+    with mbr.open("r+b") as file:
+        file.truncate(11 * MiB)
+    assert "holds mbr already" in refused(mbr, "table", mbr, "gpt")
+    assert "partition 2: expected to lie in sectors 1 to" in refused(mbr, "add", mbr, code=1)
+
+
 def test_primary_and_logical_partitions(mbr):
     for size in ("4M", "4M", "4M"):
         blockwright("disk", "add", mbr, "--size", size, "--type", "fat32-lba")

@@ -167,7 +167,12 @@ def test_a_boot_sector_of_a_file_system_is_no_table():
     sector[3:11] = b"NTFS    "
     assert not read.probe(device({0: bytes(sector)}))
     assert not read.probe(device({0: record([(0, 0, 0)])}))
-    assert not read.probe(device({0: record([(0x83, 8, 8), (0x83, 5000, 1)])}))
+    assert not read.probe(device({0: record([(0x83, 5000, 1)])}))
+    assert not read.probe(device({0: record([(0x83, 8, 8), (0x83, 0, 1)])}))
+    cut_short = device({0: record([(0x83, 8, 8), (0x83, 5000, 1)])})
+    assert read.probe(cut_short)
+    with pytest.raises(Corrupt, match="partition 2: expected to lie in"):
+        read.read(cut_short)
     sector = bytearray(record([(0x83, 8, 8)]))
     sector[446] = 0x33
     assert not read.probe(device({0: bytes(sector)}))

@@ -46,7 +46,8 @@ class Examined:
 def probe(device: BlockDevice, *, sector_size: int | None = None) -> bool:
     """Whether the device begins with a boot record that has partitions of its own.
 
-    A boot sector of a file system is signed as well, so the entries must be such that they can be meant.
+    A boot sector of a file system is signed as well, so the entries must be such that they can be meant. One
+    partition within the device is enough: of a disk that was cut short, others lie behind its end.
     """
     size = _sector_size(device, sector_size)
     if device.size < 2 * size:
@@ -58,7 +59,9 @@ def probe(device: BlockDevice, *, sector_size: int | None = None) -> bool:
     if any(entry.boot_indicator & ~layout.ACTIVE or entry.os_type == layout.PROTECTIVE for entry in found):
         return False
     used = [entry for entry in found if entry.is_data or entry.is_extended]
-    return bool(used) and all(0 < entry.starting_lba < device.size // size for entry in used)
+    return all(entry.starting_lba for entry in used) and any(
+        entry.starting_lba < device.size // size for entry in used
+    )
 
 
 def is_empty(device: BlockDevice, *, sector_size: int | None = None) -> bool:
