@@ -107,7 +107,7 @@ def examine(story: Story, chance: random.Random, tmp_path, *, torn: int, by_qemu
             qemu_check(save(left, tmp_path / "cut.qcow2"), leaks=True)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 40))])
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_operations(kind, seed, tmp_path):
     chance = random.Random(f"{kind} {seed}")

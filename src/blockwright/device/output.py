@@ -43,6 +43,8 @@ class OutputFile:
         self.path = os.fsdecode(path)
         if not os.path.basename(self.path):
             raise UsageError(f"{self.path}: expected the name of a file to write, found none")
+        if self.path == "-":  # a pipe cannot be written at any offset, and nobody wants a file of that name
+            raise UsageError("-: expected a file to write: /dev/stdout where that is one, ./- for one of that name")
         self._final = os.path.realpath(self.path)
         self._force = force
         self._kept: os.stat_result | None = None

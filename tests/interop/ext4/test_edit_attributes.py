@@ -133,3 +133,34 @@ def test_links_and_special_files_by_debugfs(tmp_path):
     shown = debugfs(image, "stat short", "stat long")
     assert 'Fast link dest: "' + "s" * 59 in shown
     assert "Blockcount: 2" in shown
+
+
+def test_names_that_differ_in_case(tmp_path):
+    """A case-insensitive directory that becomes a hash tree, whose hashes are those of folded names."""
+    image = mke2fs(tmp_path / "image", "24M", "-t", "ext4", "-b", "1024", "-O", "casefold")
+    with open_editor(image) as editor:
+        editor.mkdir(b"/d", Directory())
+    debugfs(image, "sif /d flags 0x40080000", write=True)
+    names = [f"Name-{at:03}-Größe" for at in range(400)]
+    with open_editor(image) as editor:
+        for name in names:
+            editor.put(b"/d/" + name.encode(), File(content=BytesContent(name.encode())))
+        editor.mkdir(b"/d/Sub", Directory())
+    judge(image)
+    assert "Indirect levels" in debugfs(image, "htree_dump /d")
+    with open_editor(image) as editor:
+        for name in names[::7]:
+            with editor.files.open(b"/D".lower() + b"/" + name.upper().encode()) as body:
+                assert body.read(0, body.size) == name.encode()
+            editor.rm(b"/d/" + name.swapcase().encode())
+        assert editor.files.find(editor.files.resolve(b"/d"), names[0].encode()) is None
+        editor.mv(b"/d/" + names[1].encode(), b"/d/" + names[1].lower().encode())
+        editor.put(b"/d/sUB/inner", File())
+        editor.mkdir(b"/d/Sub/deep", Directory())
+    judge(image)
+    with read.open(FileDevice(image)) as files:
+        found = files.tree().entries[b"d"]
+        assert isinstance(found, Directory)
+        assert names[1].lower().encode() in found.entries
+        assert len(found.entries) == len(names) - len(names[::7]) + 1
+        assert files.volume.inode(files.resolve(b"/d/SUB/DEEP")).flags & 0x40000000

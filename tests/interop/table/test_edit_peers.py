@@ -61,7 +61,7 @@ def verified(path, kind):
 
 
 @pytest.mark.parametrize("kind", ["gpt", "mbr"])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [*range(3), *(pytest.param(each, marks=pytest.mark.soak) for each in range(3, 150))])
 def test_peers_agree_after_each_edit(tmp_path, kind, seed):
     path, source, model, done = tmp_path / "disk.img", random.Random(f"peers.{kind}.{seed}"), [], []
     create(str(path), SIZE, kind=kind, seed=b"peers")
@@ -116,7 +116,7 @@ def test_edits_by_them_and_by_us_in_turns(tmp_path, kind, seed):
         verified(path, kind)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [*range(4), *(pytest.param(each, marks=pytest.mark.soak) for each in range(4, 150))])
 def test_chains_that_sfdisk_made_are_edited(tmp_path, seed):
     path, source, done = tmp_path / "disk.img", random.Random(f"chains.{seed}"), []
     made(path, SIZE, script_of(source))

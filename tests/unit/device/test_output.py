@@ -118,6 +118,15 @@ def test_what_cannot_be_written_at_any_offset_is_refused(tmp_path):
             OutputFile(path, force=True)
 
 
+def test_a_dash_is_neither_standard_output_nor_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="/dev/stdout"):
+        OutputFile("-", force=True)
+    with OutputFile("./-", size=1):
+        pass
+    assert os.listdir(tmp_path) == ["-"]
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError):
         OutputFile(tmp_path / "no" / "out.img")

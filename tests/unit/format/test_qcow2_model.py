@@ -156,7 +156,7 @@ def test_any_operations(kind, over, tmp_path):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=6,
+            max_examples=4,
             stateful_step_count=25,
             deadline=None,
             derandomize=False,

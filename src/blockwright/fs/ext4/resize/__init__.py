@@ -23,8 +23,11 @@ __all__ = ["minimum_size", "resize"]
 
 
 def minimum_size(device: BlockDevice, *, source: str | None = None) -> int:
-    """Return the least size in bytes that ``resize`` can give the file system, which is the present one at most."""
-    volume = open_volume(device, source)
+    """Return the least size in bytes that ``resize`` can give the file system, which is the present one at most.
+
+    Nothing is written. Raises as ``resize`` does.
+    """
+    volume = open_volume(device, source, change=False)
     return _least(volume) * volume.block_size
 
 

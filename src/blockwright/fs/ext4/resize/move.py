@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from blockwright.device.base import BlockDevice
+from blockwright.device.extent import ZERO
 from blockwright.errors import NoSpace
 from blockwright.fs.ext4.edit.blockmap import BlockMap
 from blockwright.fs.ext4.edit.commit import Committer, JournaledCommitter, OrderedCommitter
@@ -30,9 +31,10 @@ from blockwright.fs.ext4.layout import Compat, InodeFlag, ReservedInode
 from blockwright.fs.ext4.mapping import Run, map_blocks
 from blockwright.fs.ext4.replay import open_journal
 from blockwright.fs.ext4.resize.least import used_inodes
+from blockwright.fs.ext4.resize.writer import whole
 from blockwright.fs.ext4.volume import Volume, read_superblock
 from blockwright.fs.ext4.xattr_read import attribute_block_checksum
-from blockwright.units import MiB
+from blockwright.units import MiB, align_down, align_up
 
 _COPIED: Final = MiB
 _STAYS: Final = frozenset({int(ReservedInode.bad_blocks), int(ReservedInode.resize), int(ReservedInode.journal)})
@@ -47,7 +49,7 @@ def move_below(device: BlockDevice, end: int, *, source: str | None) -> None:
     """
     mover = _Mover(device, end, source)
     mover.run()
-    if mover.volume.superblock.s_feature_compat & Compat.has_journal:
+    if mover.journaled:
         _JournalMover(device, end, source).run()
 
 
@@ -86,8 +88,14 @@ class _Mover:
         self._shared: dict[int, int] = {}
         """Attribute blocks by the ones that they came from."""
 
+    @property
+    def journaled(self) -> bool:
+        """Whether the file system has a journal of its own."""
+        superblock = self.volume.superblock
+        return bool(superblock.s_feature_compat & Compat.has_journal and superblock.s_journal_inum)
+
     def _new_committer(self) -> Committer:
-        if self.volume.superblock.s_feature_compat & Compat.has_journal and self.volume.superblock.s_journal_inum:
+        if self.journaled:
             log = LogWriter(self.transaction, open_journal(self.volume))
             return JournaledCommitter(self.transaction, self.superblock, log)
         return OrderedCommitter(self.transaction, self.superblock)
@@ -184,13 +192,28 @@ class _Mover:
             self._space.free(run.physical, run.blocks)
 
     def _copy(self, block: int, to: int, count: int) -> None:
-        size = self.volume.block_size
-        step = max(1, _COPIED // size)
-        for done in range(0, count, step):
-            part = min(step, count - done)
-            data = bytearray(part * size)
-            self.volume.read_into((block + done) * size, memoryview(data))
-            self.transaction.write_data(to + done, memoryview(data))
+        """Copy blocks; what is known to read as zeros, as most of a journal, is not read, and stays a hole."""
+        size, device = self.volume.block_size, self.volume.device
+        start, end = block * size, (block + count) * size
+        distance = to * size - start
+        for extent in device.extents(*whole(device, start, count * size)):
+            low, high = max(start, align_down(extent.offset, size)), min(end, align_up(extent.end, size))
+            if extent.flags & ZERO:  # whole blocks of it
+                low, high = max(start, align_up(extent.offset, size)), min(end, align_down(extent.end, size))
+                if low < high:
+                    self._zero(low + distance, high - low)
+                continue
+            for position in range(low, high, _COPIED):
+                data = bytearray(min(_COPIED, high - position))
+                self.volume.read_into(position, memoryview(data))
+                self.transaction.write_data((position + distance) // size, memoryview(data))
+
+    def _zero(self, offset: int, length: int) -> None:
+        raw = self.transaction.raw
+        if whole(raw, offset, length) == (offset, length):
+            raw.zero(offset, length)
+        else:
+            self.transaction.write_home(offset, bytes(length))
 
     def _move_attributes(self, draft: Draft, block: int) -> None:
         """Move an attribute block; inodes that share it still do."""

@@ -168,10 +168,16 @@ def test_an_unclean_journal_is_replayed_first(tmp_path):
         flushes = [index for index, event in enumerate(crash.events) if event.is_flush]
         unclean = image_of(crash.cut(flushes[1] + 1), tmp_path / "unclean")
     assert "needs_recovery" in dumpe2fs(unclean)[0]["Filesystem features"]
+    before = unclean.read_bytes()
+    with FileDevice(unclean) as device:
+        least = minimum_size(device)
+    assert unclean.read_bytes() == before
     report = resize_file(unclean, 100 * MiB)
     tree.entries[b"new"] = tree_of(unclean).entries[b"new"]
     assert tree.entries[b"new"].content.size == 27000
     judge_resized(unclean, tree, report, "replayed")
+    with FileDevice(unclean) as device:
+        assert abs(minimum_size(device) - least) <= 2 * MiB
 
 
 @pytest.mark.parametrize("name", ["ext4", "ext3", "ext2", "no-journal", "no-flex", "no-checksums", "modern"])
