@@ -42,7 +42,8 @@ def _least(volume: Volume) -> int:
 def resize(device: BlockDevice, size: int | None = None, *, source: str | None = None) -> ResizeReport:
     """Give the file system ``size`` bytes, or all of the device; a device that can grow grows first.
 
-    Called again after it was interrupted at any moment, it finishes. Whole blocks count, and an end too short for a
+    Called again after it was interrupted at any moment, it finishes; only blocks that were moving without a journal
+    need e2fsck first. Whole blocks count, and an end too short for a
     group's metadata is left out. The device keeps what lies behind a smaller file system. ``source`` is what
     messages call the device.
 
