@@ -192,6 +192,9 @@ def _attached(
         if dead is not None:
             dead.close()
         raise
+    if rest := settings.size - settings.kept_size:
+        text = "%s: the last %d bytes of %s are no whole block, and left out"
+        told(logger).warning(text, made.path, rest, source.text)
     read_only = bool(settings.flags & ServerFlag.READ_ONLY)
     keeper = Keeper(made, source, dead, connections=len(links), read_only=read_only, logger=told(logger))
     keeper.start()

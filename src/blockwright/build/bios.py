@@ -6,6 +6,7 @@ Knows: how contents are found among segments. Refuses to know: loaders (``boot.b
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from blockwright.boot import bios, menu
 from blockwright.boot.bios import Code, Starter
@@ -20,9 +21,43 @@ from blockwright.tree.lookup import lookup
 from blockwright.tree.node import Directory, File
 from blockwright.tree.solid import SolidContent, is_solid
 
-__all__ = ["CORE_SIZE", "Code", "PlannedLoader"]
+__all__ = ["CORE_SIZE", "Code", "CorePlan", "PlannedLoader"]
 
 CORE_SIZE = bios.CORE_SIZE
+
+
+class CoreSummary(NamedTuple):
+    """What people ask of a core image."""
+
+    core_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorePlan:
+    """A core image in a partition of its own, which holds nothing else."""
+
+    image: bytes
+
+    @property
+    def kind(self) -> str:
+        """``grub core``."""
+        return "grub core"
+
+    @property
+    def size(self) -> int:
+        """Bytes in the image."""
+        return len(self.image)
+
+    @property
+    def summary(self) -> CoreSummary:
+        """The numbers that people ask of it."""
+        return CoreSummary(len(self.image))
+
+    def segments(self) -> SegmentTable:
+        """Return the image."""
+        table = SegmentTable()
+        table.add_bytes(0, self.image)
+        return table
 
 
 @dataclass(slots=True)

@@ -63,7 +63,8 @@ def draft(tree: Directory, definition: Definition, seed: bytes, time_ns: int, *,
         from blockwright.boot import bios
         from blockwright.build.bios import PlannedLoader
 
-        starter = bios.find_starter(ways.bios, machine.shelves, definition.table.value)
+        modules = definition.boot.grub_modules
+        starter = bios.find_starter(ways.bios, machine.shelves, definition.table.value, modules=modules)
         loader = PlannedLoader(starter, bios.ROOT if definition.bios_home is Home.ROOT else bios.BOOT)
         if not loader.home.fat:
             bios.check_features(starter, DEFAULT_FEATURES.names)
@@ -215,16 +216,20 @@ class Draft:
         code = self._code(table, places, root, esp)
         if code is not None and code.boot_sector and esp is not None:
             plans["esp"] = esp.started_by(code.boot_sector)
+        others = () if code is None else code.others
+        if "core" in places:
+            from blockwright.build.bios import CorePlan
+
+            [(_, core)], others = others, ()
+            plans["core"] = CorePlan(core)
         parts = []
         for role, run in places.items():
-            if role == "core":
-                continue
             assert plans[role].size <= run.size, f"{role}: {plans[role].size} bytes in a partition of {run.size}"
             parts.append(Part(role, run.start, plans[role], run))
         seal = partial(self._sealed, root) if self.definition.verity and root_hash is None else None
         segments = SegmentTable()
         segments.include(table_segments(table, b"" if code is None else code.first), 0)
-        for position, data in () if code is None else code.others:
+        for position, data in others:
             segments.add_bytes(position, data)
         segments.freeze()
         return DiskPlan(table.size, table, tuple(parts), segments, seal)

@@ -14,7 +14,7 @@ import click
 
 from blockwright.attach import nbd
 from blockwright.cli.options import Seconds, json_option, size_value
-from blockwright.cli.output import print_json, print_lines, print_path, show_text, table
+from blockwright.cli.output import StderrLogger, print_json, print_lines, print_path, show_text, table
 from blockwright.errors import NotFound
 from blockwright.serve.attached import hold
 from blockwright.serve.background import in_background
@@ -24,20 +24,6 @@ from blockwright.system.linux.nbd.detach import TIMEOUT_S
 from blockwright.system.linux.nbd.layout import MAX_CONNECTIONS
 
 _SECONDS: Final = Seconds()
-
-
-class _Stderr:
-    """A logger that says what happens to a device, a line each."""
-
-    def debug(self, msg: str, *args: Any) -> None:
-        """Say nothing."""
-
-    def info(self, msg: str, *args: Any) -> None:
-        """Say what was done."""
-        sys.stderr.write(f"blockwright: {show_text(msg % args)}\n")
-        sys.stderr.flush()
-
-    warning = info
 
 
 @click.command()
@@ -89,7 +75,7 @@ def attach(  # noqa: PLR0913 - a device's settings
     Connections that die are made again. SIGTERM or SIGINT detaches the device as soon as nobody uses it, a second
     one leaves it as it is; SIGHUP has its size follow the server's.
     """
-    logger = _Stderr()
+    logger = StderrLogger()
 
     def start() -> nbd.Attached:
         return nbd.attach(

@@ -6,8 +6,7 @@ Knows: names. Refuses to know: documents; it is imported by all that opens sourc
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from blockwright.oci.platform import Platform
 from blockwright.tree.node import Directory
@@ -15,8 +14,7 @@ from blockwright.tree.node import Directory
 _HEX: Final = re.compile(rb"[0-9a-f]{64}(?:\.json|\.tar)?").fullmatch
 
 
-@dataclass(frozen=True, slots=True)
-class Choice:
+class Choice(NamedTuple):
     """Which image is meant where there are several: by platform, and by name (a tag); None for the only one."""
 
     platform: Platform | None = None

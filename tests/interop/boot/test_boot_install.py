@@ -42,7 +42,7 @@ def parts(tmp_path: Path) -> Path:
 
 def greets(image: Path, firmware: Firmware) -> None:
     console = boot_disk(
-        image, firmware=firmware, expect=b"panic=-1 console=tty0 console=ttyS0,115200\r\n", timeout=60
+        image, firmware=firmware, expect=b"panic=-1 console=tty0 console=ttyS0,115200\r\n", timeout=240
     )
     assert re.search(f"{GREETING}: ext4 .*root=PARTUUID=[0-9a-f-]+ rw quiet", console)
 
@@ -119,7 +119,7 @@ def test_a_bare_file_system_starts(kernel: Path, parts: Path, tmp_path: Path) ->
     options = ["--serial", "--cmdline", "root=/dev/nvme0n1 ro", "--loader-dir", parts]
     blockwright("boot", "install", image, "syslinux", *options)
     run([tool("e2fsck"), "-fn", image])
-    boot_disk(image, firmware="seabios", expect=GREETING.encode(), timeout=60)
+    boot_disk(image, firmware="seabios", expect=GREETING.encode(), timeout=240)
 
 
 def install_small(tmp_path: Path, parts: Path, table: str, pieces: list[Piece], way: str, *options: str) -> Path:
@@ -163,6 +163,15 @@ def test_what_is_put_on_fat(parts: Path, tmp_path: Path, bits: str, mib: int) ->
     run([tool("sfdisk"), "--verify", image])
     assert image.read_bytes()[446] == 0x80
     assert image.read_bytes()[:440] == (parts / "mbr.bin").read_bytes()
+
+
+def test_all_modules_of_grub_are_put_there_when_asked(parts: Path, tmp_path: Path) -> None:
+    image = install_small(tmp_path, parts, "mbr", [Piece("ext4", 32)], "grub", "--grub-modules")
+    names = {each["name"] for each in document("fs", "ls", f"{image}:1", "/boot/grub/i386-pc")["entries"]}
+    assert names >= {each.name for each in (parts / "i386-pc").glob("*.mod")}
+    got = blockwright("fs", "cat", f"{image}:1", "/boot/grub/i386-pc/ext2.mod").stdout
+    assert got == (parts / "i386-pc" / "ext2.mod").read_bytes()
+    run([tool("e2fsck"), "-fn", volume(image, 1, 32, tmp_path / "part")])
 
 
 @pytest.mark.parametrize("way", ["syslinux", "grub"])
@@ -217,6 +226,8 @@ def test_a_configuration_that_is_there_is_kept_when_asked(parts: Path, tmp_path:
         ("gpt", [Piece("fat", 64, ("-S", "4096"))], ["syslinux"], 1, "in sectors of 512 bytes, found some of 4096"),
         ("gpt", [Piece("ext4", 32)], ["lilo"], 2, "found 'lilo'"),
         ("gpt", [Piece("ext4", 32)], ["none"], 2, "found none"),
+        ("gpt", [Piece("ext4", 32)], ["grub", "--loader", "{kernel}"], 2, "use --loader-dir"),
+        ("gpt", [Piece("fat", 64)], ["kernel", "--serial"], 2, "a bare kernel without a command line"),
     ],
 )
 def test_what_cannot_start_is_refused_and_left_alone(
@@ -227,7 +238,8 @@ def test_what_cannot_start_is_refused_and_left_alone(
     image = make_disk(tmp_path / "disk.img", table, pieces)
     before = hashlib.sha256(image.read_bytes()).digest()
     options = ["--kernel", kernel, "--loader-dir", parts]
-    done = blockwright("boot", "install", image, *arguments, *options, code=code)
+    shown = [each.format(kernel=kernel) for each in arguments]
+    done = blockwright("boot", "install", image, *shown, *options, code=code)
     assert said in done.stderr.decode()
     assert hashlib.sha256(image.read_bytes()).digest() == before
 

@@ -48,7 +48,7 @@ def parts(tmp_path: Path) -> Path:
 
 def greets(image: Path, firmware: Firmware) -> None:
     console = boot_disk(
-        image, firmware=firmware, expect=b"panic=-1 console=tty0 console=ttyS0,115200\r\n", timeout=60
+        image, firmware=firmware, expect=b"panic=-1 console=tty0 console=ttyS0,115200\r\n", timeout=240
     )
     said = next(line for line in console.splitlines() if GREETING.decode() in line)
     inspected = document("inspect", image)["regions"]

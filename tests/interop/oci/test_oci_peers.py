@@ -20,7 +20,7 @@ from blockwright.tree.content import BytesContent
 from blockwright.tree.host import read_directory
 from blockwright.tree.node import Directory, File, walk
 from blockwright.tree.spool import Spool
-from tests.support.oci import Image
+from tests.support.oci import Image, docker
 from tests.support.tarmaker import archive, header, member
 from tests.support.tools import run, tool
 from tests.support.trees import content_bytes
@@ -75,7 +75,7 @@ BASE = [
     member(b"usr/lib/a.so", b"a" * 3000, mtime=7),
     header(b"lib", kind=b"2", link=b"usr/lib", mtime=8, mode=0o777),
     directory(b"etc"),
-    member(b"etc/shadow", b"x", mode=0o000),
+    member(b"etc/shadow", b"x", mode=0o000 if ROOT else 0o400),
     member(b"etc/conf", b"1", mode=0o4755),
     header(b"etc/hard", kind=b"1", link=b"etc/conf"),
     header(b"etc/up", kind=b"2", link=b"../../../../tmp", mode=0o777),
@@ -182,6 +182,54 @@ def test_an_image_that_umoci_makes(tmp_path: Path) -> None:
             ]
         )
         assert compare_trees(ours(layout), ours(tmp_path / name), contents=True) == []
+
+
+def blockwright(*arguments: object, check: bool = True) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    command = [sys.executable, "-m", "blockwright", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert not check or not done.returncode, done.stderr
+    return done
+
+
+def test_the_command(tmp_path: Path) -> None:
+    layers = [archive(*BASE), archive(*UPPERS["whiteouts"])]
+    (tmp_path / "image").mkdir()
+    image = filled(layers).directory(tmp_path / "image")
+    (tmp_path / "layers").mkdir()
+    for number, layer in enumerate(layers):
+        (tmp_path / "layers" / f"{number}.tar.gz").write_bytes(gzip.compress(layer))
+    (tmp_path / "image.tar").write_bytes(docker(layers))
+    sources = [
+        [image],
+        [image, "--platform", "linux/amd64", "--image", "one"],
+        sorted((tmp_path / "layers").iterdir()),
+        [tmp_path / "layers", "--layers"],
+        [tmp_path / "image.tar"],
+    ]
+    disks = []
+    for number, source in enumerate(sources):
+        blockwright("build", *source, "-o", tmp_path / f"{number}.img", "--table", "none")
+        run([tool("e2fsck"), "-fn", tmp_path / f"{number}.img"])
+        blockwright("extract", *source, tmp_path / f"{number}.out", "--owner", "me")
+        disks.append(ours(tmp_path / f"{number}.img"))
+    for number, disk in enumerate(disks[1:], 1):
+        assert compare_trees(disks[0], disk, contents=True, ignore=("mtime_ns",)) == []
+        left, right = (read_directory(tmp_path / f"{each}.out") for each in (0, number))
+        assert compare_trees(left, right, contents=ROOT) == []
+    assert (tmp_path / "0.img").read_bytes() == (tmp_path / "1.img").read_bytes() == (tmp_path / "2.img").read_bytes()
+    done = blockwright("extract", image, tmp_path / "no", "--platform", "linux/s390x", check=False)
+    assert (done.returncode, "expected linux/s390x, found linux/amd64" in done.stderr) == (5, True)
+    path = max((image / "blobs" / "sha256").iterdir(), key=lambda each: each.stat().st_size)
+    changed = bytearray(path.read_bytes())
+    changed[-9] ^= 1
+    path.write_bytes(changed)
+    done = blockwright("build", image, "-o", tmp_path / "bad.img", "--json", check=False)
+    assert (done.returncode, '"class": "ArchiveRejected"' in done.stderr, (tmp_path / "bad.img").exists()) == (
+        1,
+        True,
+        False,
+    )
 
 
 def test_skopeo_takes_what_we_take(tmp_path: Path) -> None:

@@ -44,6 +44,16 @@ def test_the_size_follows_the_image(image):
 
 
 @needs_loop
+def test_what_is_no_whole_sector_is_left_out_and_told(image):
+    os.truncate(image, 8 * MiB + 100)
+    done = blockwright("loop", "attach", image)
+    assert done.stderr.decode() == f"blockwright: {image}: its last 100 bytes are no whole sector, and left out\n"
+    assert document("loop", "find", image)["devices"][0]["size"] == 8 * MiB
+    blockwright("loop", "detach", done.stdout.decode().strip())
+    assert blockwright("loop", "attach", image, "--size", "1M").stderr == b""
+
+
+@needs_loop
 def test_a_partition_of_an_image(image):
     run([tool("sgdisk"), "-n", "1:2048:4095", "-n", "2:4096:8191", image])
     found = document("loop", "attach", f"{image}:2", "--read-only")["devices"][0]

@@ -13,7 +13,7 @@ Knows: counts. Refuses to know: what clusters hold, and when changes are written
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from blockwright.device.base import BlockDevice
@@ -112,6 +112,15 @@ class Refcounts:
         for index in list(self._blocks)[: self._limit // 2]:
             if index not in self._dirty and index not in self._writing and index not in self._fresh:
                 del self._blocks[index]
+
+    def structures(self) -> Iterator[int]:
+        """Yield the clusters of the table and of the blocks that were there when the image was opened."""
+        bits = self._geometry.cluster_bits
+        first = self._table_offset >> bits
+        yield from range(first, first + self._geometry.clusters(8 * len(self._table)))
+        for index, entry in enumerate(self._table):
+            if entry and index not in self._fresh:
+                yield (entry & REFCOUNT_OFFSET_MASK) >> bits
 
     # -- changing --------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from blockwright.device.base import BlockDevice, ResizableDevice
-from blockwright.errors import NoSpace
+from blockwright.errors import Corrupt, NoSpace
 from blockwright.format.qcow2 import layout
 from blockwright.format.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, Geometry
 from blockwright.format.qcow2.map import ClusterMap
@@ -69,12 +69,14 @@ class WritableMap(ClusterMap):
 
     def put(self, index: int, table: array[int], offset: int) -> None:
         """Make ``table``, which is to lie at ``offset``, the table ``index``."""
+        self.dirty_l1.add(index)
+        self.changed(index, 0, len(table))
         with self._loading:
             self.drops += 1  # what somebody reads just now is older
             self.tables[index] = table
             self.l1[index] = offset | COPIED
-        self.dirty_l1.add(index)
-        self.changed(index, 0, len(table))
+            if len(self.tables) > self.limit:
+                self._drop_some(index)
 
 
 @dataclass(slots=True)
@@ -95,8 +97,8 @@ class Updates:
     """The changes of one image. ``lock`` guards map and counts; it is held for no I/O but that of a missing table.
 
     ``data`` are the devices that hold data, made durable before a table refers to it. ``move_counts`` has the header
-    say where the refcount table is. ``retire`` returns the uses
-    that are going on, and makes the device count new ones apart; ``freed`` is called when clusters become free.
+    say where the refcount table is. ``retire`` returns the uses that are going on, and makes the device count new
+    ones apart; ``freed`` is called when clusters become free.
     """
 
     def __init__(
@@ -123,6 +125,9 @@ class Updates:
         self._loose: list[int] = []
         self._retired: list[tuple[deque[None], list[int]]] = []
         self._whole = file.size
+        self._structures: set[int] | None = None
+        self.rounds = 0
+        """How often clusters became free again."""
         self.fresh = align_up(file.size, geometry.cluster) if isinstance(file, ResizableDevice) else 1 << 62
         """Clusters from here on were never used, and lie where the file was extended: they are zeros."""
 
@@ -131,11 +136,30 @@ class Updates:
     def allocate(self, wanted: int) -> tuple[int, int, bool]:
         """Return (offset, clusters, whether they are zeros) of new clusters in a row."""
         first, count = self.counts.allocate(wanted)
+        if self._structures is None:
+            self._structures = self._find_structures()
+        taken = self._structures.intersection(range(first, first + count))
         offset = first << self.geometry.cluster_bits
+        if taken:
+            raise Corrupt(
+                f"qcow2 refcount of cluster {min(taken)}: expected at least 1 for one of the image's own structures, "
+                "found 0: check --repair mends it",
+                offset=min(taken) << self.geometry.cluster_bits,
+            )
         fresh = offset >= self.fresh
         if fresh:
             self.fresh = (first + count) << self.geometry.cluster_bits
         return offset, count, fresh
+
+    def _find_structures(self) -> set[int]:
+        """Return the clusters of the image's own structures: whatever their counts say, they are not free."""
+        bits, clusters = self.geometry.cluster_bits, self.map
+        found = {0, *self.counts.structures()}
+        first = clusters.l1_offset >> bits
+        found.update(range(first, first + self.geometry.clusters(8 * len(clusters.l1))))
+        old = (entry for index, entry in enumerate(clusters.l1) if entry and index not in clusters.dirty_l1)
+        found.update((entry & OFFSET_MASK) >> bits for entry in old)
+        return found
 
     def give_back(self, offset: int, count: int) -> None:
         """Free clusters that no table ever referred to."""
@@ -251,14 +275,14 @@ class Updates:
         work.loose, self._loose = self._loose + self.counts.left, []
         self.counts.left = []
         work.tables, work.l1 = clusters.dirty, clusters.dirty_l1
+        clusters.writing = set(work.tables)  # first: at no time may one of them be dropped
         clusters.dirty, clusters.dirty_l1 = {}, set()
-        clusters.writing = set(work.tables)
         return work
 
     def _untake(self, work: _Work) -> None:
-        self.map.writing.clear()
         for index, (low, high) in work.tables.items():
             self.map.changed(index, low, high)
+        self.map.writing.clear()
         self.map.dirty_l1 |= work.l1
         self.counts.give_back(work.spans, work.entries)
         self._loose += work.loose
@@ -287,8 +311,11 @@ class Updates:
             self._give_space_back(sorted(set(done)))
             del self._retired[0]
             self._freed()
+            self.rounds += 1
             with self.lock:
-                self.counts.add(loose, -1)
+                free = self.counts.add(loose, -1)
+                if self._structures is not None:
+                    self._structures.difference_update(free)
 
     def _give_space_back(self, clusters: Sequence[int]) -> None:
         if not self._file.traits.discard:
