@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from measure import Contender, Row, compare, compile_modules
-from trees import archive, tree
+from trees import archive, layers, tree
 
 BLOCKWRIGHT = [str(Path(sys.executable).parent / "blockwright"), "build", "--quiet", "--force", "--table", "none"]
 DECODE = (
@@ -48,7 +48,7 @@ def check(contender: Contender) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", nargs="*", default=["share", "small", "flat", "links", "huge", "targz"])
+    parser.add_argument("case", nargs="*", default=["share", "small", "flat", "links", "huge", "targz", "layers"])
     parser.add_argument("--dir", default=os.environ.get("BENCH_DIR", tempfile.gettempdir() + "/blockwright-bench"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--share", default="/usr/share", help="the large real tree")
@@ -100,6 +100,19 @@ def main() -> None:
             "decode to a file (isal)", [sys.executable, "-c", DECODE, str(packed), str(out)], out, rounds
         )
         report("tar.gz of 1.8 GiB", compare([ours(packed, out, rounds=rounds), decode], check), decode.name)
+    if "layers" in options.case:
+        sources = [[options.share], ["/usr/bin", "/usr/lib/x86_64-linux-gnu"], [f"{options.share}/doc"]]
+        layout = layers(base, sources)
+        scratch = base / "scratch"
+        steps = (
+            f"rm -rf {scratch} && mkdir {scratch} && "
+            f"skopeo --insecure-policy copy -q oci:{layout}:one oci:{scratch}/copy:one && "
+            f"umoci unpack --image {scratch}/copy:one {scratch}/bundle && "
+            f"mke2fs -q -F -t ext4 -N 200000 -d {scratch}/bundle/rootfs {out} 4G"
+        )
+        peer = Contender("skopeo, umoci, mke2fs -d", ["sh", "-c", steps], out, 1)
+        rows = compare([ours(layout, out, rounds=rounds), peer], check)
+        report("a container image of three layers", rows, peer.name)
     shutil.rmtree(base / "scratch", ignore_errors=True)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from blockwright.device.file import FileDevice
 from blockwright.format.qcow2.create import Options, create
 from blockwright.units import GiB, KiB, MiB, TiB
-from measure import Row, once
+from measure import Row, compile_modules, once
 from nbd import Load, fio, serving
 
 BASE = Path(os.environ.get("BLOCKWRIGHT_BENCH", Path(tempfile.gettempdir()) / "blockwright-bench"))
@@ -125,6 +125,7 @@ def opening() -> None:
 
 def main() -> None:
     BASE.mkdir(parents=True, exist_ok=True)
+    compile_modules()
     for name in sys.argv[1:] or ["convert", "serve", "open"]:
         {"convert": convert, "serve": serve, "open": opening}[name]()
 

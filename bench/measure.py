@@ -44,9 +44,13 @@ class Contender:
     rounds: int = 5
 
 
-def once(argv: Sequence[str], output: Path) -> tuple[float, int]:
-    """Run a command, sync its output, and return (seconds, peak resident bytes); the output is removed before."""
-    output.unlink(missing_ok=True)
+def once(argv: Sequence[str], output: Path, *, keep: bool = False) -> tuple[float, int]:
+    """Run a command, sync its output, and return (seconds, peak resident bytes).
+
+    The output is removed before, unless the command is to change one that is there (``keep``).
+    """
+    if not keep:
+        output.unlink(missing_ok=True)
     started = time.perf_counter()
     process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None

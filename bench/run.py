@@ -15,6 +15,7 @@ import fat_edit
 import nbd
 import nbd_copy
 import nbd_tls
+import resize
 
 if __name__ == "__main__":
     build.main()
@@ -25,3 +26,4 @@ if __name__ == "__main__":
     nbd_copy.main()
     nbd_tls.main()
     convert.main()
+    resize.main()

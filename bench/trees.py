@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import random
 import shutil
 import tarfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,4 +90,39 @@ def archive(base: Path, source: Path) -> Path:
                 out.add(source, arcname=f"copy{copy}")
                 copy += 1
         part.rename(path)
+    return path
+
+
+def layers(base: Path, sources: list[list[str]]) -> Path:
+    """Return an OCI layout with a gzipped layer for each list of host directories, named ``one``."""
+    path = base / "layout"
+    if path.exists():
+        return path
+    part = base / "layout.part"
+    shutil.rmtree(part, ignore_errors=True)
+    (part / "blobs" / "sha256").mkdir(parents=True)
+
+    def blob(data: bytes, kind: str) -> dict[str, object]:
+        digest = hashlib.sha256(data).hexdigest()
+        (part / "blobs" / "sha256" / digest).write_bytes(data)
+        return {"mediaType": f"application/vnd.oci.image.{kind}", "digest": f"sha256:{digest}", "size": len(data)}
+
+    packed, diff_ids = [], []
+    for names in sources:
+        scratch = base / "layer.tar"
+        with tarfile.open(scratch, "w", format=tarfile.GNU_FORMAT) as out:
+            for name in names:
+                out.add(name, arcname=name.lstrip("/"))
+        data = scratch.read_bytes()
+        scratch.unlink()
+        diff_ids.append("sha256:" + hashlib.sha256(data).hexdigest())
+        packed.append(blob(zlib.compress(data, 6, wbits=31), "layer.v1.tar+gzip"))
+    config = {"os": "linux", "architecture": "amd64", "created": "2024-01-01T00:00:00Z", "config": {}}
+    config |= {"rootfs": {"type": "layers", "diff_ids": diff_ids}, "history": [{} for _ in packed]}
+    manifest = {"schemaVersion": 2, "config": blob(json.dumps(config).encode(), "config.v1+json"), "layers": packed}
+    described = blob(json.dumps(manifest).encode(), "manifest.v1+json")
+    described["annotations"] = {"org.opencontainers.image.ref.name": "one"}
+    (part / "index.json").write_text(json.dumps({"schemaVersion": 2, "manifests": [described]}))
+    (part / "oci-layout").write_text('{"imageLayoutVersion": "1.0.0"}')
+    part.rename(path)
     return path

@@ -18,8 +18,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import BinaryIO, Final, NamedTuple
 
-from blockwright.boot import extlinux
-from blockwright.boot import loaders as boot_loaders
 from blockwright.boot.shelf import Shelf, of_directory, of_host
 from blockwright.codec.identity import derive_uuid
 from blockwright.device.base import BlockDevice
@@ -28,7 +26,6 @@ from blockwright.device.window import Window
 from blockwright.disk.create import create as create_image
 from blockwright.disk.create import empty_table
 from blockwright.disk.edit import DiskEditor, read_table
-from blockwright.disk.mkfs import make_ext4
 from blockwright.disk.vmdk import write_descriptor
 from blockwright.errors import NotFound, UsageError
 from blockwright.fs.editor import Attributes, Editor
@@ -119,6 +116,8 @@ def set_bootable(file: str, number: int, value: bool = True) -> None:  # noqa: F
 
 def mkfs(part: str, label: str = "") -> None:
     """Have an empty ext4 file system on ``part``."""
+    from blockwright.disk.mkfs import make_ext4
+
     with open_device(part, writable=True) as device:
         make_ext4(device, label=label, seed=os.urandom(32), time_ns=_now_ns())
 
@@ -193,7 +192,10 @@ def syslinux(part: str, *, loaders: Sequence[str] = ()) -> None:
     SYSLINUX is found in the directories ``loaders``, else where this host has it installed. Raises NotFound, which
     names the package; Unsupported for a file system that SYSLINUX cannot read.
     """
-    parts = boot_loaders.syslinux(_shelves(loaders))
+    from blockwright.boot import extlinux
+    from blockwright.boot.loaders import syslinux as find_syslinux
+
+    parts = find_syslinux(_shelves(loaders))
     with open_device(part, writable=True) as device:
         start = device.start if isinstance(device, Window) else 0
         extlinux.install(device, parts, directory="/", start=start, time_ns=_now_ns(), source=part)
@@ -204,8 +206,10 @@ def install_mbr(file: str, *, loaders: Sequence[str] = ()) -> None:
 
     ``loaders`` as in ``syslinux``. Raises NotFound, which names the package.
     """
+    from blockwright.boot.loaders import disk_code
+
     with DiskEditor(file) as disk:
-        disk.write_boot_code(boot_loaders.disk_code(_shelves(loaders), disk.table().kind))
+        disk.write_boot_code(disk_code(_shelves(loaders), disk.table().kind))
 
 
 def _shelves(loaders: Sequence[str]) -> list[Shelf]:

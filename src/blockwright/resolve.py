@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ from blockwright.device.inplace import DeviceOutput
 from blockwright.device.memory import MemoryDevice, ZeroDevice
 from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
-from blockwright.errors import FormatError, NotFound, NotThisFormat, UsageError
+from blockwright.errors import FormatError, NotFound, NotThisFormat, Unsupported, UsageError
 from blockwright.format.policy import REFUSE, Policy
 from blockwright.fs.editor import DEFAULT_POLICY, CommitPolicy, Editor
 from blockwright.fs.reader import FileSystem
@@ -194,15 +195,34 @@ class Location:
 def locate(text: str, *, partition: int | None = None) -> Location:
     """Return where the bytes lie that ``text`` names, for those who hand the file itself to the kernel.
 
-    Raises UsageError for what is no file or device of the host; else as ``open_device`` does.
+    Raises UsageError for what is no file or device of the host, Unsupported for an image that is not raw, which the
+    kernel does not know; else as ``open_device`` does.
     """
     address = parse_address(text, partition=partition)
     if address.scheme != "file":
         raise UsageError(f"{text}: expected a file or a device of this host")
+    _require_raw(address.rest)
     if not address.is_part:
         return Location(address.rest)
     with _open_whole(address, writable=False, force_unlocked=True, alone=False, client=None) as whole:
         return Location(address.rest, *_part(whole, address))
+
+
+def _require_raw(path: str) -> None:
+    """Raise Unsupported where the first bytes of a regular file name a format; what cannot be read is not asked."""
+    from blockwright.format.probe import HEAD, look_for_image
+
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):
+            return
+        with open(path, "rb", buffering=0) as file:
+            found = look_for_image(file.read(HEAD))
+    except (OSError, ValueError):
+        return
+    if found is not None:
+        raise Unsupported(
+            f"expected a raw image for the kernel, found {found}: serve it, and attach that", source=path
+        )
 
 
 def _part(whole: BlockDevice, address: Address) -> tuple[int, int]:

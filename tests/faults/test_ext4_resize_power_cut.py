@@ -17,7 +17,7 @@ from blockwright.units import MiB
 from tests.support.e2fs import e2fsck_complains
 from tests.support.ext4 import dumpe2fs
 from tests.support.ext4_edit import judge
-from tests.support.ext4_resize import image_of, make_image, tree_of
+from tests.support.ext4_resize import image_of, make_image, spread, tree_of
 from tests.support.fsedits import differences
 from tests.support.mounting import mounted
 from tests.support.tools import run, tool
@@ -28,13 +28,15 @@ WAYS = {
     "groups": (20 * MiB, 60 * MiB),
     "far": (20 * MiB, 400 * MiB),
     "shrink": (60 * MiB, 24 * MiB),
+    "move": (60 * MiB, 18 * MiB),
 }
 JOURNALED = ["ext4", "ext3", "no-checksums", "no-resize-inode", "little-kept", "meta", "sparse2", "no-flex"]
 ORDERED = ["ext2", "no-journal"]
 
 
 @pytest.mark.parametrize(
-    ("name", "way"), [("ext4", "groups"), ("little-kept", "far"), ("ext4", "shrink"), ("ext2", "groups")]
+    ("name", "way"),
+    [("ext4", "groups"), ("little-kept", "far"), ("ext4", "shrink"), ("ext4", "move"), ("ext2", "groups")],
 )
 def test_some_cuts(name, way, tmp_path):
     cut_everywhere(name, way, tmp_path, most=12)
@@ -51,6 +53,8 @@ def crashed(name: str, way: str, tmp_path: Path) -> tuple[CrashDevice, Directory
     """A disk that was resized, with all its writes, the files on it, and what was told."""
     start, end = WAYS[way]
     image, tree = make_image(tmp_path / "image", name, start, BLOCK)
+    if way == "move":
+        tree = spread(image)
     os.truncate(image, max(start, end))
     crash = CrashDevice(FileDevice(image))
     report = resize(crash, end)

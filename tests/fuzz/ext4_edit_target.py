@@ -8,10 +8,14 @@ from blockwright.device.memory import MemoryDevice
 from blockwright.errors import BlockwrightError
 from blockwright.fs.editor import Attributes, Editor
 from blockwright.fs.ext4 import edit
+from blockwright.fs.ext4.device import open_plan
+from blockwright.fs.ext4.options import Ext4Options
+from blockwright.fs.ext4.plan import plan
 from blockwright.tree.content import BytesContent
 from blockwright.tree.node import Directory, File, Special, Symlink
+from tests.fuzz.ext4_target import small_tree
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 3 << 20
 MAX_NAMES = 24
 BODY = BytesContent(bytes(range(256)) * 20)
 NAMES = Directory(entries={b"%02d" % at + b"n" * 100: Symlink(b"t" * 70) for at in range(12)})
@@ -20,13 +24,24 @@ NAMES = Directory(entries={b"%02d" % at + b"n" * 100: Symlink(b"t" * 70) for at 
 def fuzz_one(data: bytes) -> None:
     """Lets nothing but the package's own errors out, and ends."""
     with contextlib.suppress(BlockwrightError), edit.open(MemoryDevice(content=data[:MAX_BYTES])) as editor:
-        paths = list(some_paths(editor))
+        paths = list(some_paths(editor))[::-1]  # what is in a directory before the directory moves
         for path, kind in paths:
             for change in changes(path, kind):
                 with contextlib.suppress(BlockwrightError):
                     change(editor)
         with contextlib.suppress(BlockwrightError):
             editor.commit()
+
+
+def seeds() -> list[bytes]:
+    """File systems of our own with room for more, with a journal and without."""
+    found = []
+    for journal in (0, 1 << 20):
+        option = Ext4Options(block_size=1024, seed=b"fuzz", journal=journal, free=0.5, extra_inodes=200)
+        with open_plan(plan(small_tree(), option)) as device:
+            assert device.size <= MAX_BYTES
+            found.append(device.read(0, device.size))
+    return found
 
 
 def some_paths(editor: Editor) -> Iterator[tuple[bytes, int]]:

@@ -10,7 +10,7 @@ from blockwright.tree.decompress import DecodedStream
 from blockwright.tree.digest import tree_digest
 from blockwright.tree.node import Directory, File, walk
 from blockwright.tree.tar import read_tar, read_tar_stream
-from tests.support.tarmaker import GNU, archive, header, long_name, member, octal, padded, pax
+from tests.support.tarmaker import GNU, V7, archive, base256, header, long_name, member, octal, padded, pax
 
 MAX_BYTES = 1 << 18
 
@@ -124,4 +124,16 @@ def seeds() -> list[bytes]:
             + member(b"x", text_map + b"12345"),
         ),
     ]
+    body = archive(member(b"inner", b"x"))
+    size = b"%d" % len(body)
+    pieces.append(
+        archive(
+            pax((b"comment", b"0123"), kind=b"g"),
+            pax((b"size", size)) + header(b"a") + body,
+            pax((b"size", size)) + header(b"b", size=b"77777777777\0") + body,
+            header(b"c", uid=base256(2**31, 8), mtime=base256(-1, 12), magic=GNU),
+            header(b"p" * 100, prefix=b"q" * 155),
+            header(b"v7", magic=V7),
+        )
+    )
     return [*pieces, gzip.compress(pieces[0], mtime=0)]

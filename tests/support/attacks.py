@@ -2,8 +2,7 @@
 
 The numbers are those of a table of classes: names upwards (1), links (2 to 7), races (8), devices (9, 10),
 duplicates (11), sizes (12 to 14), headers (15), bytes of names (16, 17), bombs (18), counts (19), whiteouts (20),
-attributes (21), owners and times (22), manifests (23) and archives of archives (24). What needs layers is made by
-``tests.support.oci``.
+attributes (21), owners and times (22), manifests (23) and archives of archives (24).
 """
 
 import gzip
@@ -13,6 +12,7 @@ from typing import NamedTuple
 
 from blockwright.errors import Rejection
 from blockwright.tree.rules import ArchiveRules
+from tests.support.oci import docker
 from tests.support.tarmaker import END, GNU, archive, base256, header, long_name, member, padded, pax, record
 
 
@@ -34,6 +34,11 @@ class Attack(NamedTuple):
 def tree(*paths: bytes) -> frozenset[bytes]:
     """The paths of a tree, its root left out."""
     return frozenset(paths)
+
+
+def image_attacks() -> list[Attack]:
+    """Container images that attack: whiteouts, documents and links (classes 20, 23 and 24)."""
+    return [Attack(*each) for each in _images()]
 
 
 UP = b"../" * 12
@@ -256,3 +261,22 @@ def _bombs() -> Iterator[tuple]:
     turns = [header(b"l%d" % i, kind=b"2", link=b"d/../" * 19 + b"l%d" % (i + 1)) for i in range(39)]
     chain = archive(header(b"d", kind=b"5"), *turns, header(b"l39", kind=b"2", link=b"d"), header(b"l0/x"))
     yield 19, "links", chain, tree(b"d", b"d/x", *[b"l%d" % i for i in range(40)])
+
+
+def _images() -> Iterator[tuple]:
+    """Classes 20, 23 and 24: what needs layers and documents about them."""
+    lower = archive(header(b"d", kind=b"5"), member(b"d/a", b"1"), header(b"l", kind=b"2", link=UP + b"tmp"))
+    for name in (b".wh.", b".wh...", b".wh..", b".wh.a/b", b"../.wh.x"):
+        shown = name.decode().replace("/", "s")
+        yield 20, f"whiteout-{shown}", docker([lower, archive(header(name))]), Rejection.WHITEOUT
+    through = archive(header(b"l/.wh.blockwright-kept"), header(b"l/.wh..wh..opq"), member(b"l/f", b"x"))
+    yield 20, "through-a-link", docker([lower, through]), tree(b"d", b"d/a", b"l", b"tmp", b"tmp/f")
+    named = archive(header(b"d/.wh.a", kind=b"1", link=b"d/a"))
+    yield 20, "as-a-hard-link", docker([lower, named]), tree(b"d", b"l")
+    escape = ["/etc/passwd", "../../../../../../etc/passwd"]
+    for number, name in enumerate(escape):
+        yield 23, f"layer-{number}", docker([lower], patch={"Layers": [name]}), Rejection.MANIFEST
+        yield 23, f"configuration-{number}", docker([lower], patch={"Config": name}), Rejection.MANIFEST
+        link = header(b"out.tar", kind=b"2", link=name.encode())
+        yield 24, f"link-{number}", link + docker([lower], patch={"Layers": ["out.tar"]}), Rejection.MANIFEST
+    yield 24, "links-within", docker([lower], links=True), tree(b"d", b"d/a", b"l")

@@ -9,16 +9,17 @@ from pathlib import Path
 
 from blockwright.device.base import BlockDevice
 from blockwright.device.file import FileDevice
-from blockwright.fs.ext4 import read
+from blockwright.fs.ext4 import edit, read
 from blockwright.fs.ext4.resize import resize
 from blockwright.fs.resize import ResizeReport
 from blockwright.tree.content import BytesContent
-from blockwright.tree.node import Directory, File, walk
+from blockwright.tree.node import Directory, File, Symlink, walk
+from blockwright.units import MiB
 from tests.support.e2fs import mke2fs
 from tests.support.ext4 import dumpe2fs
 from tests.support.ext4_edit import judge
 from tests.support.tools import run, tool
-from tests.support.trees import content_bytes
+from tests.support.trees import PatternContent, content_bytes
 
 SETS = {
     "ext4": ("-t", "ext4"),
@@ -45,7 +46,7 @@ SETS = {
 def make_image(path: Path, name: str, size: int, block_size: int = 1024) -> tuple[Path, Directory]:
     """A file system with files in it, and the tree of them."""
     source = path.with_name(path.name + ".tree")
-    source.mkdir()
+    (source / "home").mkdir(parents=True)
     chance = random.Random(5)
     for index in range(12):
         (source / f"file{index}").write_bytes(chance.randbytes(chance.randrange(40_000)))
@@ -53,6 +54,30 @@ def make_image(path: Path, name: str, size: int, block_size: int = 1024) -> tupl
         os.utime(place, (1_600_000_000, 1_600_000_000))
     image = mke2fs(path, f"{size // 1024}K", *SETS[name], "-b", str(block_size), source=source)
     return image, tree_of(image)
+
+
+def spread(image: Path) -> Directory:
+    """Put files of every kind at the end, behind what is free again afterwards; return the tree of all files."""
+    chance = random.Random(6)
+    pieces = [BytesContent(chance.randbytes(3000)) for _ in range(40)]
+    with edit.open(FileDevice(image, writable=True)) as editor:
+        room = editor.files.usage().free - 2 * MiB
+        for part in range(8):
+            editor.put(b"/hole%d" % part, File(content=PatternContent(room // 8, seed=part)))
+        editor.commit()
+        for index, content in enumerate(pieces):
+            editor.put(b"/home/dir%d/file" % (index % 3), File(content=content), parents=True)
+            editor.write(b"/home/dir%d/file" % (index % 3), content, offset=index * 5000)
+            editor.put(b"/home/many/name%d%s" % (index, b"x" * 200), Symlink(b"t" * 200), parents=True)
+        shared = {b"user.long": b"v" * 500}
+        editor.put(
+            b"/home/attributes",
+            Directory(xattrs=shared, entries={b"a": File(xattrs=shared), b"b": File(xattrs=shared)}),
+        )
+        editor.commit()
+        for part in range(8):
+            editor.rm(b"/hole%d" % part)
+    return tree_of(image)
 
 
 def tree_of(image: Path) -> Directory:

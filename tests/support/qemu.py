@@ -17,7 +17,11 @@ Interface = Literal["nvme", "ide", "virtio"]
 MAX_CONSOLE = 16 << 20
 """Bytes of console after which a guest counts as run wild."""
 
-HOPELESS = (b"UEFI Interactive Shell", b"No bootable device", b"Kernel panic - not syncing")
+HOPELESS = (
+    *(b"UEFI Interactive Shell", b"No bootable device", b"Kernel panic - not syncing"),
+    *(b"Missing operating system", b"Boot error", b"Could not find kernel image", b"No configuration file found"),
+    b"grub rescue>",
+)
 """What a console says when nothing more will come of it; waiting for the time to be over would only cost time."""
 
 _DRIVES: dict[Interface, list[str]] = {

@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from blockwright.errors import FormatError, NotFound, NotThisFormat, OutOfRange, UsageError
-from blockwright.resolve import Address, open_device, open_file_system, parse_address, part_name
+from blockwright.errors import FormatError, NotFound, NotThisFormat, OutOfRange, Unsupported, UsageError
+from blockwright.resolve import Address, locate, open_device, open_file_system, parse_address, part_name
 
 
 def test_paths_parts_and_schemes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,3 +83,13 @@ def test_what_is_no_file_system_says_so(tmp_path: Path) -> None:
     path.write_bytes(bytes(1 << 16))
     with open_device(str(path)) as device, pytest.raises(NotThisFormat, match="raw"):
         open_file_system(device, source=str(path))
+
+
+def test_the_kernel_gets_no_image_that_it_does_not_know(tmp_path: Path) -> None:
+    path = tmp_path / "disk.qcow2"
+    path.write_bytes(b"QFI\xfb" + bytes(5000))
+    for text in (str(path), f"{path}:512,1024", f"{path}:1"):
+        with pytest.raises(Unsupported, match="found qcow2"):
+            locate(text)
+    path.write_bytes(bytes(5000))
+    assert locate(str(path)).path == str(path)

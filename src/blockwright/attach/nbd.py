@@ -18,6 +18,8 @@ from typing import Any, Final, Self
 from blockwright.attach.nbd_dial import Link, Source, StartTls
 from blockwright.attach.nbd_links import Keeper
 from blockwright.errors import NotFound, NotSupported, RemoteProtocolError, UsageError
+from blockwright.nbd.client.connect import list_exports
+from blockwright.nbd.protocol.client import Listed
 from blockwright.nbd.protocol.session import ExportInfo
 from blockwright.nbd.uri import NbdUri
 from blockwright.nbd.wire import TransmissionFlag
@@ -190,6 +192,9 @@ def _attached(
         if dead is not None:
             dead.close()
         raise
+    if rest := settings.size - settings.kept_size:
+        text = "%s: the last %d bytes of %s are no whole block, and left out"
+        told(logger).warning(text, made.path, rest, source.text)
     read_only = bool(settings.flags & ServerFlag.READ_ONLY)
     keeper = Keeper(made, source, dead, connections=len(links), read_only=read_only, logger=told(logger))
     keeper.start()
@@ -250,6 +255,17 @@ def _settings(
         dead_timeout_s=math.ceil(dead_timeout_s),
         identifier=identifier or "",
     )
+
+
+def exports(uri: NbdUri | str, *, logger: Logger | None = None) -> tuple[Listed, ...]:
+    """Return the exports that the server at an address lists, each with what it tells of it.
+
+    Needs neither privilege nor driver. Raises UsageError for what is no address; NotFound where nobody listens,
+    Refused with the server's reason, NotTrusted, RemoteProtocolError, TimeoutError, OSError.
+    """
+    found = list_exports(uri)
+    told(logger).info("%s: lists %d exports", uri, len(found))
+    return found
 
 
 # -- devices that are there already ------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from blockwright.boot.uefi import Files, file_name
 from blockwright.errors import NoSpace, Unsupported
 from blockwright.fs.reader import Placed
 from blockwright.tree.content import BytesContent
+from blockwright.tree.solid import SolidContent
 from blockwright.units import MiB
 
 CORE_SIZE = MiB
@@ -28,10 +29,23 @@ CORE_SIZE = MiB
 
 @dataclass(frozen=True, slots=True)
 class Home:
-    """The file system that a loader lives in: whether it is FAT, and what its paths begin with (``boot/``)."""
+    """The file system that a loader lives in: whether it is FAT, and what its paths begin with (``boot/``).
+
+    ``directory`` is the loader's own, without slashes around it and empty for the top one; None is the usual one.
+    """
 
     fat: bool
     top: str = ""
+    directory: str | None = None
+
+    def path(self, usual: str, name: str) -> str:
+        """Return where a file of the loader is, whose directory is usually called so."""
+        directory = self.of(usual)
+        return f"{directory}/{name}" if directory else name
+
+    def of(self, usual: str) -> str:
+        """Return the loader's directory."""
+        return f"{self.top}{usual}" if self.directory is None else self.directory
 
 
 ROOT = Home(fat=False, top="boot/")
@@ -82,22 +96,24 @@ class SyslinuxStarter:
     first: bytes
     core: int = 0
     marked: bool = True
+    reads_holes: bool = False
 
     def image(self, home: Home) -> Image:
         """Return ldlinux.sys."""
-        return Image(f"{_syslinux_directory(home)}/ldlinux.sys", self.parts.blank())
+        return Image(home.path(_syslinux(home), "ldlinux.sys"), self.parts.blank())
 
     def files(self, home: Home, entry: menu.Entry | None) -> Files:
         """Return the loader's module, and its configuration where there is an entry for it."""
-        directory, config = _syslinux_directory(home), "syslinux.cfg" if home.fat else "extlinux.conf"
-        files: Files = {f"{directory}/ldlinux.c32": BytesContent(self.parts.module)}
+        usual = _syslinux(home)
+        files: Files = {home.path(usual, "ldlinux.c32"): BytesContent(self.parts.module)}
         if entry is not None:
-            files[f"{directory}/{config}"] = BytesContent(menu.syslinux(entry).encode())
+            config = home.path(usual, "syslinux.cfg" if home.fat else "extlinux.conf")
+            files[config] = BytesContent(menu.syslinux(entry).encode())
         return files
 
     def code(self, home: Home, site: Site) -> Code:
         """Return ldlinux.sys and the boot sectors."""
-        installed = self.parts.install(site.runs, f"/{_syslinux_directory(home)}")
+        installed = self.parts.install(site.runs, f"/{home.of(_syslinux(home))}")
         if home.fat:
             return Code(self.first, installed.image, boot_sector=installed.boot_sector)
         sector = syslinux.on_ext(installed.boot_sector, start=site.start, size=site.size)
@@ -110,20 +126,28 @@ class GrubStarter:
 
     parts: grub.Grub
     table: str
+    modules: bool = False
     core: int = CORE_SIZE
     marked: bool = False
+    reads_holes: bool = True
 
     def image(self, home: Home) -> None:
         """Return nothing: no file has to know where it lies."""
         del home
 
     def files(self, home: Home, entry: menu.Entry | None) -> Files:
-        """Return the configuration, where there is an entry for it."""
-        return {} if entry is None else {f"{home.top}grub/grub.cfg": BytesContent(menu.grub(entry).encode())}
+        """Return the configuration where there is an entry for it, and the modules where they are wanted."""
+        files = Files()
+        if entry is not None:
+            files[home.path("grub", "grub.cfg")] = BytesContent(menu.grub(entry).encode())
+        if self.modules:
+            for name, content in self.parts.directory().items():
+                files[home.path("grub", f"i386-pc/{name}")] = BytesContent(content)
+        return files
 
     def code(self, home: Home, site: Site) -> Code:
         """Return the first sector's code and the core image."""
-        core = self.parts.core(grub_prefix(self.table, site.number, f"{home.top}grub"))
+        core = self.parts.core(grub_prefix(self.table, site.number, home.of("grub")))
         if len(core) > site.core_room:
             raise NoSpace(f"GRUB: its core image needs {len(core)} bytes, found room for {site.core_room}")
         first = grub.boot_code(self.parts.part("boot.img"), site.core_at)
@@ -131,13 +155,19 @@ class GrubStarter:
 
 
 Starter = SyslinuxStarter | GrubStarter
-"""A loader for a BIOS. ``core`` bytes are its own on a GPT; ``marked``: the BIOS starts the home's partition."""
+"""A loader for a BIOS. ``core`` bytes are its own on a GPT; ``marked``: the BIOS starts the home's partition.
+
+Without ``reads_holes`` it fails at a kernel or RAM disk on ext4 that has some, as sparse copies do.
+"""
 
 
-def find_starter(way: Bios, shelves: Sequence[Shelf], table: str) -> Starter:
-    """Return the loader from where its files are, for a table of that kind. Raises NotFound, FormatError."""
+def find_starter(way: Bios, shelves: Sequence[Shelf], table: str, *, modules: bool = False) -> Starter:
+    """Return the loader from where its files are, for a table of that kind; with ``modules``, GRUB with all its own.
+
+    Raises NotFound, FormatError.
+    """
     if way is Bios.GRUB:
-        return GrubStarter(loaders.grub(shelves), table)
+        return GrubStarter(loaders.grub(shelves), table, modules)
     parts = loaders.syslinux(shelves)
     return SyslinuxStarter(parts, b"" if table == "none" else loaders.disk_code(shelves, table))
 
@@ -161,16 +191,16 @@ def check_features(starter: Starter, features: Sequence[str]) -> None:
 def kernel_in(home: Home, kernel: Kernel, *, title: str, options: str, serial: bool) -> tuple[Files, menu.Entry]:
     """Return what has to be put into the home for the kernel to start, and how it is started.
 
-    A kernel that is there (``in_tree``) stays where it is; another is put there by its version.
+    A kernel that is there (``in_tree``) stays where it is; another is put there by its version, without holes.
     """
     version, files = file_name(kernel.version), Files()
     path, initrd = f"/{kernel.path}", None if kernel.initrd_path is None else f"/{kernel.initrd_path}"
     if not kernel.in_tree:
         path = f"/{version}/linux" if home.fat else f"/{home.top}vmlinuz-{version}"
-        files[path[1:]] = kernel.content
+        files[path[1:]] = SolidContent(kernel.content)
     if kernel.initrd is not None and (initrd is None or not kernel.in_tree):
         initrd = f"/{version}/initrd" if home.fat else f"/{home.top}initrd.img-{version}"
-        files[initrd[1:]] = kernel.initrd
+        files[initrd[1:]] = SolidContent(kernel.initrd)
     return files, menu.Entry(title, path, initrd, options, serial)
 
 
@@ -179,5 +209,5 @@ def grub_prefix(table: str, number: int, directory: str) -> str:
     return f"(,{'msdos' if table == 'mbr' else table}{number})/{directory}"
 
 
-def _syslinux_directory(home: Home) -> str:
-    return f"{home.top}{'syslinux' if home.fat else 'extlinux'}"
+def _syslinux(home: Home) -> str:
+    return "syslinux" if home.fat else "extlinux"

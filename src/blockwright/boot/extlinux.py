@@ -8,21 +8,13 @@ Knows: that order. Refuses to know: the parts (``syslinux``), tables, and config
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Sequence
-from typing import Final
-
-from blockwright.boot import bios, syslinux
+from blockwright.boot import bios, fixed, syslinux
 from blockwright.device.base import BlockDevice
 from blockwright.device.window import Window
-from blockwright.errors import Corrupt, NotFound, Unsupported
-from blockwright.fs.editor import Attributes
-from blockwright.fs.reader import Placed
+from blockwright.errors import Unsupported
 from blockwright.resolve import open_editor, open_file_system
 from blockwright.tree.content import BytesContent, Content
 from blockwright.tree.node import File
-
-_PERMISSIONS: Final = 0o444
 
 
 def install(
@@ -47,11 +39,10 @@ def install(
         time_ns,
         source,
     )
-    runs = _placed(part, path, blank, source)
+    with open_file_system(_window(part), source=source) as files:
+        runs = fixed.placed(files, path, blank)
     installed = parts.install(runs, directory)
-    for run in runs:
-        part.write(run.position, installed.image[run.offset : run.offset + run.length])
-    part.flush()
+    fixed.fill(part, runs, installed.image)
     part.write(0, syslinux.on_ext(installed.boot_sector, start=start, size=part.size))
     part.flush()
 
@@ -60,23 +51,9 @@ def _put(part: BlockDevice, files: dict[bytes, Content], time_ns: int, source: s
     """Have immutable files of these contents, in place of those an earlier installation has left."""
     with open_editor(_window(part), source=source) as editor:
         for path, content in files.items():
-            with contextlib.suppress(NotFound):
-                editor.set_attributes(path, Attributes(immutable=False), follow=False)
-            editor.put(path, File(_PERMISSIONS, mtime_ns=time_ns, content=content))
-            editor.set_attributes(path, Attributes(immutable=True), follow=False)
-
-
-def _placed(part: BlockDevice, path: bytes, blank: bytes, source: str) -> Sequence[Placed]:
-    """Return where the file's bytes lie, all of them. Raises Corrupt where it is not what was put there."""
-    with open_file_system(_window(part), source=source) as files:
-        inode = files.resolve(path)
-        with files.open_inode(inode) as file:
-            if file.read(0, file.size) != blank:
-                raise Corrupt("ldlinux.sys: expected what was put there, found other bytes", source=source)
-        placed = files.placement(inode)
-    return [
-        run._replace(length=min(run.length, len(blank) - run.offset)) for run in placed if run.offset < len(blank)
-    ]
+            fixed.release(editor, path, fat=False)
+            editor.put(path, File(fixed.PERMISSIONS, mtime_ns=time_ns, content=content))
+            fixed.fix(editor, path, fat=False)
 
 
 def _window(part: BlockDevice) -> Window:

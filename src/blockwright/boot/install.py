@@ -1,40 +1,33 @@
 """An image that exists is made to start: loaders' files are put into its file systems, and what leads to them.
 
-Everything is found and checked before the first byte is written. Then, in this order: files, as one change of their
-file system; ``ldlinux.sys`` where it came to lie; boot sectors; the mark in the table; the first sector, without
-which none of the rest does anything.
+Everything is found and checked before the first byte is written. Then, in this order: what is in file systems
+(``deploy``); the mark in the table; the first sector, without which none of the rest does anything.
 
-Knows: that order. Refuses to know: what any loader consists of, and how files are put into a file system.
+Knows: that order, and what goes where. Refuses to know: what any loader consists of, and how its files come into a
+file system.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from typing import Final
 
 from blockwright.boot import bios, loaders, uefi
+from blockwright.boot.cmdline import with_root, with_serial
+from blockwright.boot.deploy import SECTOR, Target
 from blockwright.boot.image import efi_suffix, is_bzimage
 from blockwright.boot.installed import system_shelf, system_tree
 from blockwright.boot.kernel import Kernel, find_kernel, os_release, os_title
-from blockwright.boot.kinds import Uefi, Ways
+from blockwright.boot.kinds import Bios, Uefi, Ways
 from blockwright.boot.shelf import Shelf, of_directory, of_host
 from blockwright.boot.survey import Survey, Volume, survey
 from blockwright.device.base import BlockDevice
-from blockwright.errors import Corrupt, NotFound, NotThisFormat, Unsupported, UsageError
-from blockwright.fs.editor import Attributes, Editor
-from blockwright.fs.fat.boot import with_code
-from blockwright.fs.fat.layout import BootSector32
-from blockwright.fs.reader import FileSystem, Placed
-from blockwright.resolve import open_editor, open_file_system, part_name
+from blockwright.errors import NotFound, NotThisFormat, Unsupported, UsageError
+from blockwright.fs.reader import FileSystem
+from blockwright.resolve import open_file_system, part_name
 from blockwright.table import edit as table_edit
-from blockwright.tree.content import BytesContent
-from blockwright.tree.node import Directory, File
-
-SECTOR: Final = 512
-_DOS: Final = 0x07
-"""FAT's bits for a file that stays where it is: read-only, hidden, system."""
+from blockwright.tree.solid import SolidContent
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +37,8 @@ class Request:
     ``home`` is the partition for a BIOS's loader, ``root`` that of the system; None where they are to be told by what
     is there. ``kernel`` is one that is not in the image yet; ``program`` what UEFI starts, or a stub. ``shelves`` are
     where loaders are looked for, after the system itself where ``search_system``. ``configure`` false leaves the
-    configuration that is there. ``time_ns`` is the time of what is made.
+    configuration that is there. ``directory`` is that of a BIOS's loader in its home, None for the usual one.
+    ``grub_modules`` puts all of GRUB's modules beside its configuration. ``time_ns`` is the time of what is made.
     """
 
     ways: Ways
@@ -57,7 +51,21 @@ class Request:
     cmdline: str = ""
     serial: bool = False
     configure: bool = True
+    directory: str | None = None
+    grub_modules: bool = False
     time_ns: int = 0
+
+    def check(self) -> None:
+        """Raise UsageError for what contradicts itself."""
+        bios_way, uefi_way = self.ways
+        if not self.ways:
+            raise UsageError("boot: expected a way to start the image, found none")
+        if self.program is not None and uefi_way in (None, Uefi.KERNEL):
+            raise UsageError("boot: --loader names what UEFI starts: for a BIOS's loader use --loader-dir")
+        if self.grub_modules and bios_way is not Bios.GRUB:
+            raise UsageError("boot: --grub-modules is of use with grub only")
+        if uefi_way is Uefi.KERNEL and bios_way is None and (self.cmdline or self.serial):
+            raise UsageError("boot: firmware starts a bare kernel without a command line: use uki, which holds one")
 
 
 def shelves_for(directory: str | None) -> tuple[tuple[Shelf, ...], bool]:
@@ -71,8 +79,7 @@ def install(device: BlockDevice, name: str, request: Request) -> list[str]:
     Raises UsageError and Unsupported for what cannot work, NotFound for what is missing, FormatError for parts or
     file systems that are broken; then nothing was changed. NoSpace leaves the file system as it was.
     """
-    if not request.ways:
-        raise UsageError("boot: expected a way to start the image, found none")
+    request.check()
     with ExitStack() as stack:
         job = _Job.of(device, survey(device, name), request, stack)
         return [f"{where}: {what}" for where, what in job.run()]
@@ -114,7 +121,8 @@ class _Job:
         esp = None if ways.uefi is None else self.found.esp()
         files = None if ways.uefi is None else self._uefi_files(ways.uefi)
         if esp is not None and files is not None:
-            yield from self._put(esp, files)
+            Target(self.device, esp, self.found.name, self.request.time_ns).put(files)
+            yield from self._told(esp, files)
         if boot is not None:
             yield from boot
 
@@ -133,7 +141,7 @@ class _Job:
             kernel,
             program,
             os_release=self.release,
-            options=self._cmdline(),
+            options="" if way is Uefi.KERNEL else self._cmdline(),
             serial=self.request.serial,
             machine_suffix=suffix,
         )
@@ -145,17 +153,18 @@ class _Job:
         found, request = self.found, self.request
         assert request.ways.bios is not None, "asked for"
         table = found.table
-        if (table is not None and table.sector_size != SECTOR) or self.device.traits.minimum_block > SECTOR:
-            raise Unsupported(f"{found.name}: loaders for a BIOS count in sectors of 512 bytes, this image does not")
-        starter = bios.find_starter(request.ways.bios, self.shelves, "none" if table is None else table.kind)
+        if table is not None and table.sector_size != SECTOR:
+            raise Unsupported(f"{found.name}: loaders for a BIOS count in sectors of 512 bytes, its table does not")
+        kind = "none" if table is None else table.kind
+        starter = bios.find_starter(request.ways.bios, self.shelves, kind, modules=request.grub_modules)
         volume = found.home(request.home, self.root, marked=starter.marked)
-        home = bios.Home(volume.fat, "boot/" if volume == self.root else "")
-        core_at, core_room = found.core_room() if starter.core else (0, 0)
-        with open_file_system(volume.open(self.device), source=found.name) as files:
-            bios.check_features(starter, files.features)
-            kernel = self._kernel_at(volume, files)
-        if volume.fat:
-            _check_fat_sector(volume, self.device, found.name)
+        directory = None if request.directory is None else request.directory.strip("/")
+        home = bios.Home(volume.fat, "boot/" if volume == self.root else "", directory)
+        core = found.core_room() if starter.core else (0, 0)
+        target = Target(self.device, volume, found.name, request.time_ns)
+        target.check(starter)
+        files = self.stack.enter_context(open_file_system(volume.open(self.device), source=found.name))
+        kernel = self._kernel_at(volume, files)
         if starter.marked and table is not None:
             table_edit.only_bootable(table, volume.number)  # refuses what cannot be marked
         contents, entry = uefi.Files(), None
@@ -168,7 +177,8 @@ class _Job:
                 home, kernel, title=os_title(self.release), options=self._cmdline(), serial=request.serial
             )
         contents |= starter.files(home, entry)
-        return self._install_bios(starter, home, volume, contents, core_at, core_room)
+        sparse = uefi.Files() if starter.reads_holes or kernel is None else _sparse(files, kernel)
+        return self._install_bios(target, starter, home, contents, sparse, core)
 
     def _kernel_at(self, volume: Volume, files: FileSystem) -> Kernel | None:
         """Return the kernel: the one that was named, else the home's own, else the root's, as seen from the home."""
@@ -181,29 +191,26 @@ class _Job:
 
     def _install_bios(
         self,
+        target: Target,
         starter: bios.Starter,
         home: bios.Home,
-        volume: Volume,
         files: uefi.Files,
-        core_at: int,
-        core_room: int,
+        sparse: uefi.Files,
+        core: tuple[int, int],
     ) -> Iterator[tuple[str, str]]:
-        image = starter.image(home)
-        site = bios.Site(volume.start, volume.size, volume.number, (), core_at, core_room)
-        code = None if image else starter.code(home, site)
-        yield from self._put(volume, files, image)
+        volume, table, image = target.volume, self.found.table, starter.image(home)
+        code = target.install(starter, home, files, core, sparse)
+        yield from self._told(volume, files)
+        for path in sparse:
+            yield self._place(volume), f"/{path}: holes filled, which the loader cannot read"
         if image is not None:
-            runs = self._runs(volume, image)
-            code = starter.code(home, site._replace(runs=runs))
-            self._fill(volume, code, runs)
+            yield from self._told(volume, [image.path])
             yield self._place(volume), "boot sector"
-        assert code is not None, "with an image or without"
-        for position, data in code.others:
-            self.device.write(position, data)
-            if image is None:
+        else:
+            for position, data in code.others:
+                self.device.write(position, data)
                 yield self.found.name, f"{len(data)} bytes of the loader at byte {position}"
-        self.device.flush()
-        table = self.found.table
+            self.device.flush()
         if table is None:
             return
         if starter.marked:
@@ -214,48 +221,8 @@ class _Job:
         table_edit.write_boot_code(self.device, code.first)
         yield self.found.name, "boot code in the first sector"
 
-    def _runs(self, volume: Volume, image: bios.Image) -> list[Placed]:
-        """Return where the image's file has come to lie. Raises Corrupt where it is not what was put there."""
-        with open_file_system(volume.open(self.device), source=self.found.name) as files:
-            inode = files.resolve(image.path.encode())
-            with files.open_inode(inode) as file:
-                if file.size != len(image.blank) or file.read(0, file.size) != image.blank:
-                    raise Corrupt(f"/{image.path}: expected what was put there, found other bytes")
-            placed = files.placement(inode)
-        ends = [min(run.length, len(image.blank) - run.offset) for run in placed]
-        return [run._replace(length=length) for run, length in zip(placed, ends, strict=True) if length > 0]
-
-    def _fill(self, volume: Volume, code: bios.Code, runs: Sequence[Placed]) -> None:
-        """Write the image where it lies, and then what leads to it."""
-        with volume.open(self.device) as part:
-            for run in runs:
-                part.write(run.position, code.image[run.offset : run.offset + run.length])
-            part.flush()
-            if code.boot_sector:
-                _write_fat_sector(part, code.boot_sector)
-
-    # -- files -----------------------------------------------------------------------------------------------
-
-    def _put(self, volume: Volume, files: uefi.Files, image: bios.Image | None = None) -> Iterator[tuple[str, str]]:
-        """Have the files in a volume, all of them by one commit."""
-        contents = dict(files)
-        if image is not None:
-            contents[image.path] = BytesContent(image.blank)
-        time_ns = self.request.time_ns
-        with open_editor(volume.open(self.device), source=self.found.name) as editor:
-            for path, content in contents.items():
-                raw = path.encode()
-                fixed = image is not None and path == image.path
-                if fixed:
-                    _release(editor, raw, fat=volume.fat)
-                if b"/" in raw:
-                    editor.mkdir(raw.rpartition(b"/")[0], Directory(mtime_ns=time_ns), parents=True)
-                permissions = 0o444 if fixed else 0o644
-                editor.put(raw, File(permissions, mtime_ns=time_ns, content=content))
-                if fixed:
-                    attributes = Attributes(dos=_DOS) if volume.fat else Attributes(immutable=True)
-                    editor.set_attributes(raw, attributes)
-        for path in contents:
+    def _told(self, volume: Volume, files: Iterable[str]) -> Iterator[tuple[str, str]]:
+        for path in files:
             yield self._place(volume), f"/{path}"
 
     # -- what is said of the system ----------------------------------------------------------------------------
@@ -268,8 +235,8 @@ class _Job:
                     f"{self.found.name}: which partition is the root cannot be told: name it by --root N, or say"
                     " root=… in --cmdline"
                 )
-            cmdline = uefi.with_root(cmdline, self.root.partition.identity)
-        return uefi.with_serial(cmdline) if self.request.serial else cmdline
+            cmdline = with_root(cmdline, self.root.partition.identity)
+        return with_serial(cmdline) if self.request.serial else cmdline
 
     def _needed_kernel(self) -> Kernel:
         if self.kernel is None:
@@ -286,30 +253,15 @@ class _Job:
         return part_name(self.found.name, volume.number) if volume.number else self.found.name
 
 
-def _release(editor: Editor, path: bytes, *, fat: bool) -> None:
-    """Let a file that an earlier installation has fixed be replaced."""
-    try:
-        editor.files.resolve(path)
-    except NotFound:
-        return
-    editor.set_attributes(path, Attributes(dos=0x20) if fat else Attributes(immutable=False))
-
-
-def _check_fat_sector(volume: Volume, device: BlockDevice, name: str) -> None:
-    with volume.open(device) as part:
-        size = BootSector32.parse(part.read(0, SECTOR)).bpb_byts_per_sec
-    if size != SECTOR:
-        raise Unsupported(f"{name}: expected a FAT volume in sectors of {SECTOR} bytes, found {size}")
-
-
-def _write_fat_sector(part: BlockDevice, loader: bytes) -> None:
-    """Give a FAT volume's boot sector a loader's code, its backup first."""
-    existing = part.read(0, SECTOR)
-    record = BootSector32.parse(existing)
-    sector = with_code(existing, loader)
-    if existing[22:24] == b"\0\0" and 0 < record.bpb_bk_boot_sec < record.bpb_rsvd_sec_cnt:
-        at = record.bpb_bk_boot_sec * record.bpb_byts_per_sec
-        part.write(at, with_code(part.read(at, SECTOR), loader))
-        part.flush()
-    part.write(0, sector)
-    part.flush()
+def _sparse(files: FileSystem, kernel: Kernel) -> uefi.Files:
+    """Return the kernel and its RAM disk, as far as they are in the file system and have holes there."""
+    found = uefi.Files()
+    if not kernel.in_tree:
+        return found
+    for path, content in ((kernel.path, kernel.content), (kernel.initrd_path, kernel.initrd)):
+        if path is not None and content is not None:
+            placed = files.placement(files.resolve(path.encode()))
+            data = sum(min(run.length, content.size - run.offset) for run in placed)
+            if data < content.size:
+                found[path] = SolidContent(content)
+    return found

@@ -73,7 +73,7 @@ def disk_code(shelves: Sequence[Shelf], table: str) -> bytes:
     name = {"gpt": "gptmbr.bin", "mbr": "mbr.bin"}[table]
     places = ("syslinux/mbr", "EXTLINUX", "SYSLINUX", "syslinux/bios", "syslinux")
     installed = (*(f"usr/lib/{each}/{name}" for each in places), f"usr/share/syslinux/{name}")
-    [found] = find(shelves, Wanted(name, installed, (name, f"mbr/{name}", f"bios/mbr/{name}"), "syslinux-common"))
+    found = find(shelves, Wanted(name, installed, (name, f"mbr/{name}", f"bios/mbr/{name}"), "syslinux-common"))
     code = found.bytes()
     if len(code) > BOOT_CODE:
         raise NotThisFormat(f"expected at most {BOOT_CODE} bytes of code, found {len(code)}", source=found.name)
@@ -82,7 +82,7 @@ def disk_code(shelves: Sequence[Shelf], table: str) -> bytes:
 
 def grub(shelves: Sequence[Shelf]) -> Grub:
     """Return GRUB for ``i386-pc``; its parts are read when they are asked for. Raises NotFound."""
-    [kernel] = find(shelves, _GRUB)
+    kernel = find(shelves, _GRUB)
     directory = PurePosixPath(kernel.path).parent
 
     def read(name: str) -> bytes | None:
@@ -108,6 +108,6 @@ def uefi(shelves: Sequence[Shelf], way: Uefi, suffix: str) -> Found:
             f"usr/lib/grub/{directory}-signed/{name}.signed",
         )
         loose = (name, f"monolithic/{name}", f"{directory}/monolithic/{name}", f"{name}.signed")
-        return find(shelves, Wanted(name, installed, loose, _GRUB_PACKAGES[suffix]))[0]
+        return find(shelves, Wanted(name, installed, loose, _GRUB_PACKAGES[suffix]))
     name = f"linux{low}.efi.stub" if way is Uefi.UKI else f"systemd-boot{low}.efi"
-    return find(shelves, Wanted(name, (f"usr/lib/systemd/boot/efi/{name}",), (name,), "systemd-boot-efi"))[0]
+    return find(shelves, Wanted(name, (f"usr/lib/systemd/boot/efi/{name}",), (name,), "systemd-boot-efi"))

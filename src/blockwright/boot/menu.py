@@ -14,8 +14,6 @@ from typing import Final
 
 from blockwright.errors import UsageError
 
-SERIAL: Final = "console=tty0 console=ttyS0,115200"
-"""What tells Linux to use the first serial line beside the screen."""
 MAX_OPTIONS: Final = 2047
 """Bytes of a kernel command line: what Linux takes on x86 without its final NUL."""
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._+~@:=-]+)+")

@@ -96,25 +96,17 @@ def of_directory(directory: str) -> Shelf:
     return Shelf(directory, lambda path: _host_file(os.path.join(directory, path)), loose=True)
 
 
-def find(shelves: Sequence[Shelf], *wanted: Wanted) -> list[Found]:
-    """Return every file that is wanted, all from the first shelf that has them all.
-
-    Raises NotFound, naming the first that is missing, where it was looked for, and the package that has it.
-    """
-    first: Wanted | None = None
+def find(shelves: Sequence[Shelf], wanted: Wanted) -> Found:
+    """Return the file from the first shelf that has it. Raises NotFound as ``missing`` has it."""
     for shelf in shelves:
-        found = [shelf.find(each) for each in wanted]
-        complete = [each for each in found if each is not None]
-        if len(complete) == len(wanted):
-            return complete
-        if complete or first is None:  # where something was found, what it lacks tells most
-            first = wanted[found.index(None)]
-    assert first is not None, "there is a shelf"
-    raise missing(shelves, first)
+        found = shelf.find(wanted)
+        if found is not None:
+            return found
+    raise missing(shelves, wanted)
 
 
 def missing(shelves: Sequence[Shelf], wanted: Wanted) -> NotFound:
-    """Return the error that says what was not found."""
+    """Return the error that says what was not found, where it was looked for, and which package has it."""
     places = "; ".join(f"in {shelf.name}: {', '.join(shelf.paths(wanted))}" for shelf in shelves)
     return NotFound(
         f"boot: {wanted.what}: not found ({places}): install the Debian package {wanted.package}, or name a directory"

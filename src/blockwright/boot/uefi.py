@@ -121,35 +121,6 @@ def kernel_as_program(kernel: Kernel) -> Files:
     return {f"EFI/BOOT/BOOT{efi_suffix(kernel.content, kernel.path)}.EFI": kernel.content}
 
 
-def with_root(cmdline: str, identity: str) -> str:
-    """Return the command line with ``root=PARTUUID=…`` and ``rw`` in front, unless it says either itself."""
-    return _with(cmdline, root=f"PARTUUID={identity}", mode="rw")
-
-
-def with_verity_root(cmdline: str, root_hash: str) -> str:
-    """Return the command line with ``root=/dev/mapper/root``, ``ro`` and ``roothash=…`` in front.
-
-    systemd's generator in the initial RAM disk makes that device of the partitions whose UUIDs are the first and the
-    last 128 bits of the root hash. ``root=`` and ``ro`` are left to a line that says them itself.
-    """
-    return _with(cmdline, f"roothash={root_hash}", root="/dev/mapper/root", mode="ro")
-
-
-def with_serial(cmdline: str) -> str:
-    """Return the command line with the first serial line as the console, behind what it says itself."""
-    return f"{cmdline} {menu.SERIAL}".strip()
-
-
 def file_name(version: str) -> str:
     """Return the version as a name that FAT and the loaders take."""
     return "".join(each if each.isascii() and (each.isalnum() or each in "._+-") else "_" for each in version)[:64]
-
-
-def _with(cmdline: str, *more: str, root: str, mode: str) -> str:
-    words = cmdline.split()
-    defaults = []
-    if not any(word.startswith("root=") for word in words):
-        defaults.append(f"root={root}")
-    if not any(word in ("ro", "rw") for word in words):
-        defaults.append(mode)
-    return " ".join([*defaults, *more, *([cmdline.strip()] if words else [])])

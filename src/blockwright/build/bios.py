@@ -6,17 +6,58 @@ Knows: how contents are found among segments. Refuses to know: loaders (``boot.b
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from blockwright.boot import bios, menu
 from blockwright.boot.bios import Code, Starter
+from blockwright.boot.kernel import Kernel
 from blockwright.boot.uefi import Files
 from blockwright.device.planned import SegmentTable
+from blockwright.errors import Unsupported
 from blockwright.fs.reader import Placed
+from blockwright.tree.content import PlacedContent
 from blockwright.tree.late import LateContent
+from blockwright.tree.lookup import lookup
+from blockwright.tree.node import Directory, File
+from blockwright.tree.solid import SolidContent, is_solid
 
-__all__ = ["CORE_SIZE", "Code", "PlannedLoader"]
+__all__ = ["CORE_SIZE", "Code", "CorePlan", "PlannedLoader"]
 
 CORE_SIZE = bios.CORE_SIZE
+
+
+class CoreSummary(NamedTuple):
+    """What people ask of a core image."""
+
+    core_size: int
+
+
+@dataclass(frozen=True, slots=True)
+class CorePlan:
+    """A core image in a partition of its own, which holds nothing else."""
+
+    image: bytes
+
+    @property
+    def kind(self) -> str:
+        """``grub core``."""
+        return "grub core"
+
+    @property
+    def size(self) -> int:
+        """Bytes in the image."""
+        return len(self.image)
+
+    @property
+    def summary(self) -> CoreSummary:
+        """The numbers that people ask of it."""
+        return CoreSummary(len(self.image))
+
+    def segments(self) -> SegmentTable:
+        """Return the image."""
+        table = SegmentTable()
+        table.add_bytes(0, self.image)
+        return table
 
 
 @dataclass(slots=True)
@@ -44,6 +85,21 @@ class PlannedLoader:
         if self._image is not None:
             self._image.fill(code.image)
         return code
+
+
+def fill_holes(tree: Directory, kernel: Kernel) -> None:
+    """Have the kernel and its RAM disk without holes, where they are in the tree.
+
+    Raises Unsupported where that is too late, since a stream has placed them.
+    """
+    for path in (kernel.path if kernel.in_tree else None, kernel.initrd_path):
+        node = None if path is None else lookup(tree, path.encode())
+        if isinstance(node, File) and not is_solid(node.content):
+            if isinstance(node.content, PlacedContent):
+                raise Unsupported(
+                    f"/{path}: expected no holes, which SYSLINUX cannot read, in what an archive has of it"
+                )
+            node.content = SolidContent(node.content)
 
 
 def placement(segments: SegmentTable, content: LateContent) -> list[Placed]:

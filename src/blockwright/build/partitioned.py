@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 from uuid import UUID
 
+from blockwright.boot.cmdline import with_root, with_serial, with_verity_root
 from blockwright.boot.machine import programs_machine
-from blockwright.boot.uefi import with_root, with_serial, with_verity_root
 from blockwright.build.definition import Definition, Home, Table
 from blockwright.build.parts import Wish, plan_table, table_segments
 from blockwright.build.plan import DiskPlan, Part, ext4_options
@@ -63,7 +63,8 @@ def draft(tree: Directory, definition: Definition, seed: bytes, time_ns: int, *,
         from blockwright.boot import bios
         from blockwright.build.bios import PlannedLoader
 
-        starter = bios.find_starter(ways.bios, machine.shelves, definition.table.value)
+        modules = definition.boot.grub_modules
+        starter = bios.find_starter(ways.bios, machine.shelves, definition.table.value, modules=modules)
         loader = PlannedLoader(starter, bios.ROOT if definition.bios_home is Home.ROOT else bios.BOOT)
         if not loader.home.fat:
             bios.check_features(starter, DEFAULT_FEATURES.names)
@@ -147,11 +148,15 @@ class Draft:
             return tree
         from blockwright.boot.bios import kernel_in
         from blockwright.boot.kernel import os_release, os_title
+        from blockwright.build.bios import fill_holes
         from blockwright.tree.overlay import with_files
 
         title, serial = os_title(os_release(self.tree)), self.definition.boot.serial
         options = self._cmdline(UNKNOWN)
-        files, entry = kernel_in(self.loader.home, self.machine.kernel, title=title, options=options, serial=serial)
+        kernel = self.machine.kernel
+        if not self.loader.starter.reads_holes:
+            fill_holes(tree, kernel)
+        files, entry = kernel_in(self.loader.home, kernel, title=title, options=options, serial=serial)
         return with_files(tree, files | self.loader.files(entry), mtime_ns=self.time_ns)
 
     def finish(self, root_plan: Ext4Plan | None = None) -> DiskPlan:
@@ -211,16 +216,20 @@ class Draft:
         code = self._code(table, places, root, esp)
         if code is not None and code.boot_sector and esp is not None:
             plans["esp"] = esp.started_by(code.boot_sector)
+        others = () if code is None else code.others
+        if "core" in places:
+            from blockwright.build.bios import CorePlan
+
+            [(_, core)], others = others, ()
+            plans["core"] = CorePlan(core)
         parts = []
         for role, run in places.items():
-            if role == "core":
-                continue
             assert plans[role].size <= run.size, f"{role}: {plans[role].size} bytes in a partition of {run.size}"
             parts.append(Part(role, run.start, plans[role], run))
         seal = partial(self._sealed, root) if self.definition.verity and root_hash is None else None
         segments = SegmentTable()
         segments.include(table_segments(table, b"" if code is None else code.first), 0)
-        for position, data in () if code is None else code.others:
+        for position, data in others:
             segments.add_bytes(position, data)
         segments.freeze()
         return DiskPlan(table.size, table, tuple(parts), segments, seal)

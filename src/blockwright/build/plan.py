@@ -18,15 +18,19 @@ from blockwright.fs.ext4.plan import plan as plan_ext4
 from blockwright.tree.node import Directory, Node
 
 if TYPE_CHECKING:  # a bare file system needs none of them, and starts sooner without
+    from blockwright.build.bios import CorePlan
     from blockwright.build.verity import VerityPlan
     from blockwright.fs.fat.plan import FatPlan
     from blockwright.table.partition import AnyPartition, AnyTable
 
-    AnyPlan = Ext4Plan | FatPlan | VerityPlan
+    AnyPlan = Ext4Plan | FatPlan | VerityPlan | CorePlan
 
 
 class Part(NamedTuple):
-    """A file system of the disk, or hashes: what it is for, where it begins in bytes, its partition if it has one."""
+    """A file system of the disk, hashes, or a core image: what it is for, and where it begins in bytes.
+
+    ``partition`` is None where it has none.
+    """
 
     role: str
     start: int

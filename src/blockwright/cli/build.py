@@ -14,24 +14,23 @@ from blockwright.build.run import build as build_disk
 from blockwright.build.run import named_file
 from blockwright.cli.layout import plan_document, plan_lines
 from blockwright.cli.options import (
+    Take,
     force_option,
     json_option,
     output_options,
     quiet_option,
-    rules_options,
     share_value,
     size_value,
     source_date_epoch,
+    source_options,
 )
 from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar, tell_remarks
 from blockwright.errors import UsageError
-from blockwright.source import open_source
-from blockwright.tree.rules import ArchiveRules
 from blockwright.units import parse_size
 
 
 @click.command()
-@click.argument("source")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("-o", "--output", help="The disk image to make. Required but with --dry-run.")
 @click.option("--table", type=click.Choice([each.value for each in Table]), default="gpt", show_default=True)
 @click.option(
@@ -63,6 +62,9 @@ from blockwright.units import parse_size
 @click.option("--loader-dir", metavar="DIR", help="Where all loaders' files are, instead of SOURCE and this host.")
 @click.option("--cmdline", default="", help="Kernel command line; root=PARTUUID=… is put in front.")
 @click.option("--serial", is_flag=True, help="Use the first serial line too: console=ttyS0,115200.")
+@click.option(
+    "--grub-modules", is_flag=True, help="With --boot grub: all of GRUB's modules beside its configuration."
+)
 @click.option("--esp-size", callback=size_value, metavar="SIZE", help="Size of the boot partition.")
 @click.option("--verity", is_flag=True, help="Add a hash partition; the root is read-only, proven by roothash=….")
 @click.option("--seed", help="Text that every identity follows from, or random. Default: the input.")
@@ -71,9 +73,10 @@ from blockwright.units import parse_size
 @force_option
 @quiet_option
 @json_option
-@rules_options
-def build(rules: ArchiveRules, **options: Any) -> None:
-    """Make a disk image from SOURCE: a directory, a tar archive (also compressed), or - for standard input.
+@source_options
+def build(take: Take, sources: tuple[str, ...], **options: Any) -> None:
+    """Make a disk image from SOURCE: a directory, a tar archive (also compressed), - for standard input, a container
+    image (OCI layout, OCI archive, docker-archive), a file system in an image (disk.img:2), or archives as layers.
 
     Without more it is a GPT disk with one ext4 root partition just large enough. The same input gives the same
     bytes. Paths of what was made go to standard output.
@@ -86,6 +89,7 @@ def build(rules: ArchiveRules, **options: Any) -> None:
       blockwright build rootfs/ -o disk.img --boot systemd-boot --verity
       blockwright build rootfs/ -o disk.img --boot syslinux,uki --serial
       blockwright build rootfs/ -o root.ext4 --table none --free 20%
+      blockwright build oci-layout/ -o disk.img --platform linux/arm64
     """  # noqa: D301  # click leaves lines as they are below a real backspace
     output, dry_run = options["output"], options["dry_run"]
     if output is None and not dry_run:
@@ -98,7 +102,7 @@ def build(rules: ArchiveRules, **options: Any) -> None:
     definition = _definition(options)
     definition.check()
     with (
-        open_source(options["source"], rules=rules) as source,
+        take.open(sources) as source,
         progress_bar("build", quiet=options["quiet"]) as progress,
     ):
         built = build_disk(
@@ -139,6 +143,7 @@ def _definition(options: dict[str, Any]) -> Definition:
             loader_dir=options["loader_dir"],
             cmdline=options["cmdline"],
             serial=options["serial"],
+            grub_modules=options["grub_modules"],
             bios_home=None if options["bios_home"] is None else Home(options["bios_home"]),
             esp_size=options["esp_size"],
         ),

@@ -52,6 +52,18 @@ def _set() -> click.Command:
     return set_
 
 
+def _size() -> click.Command:
+    from blockwright.cli.snapshot import size
+
+    return size
+
+
+def _snapshot() -> click.Command:
+    from blockwright.cli.snapshot import snapshot
+
+    return snapshot
+
+
 def _table() -> click.Command:
     from blockwright.cli.disk_table import table
 
@@ -66,6 +78,8 @@ _COMMANDS: Subcommands = {
     "resize": ("Make a disk larger with its last partition and file system, or cut off free room.", _resize),
     "rm": ("Remove a partition.", _rm),
     "set": ("Change a partition, or the disk's identity.", _set),
+    "size": ("Give a disk another size, and leave what is on it alone.", _size),
+    "snapshot": ("Keep states of a qcow2 image within it: create, list, apply, delete.", _snapshot),
     "table": ("Show the partition table; make an empty one; convert between GPT and MBR.", _table),
 }
 

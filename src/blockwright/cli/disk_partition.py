@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from blockwright.cli.disk_table import sector_size_option, seed_option
-from blockwright.cli.options import force_unlocked_option, json_option, size_value
+from blockwright.cli.disk_options import Opener, opening_options, seed_option
+from blockwright.cli.options import json_option, size_value
 from blockwright.cli.output import print_json, print_path
 from blockwright.cli.partitions import parse_flags, parse_signature, parse_uuid, partition_document
 from blockwright.codec.identity import derive_uuid
@@ -50,17 +50,15 @@ def _room_value(_context: click.Context, _parameter: click.Parameter, value: str
 @click.option(
     "--align", callback=size_value, default="1M", show_default=True, metavar="SIZE", help="What it begins at."
 )
-@sector_size_option
 @seed_option
-@force_unlocked_option
+@opening_options
 @json_option
 def add(
     *,
     image: str,
     number: int | None,
     bootable: bool,
-    sector_size: int | None,
-    force_unlocked: bool,
+    opener: Opener,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -68,7 +66,7 @@ def add(
 
     It begins at a multiple of 1 MiB in free room, overlaps nothing, and what its room held is not touched.
     """
-    with DiskEditor(image, sector_size=sector_size, force_unlocked=force_unlocked) as disk:
+    with opener(image) as disk:
         found = disk.table()
         wish = Wish(options["size"], options["start"], options["align"] or MiB)
         made, chosen = (
@@ -120,9 +118,8 @@ def _refuse_gpt_only(options: dict[str, Any]) -> None:
 @click.command()
 @click.argument("image")
 @click.argument("number", type=int, required=False)
-@sector_size_option
-@force_unlocked_option
-def rm(*, image: str, number: int | None, sector_size: int | None, force_unlocked: bool) -> None:
+@opening_options
+def rm(*, image: str, number: int | None, opener: Opener) -> None:
     """Remove partition NUMBER of IMAGE from the table; what it held is not touched.
 
     In an MBR the logical partitions behind it get the numbers before theirs.
@@ -130,7 +127,7 @@ def rm(*, image: str, number: int | None, sector_size: int | None, force_unlocke
     whole, chosen = split_target(image, number)
     if chosen is None:
         raise UsageError(f"{image}: expected the number of a partition")
-    with DiskEditor(whole, sector_size=sector_size, force_unlocked=force_unlocked) as disk:
+    with opener(whole) as disk:
         disk.write(edit.remove(disk.table(), chosen))
 
 
@@ -148,14 +145,12 @@ def rm(*, image: str, number: int | None, sector_size: int | None, force_unlocke
 @click.option("--force", is_flag=True, help="Cut a partition below the file system in it.")
 @click.option("--disk-guid", help="The GUID of the disk.")
 @click.option("--signature", help="The signature of the disk, eight hexadecimal digits.")
-@sector_size_option
-@force_unlocked_option
+@opening_options
 def set_(
     *,
     image: str,
     number: int | None,
-    sector_size: int | None,
-    force_unlocked: bool,
+    opener: Opener,
     force: bool,
     **options: Any,
 ) -> None:
@@ -166,7 +161,7 @@ def set_(
         raise UsageError("set: expected something to change")
     if chosen is None and not set(given) <= {"disk_guid", "signature"}:
         raise UsageError(f"{image}: expected the number of a partition")
-    with DiskEditor(whole, sector_size=sector_size, force_unlocked=force_unlocked) as disk:
+    with opener(whole) as disk:
         before = disk.table()
         after = _changed(before, chosen, options)
         if chosen is not None and options["size"] is not None and not force:

@@ -6,10 +6,9 @@ from dataclasses import asdict
 
 import click
 
-from blockwright.cli.disk_table import sector_size_option
-from blockwright.cli.options import force_unlocked_option, json_option, size_value
+from blockwright.cli.disk_options import Opener, opening_options
+from blockwright.cli.options import json_option, size_value
 from blockwright.cli.output import print_json, print_path
-from blockwright.disk.edit import DiskEditor
 from blockwright.disk.resize import resize as resize_disk
 from blockwright.resolve import part_name
 
@@ -19,8 +18,7 @@ from blockwright.resolve import part_name
 @click.argument("size", callback=size_value, required=False)
 @click.option("--partition", type=click.IntRange(min=1), metavar="N", help="The partition that grows, the last one.")
 @click.option("--table-only", is_flag=True, help="Leave the file system as large as it is.")
-@sector_size_option
-@force_unlocked_option
+@opening_options
 @json_option
 def resize(
     *,
@@ -28,8 +26,7 @@ def resize(
     size: int | None,
     partition: int | None,
     table_only: bool,
-    sector_size: int | None,
-    force_unlocked: bool,
+    opener: Opener,
     as_json: bool,
 ) -> None:
     """Give IMAGE another SIZE; its last partition grows up to the end, and the ext4 in it too.
@@ -37,7 +34,7 @@ def resize(
     Without SIZE the disk has grown already. A smaller one cuts off free room only. Whatever ends the work, the same
     command finishes it.
     """
-    with DiskEditor(image, sector_size=sector_size, force_unlocked=force_unlocked) as disk:
+    with opener(image) as disk:
         done = resize_disk(disk, size, number=partition, table_only=table_only)
     if as_json:
         report = done.file_system

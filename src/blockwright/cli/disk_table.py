@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from blockwright.cli.options import force_option, force_unlocked_option, json_option, seed_value, size_value
+from blockwright.cli.disk_options import Opener, opening_options, sector_size_option, seed_option
+from blockwright.cli.options import force_option, json_option, size_value
 from blockwright.cli.output import print_json, print_lines, print_path, show_text
 from blockwright.cli.output import table as aligned
 from blockwright.cli.partitions import ALIGN, HEAD, parse_signature, parse_uuid, table_document, table_rows
@@ -23,25 +23,6 @@ from blockwright.table.gpt import edit as gpt
 from blockwright.table.mbr.layout import BOOT_CODE
 from blockwright.table.partition import AnyTable, PartitionTable
 from blockwright.units import SECTOR, format_size
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def sector_size_option(command: _Command) -> _Command:
-    """Add ``--sector-size``."""
-    return click.option(
-        "--sector-size",
-        type=click.Choice(["512", "4096"]),
-        callback=lambda _context, _parameter, value: None if value is None else int(value),
-        help="What the table counts in.  [default: the device's sectors, 512 for an image]",
-    )(command)
-
-
-def seed_option(command: _Command) -> _Command:
-    """Add ``--seed``."""
-    return click.option(
-        "--seed", callback=seed_value, help="Text that new identities follow from; random without it."
-    )(command)
 
 
 @click.command()
@@ -65,23 +46,21 @@ def create(*, image: str, size: int, sector_size: int | None, **options: Any) ->
 @click.option("--force", is_flag=True, help="Make an empty table where a table or a file system is.")
 @click.option("--guid", help="The GUID of a disk with a new GPT.")
 @click.option("--signature", help="The signature of a disk with a new MBR, eight hexadecimal digits.")
-@sector_size_option
 @seed_option
-@force_unlocked_option
+@opening_options
 @json_option
 def table(
     *,
     image: str,
     kind: str | None,
-    sector_size: int | None,
-    force_unlocked: bool,
+    opener: Opener,
     as_json: bool,
     **options: Any,
 ) -> None:
     """Show the partition table of IMAGE, with what is free; or make an empty one of KIND, or convert to it."""
     if kind is None and any(options[name] for name in ("convert", "force", "guid", "signature")):
         raise UsageError("table: expected the kind of table to make, gpt or mbr")
-    with DiskEditor(image, sector_size=sector_size, force_unlocked=force_unlocked, writable=kind is not None) as disk:
+    with opener(image, writable=kind is not None) as disk:
         found = disk.table() if kind is None else _made(disk, kind, options)
     if as_json:
         print_json("blockwright.disk.table/1", {"image": image, **table_document(found)})
@@ -121,10 +100,10 @@ def _tell_losses(before: AnyTable, after: AnyTable) -> None:
 
 @click.command("move-backup")
 @click.argument("image")
-@force_unlocked_option
-def move_backup(*, image: str, force_unlocked: bool) -> None:
+@opening_options
+def move_backup(*, image: str, opener: Opener) -> None:
     """Put the backup of IMAGE's GPT at the end of the disk, which has grown, so that all of it can be used."""
-    with DiskEditor(image, force_unlocked=force_unlocked) as disk, naming(image):
+    with opener(image) as disk, naming(image):
         found = disk.table()
         if not isinstance(found, PartitionTable):
             raise UsageError(f"{image}: an MBR has no backup")
@@ -135,13 +114,13 @@ def move_backup(*, image: str, force_unlocked: bool) -> None:
 @click.argument("image")
 @click.option("--file", "file", type=click.File("rb"), help=f"The code, at most {BOOT_CODE} bytes, such as mbr.bin.")
 @click.option("--clear", is_flag=True, help="Have none.")
-@force_unlocked_option
-def boot_code(*, image: str, file: Any, clear: bool, force_unlocked: bool) -> None:
+@opening_options
+def boot_code(*, image: str, file: Any, clear: bool, opener: Opener) -> None:
     """Put what a BIOS runs in front of IMAGE's table; partitions and the disk's signature stay."""
     if clear == (file is not None):
         raise UsageError("boot-code: expected --file or --clear")
     code = b"" if clear else file.read(BOOT_CODE + 1)
     if len(code) > BOOT_CODE:
         raise UsageError(f"{file.name}: expected at most {BOOT_CODE} bytes of boot code, found more")
-    with DiskEditor(image, force_unlocked=force_unlocked) as disk:
+    with opener(image) as disk:
         disk.write_boot_code(code)

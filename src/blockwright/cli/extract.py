@@ -8,19 +8,17 @@ import sys
 
 import click
 
-from blockwright.cli.options import json_option, quiet_option, rules_options
+from blockwright.cli.options import Take, json_option, quiet_option, source_options
 from blockwright.cli.output import print_json, print_path, progress_bar, tell_remarks
 from blockwright.errors import UsageError
 from blockwright.extract import extract as extract_source
-from blockwright.source import open_source
 from blockwright.tree.extract import KEEP, ME, ExtractOptions, Owner, default_owner
-from blockwright.tree.rules import ArchiveRules
 
 _MAX_ID = (1 << 32) - 2
 
 
 @click.command()
-@click.argument("source")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.argument("directory")
 @click.option("--owner", metavar="keep|me|UID:GID", help="Whose files are made.  [default: keep as root, else me]")
 @click.option("--specials", is_flag=True, help="Make devices, FIFOs and sockets too.")
@@ -28,9 +26,9 @@ _MAX_ID = (1 << 32) - 2
 @click.option("--force", is_flag=True, help="Add to a directory that holds something, replacing files.")
 @quiet_option
 @json_option
-@rules_options
+@source_options
 def extract(
-    source: str,
+    sources: tuple[str, ...],
     directory: str,
     owner: str | None,
     specials: bool,  # noqa: FBT001  # click passes flags by name
@@ -38,9 +36,9 @@ def extract(
     force: bool,  # noqa: FBT001  # a click flag
     quiet: bool,  # noqa: FBT001  # a click flag
     as_json: bool,  # noqa: FBT001  # a click flag
-    rules: ArchiveRules,
+    take: Take,
 ) -> None:
-    """Make DIRECTORY what SOURCE holds: a directory, a tar archive, - for standard input, or disk.img:2.
+    """Make DIRECTORY what SOURCE holds: whatever `build` takes, several archives as layers among it.
 
     DIRECTORY must be empty or absent. Nothing is ever written outside of it, whatever SOURCE says. What fails or is
     interrupted leaves DIRECTORY as it was, but with --force: then it holds .blockwright-incomplete-….
@@ -48,7 +46,7 @@ def extract(
     options = ExtractOptions(owner=_owner(owner), specials=specials, strict=strict, force=force)
     gc.disable()  # a tree is many objects, and none of them in cycles
     sys.setswitchinterval(0.0001)  # a decoder's thread that has its next piece ready waits that long
-    with open_source(source, rules=rules) as opened, progress_bar("extract", quiet=quiet) as progress:
+    with take.open(sources) as opened, progress_bar("extract", quiet=quiet) as progress:
         done = extract_source(opened, directory, options, progress=progress)
         tell_remarks(opened.name, opened.remarks)
     if done.left_out:

@@ -44,7 +44,9 @@ def resize(
     Called again after it was interrupted, it finishes.
     """
     with (
-        open_device(image, writable=True, partition=partition, force_unlocked=force_unlocked, alone=True) as device,
+        open_device(
+            image, writable=not minimum, partition=partition, force_unlocked=force_unlocked, alone=True
+        ) as device,
         naming(image),
     ):
         if identify(device) is Known.FAT:

@@ -13,7 +13,7 @@ import click
 
 from blockwright.attach import partitions, verity
 from blockwright.cli.options import force_unlocked_option, json_option, partition_option, size_value
-from blockwright.cli.output import print_json, print_lines, print_path, table
+from blockwright.cli.output import StderrLogger, print_json, print_lines, print_path, table
 from blockwright.errors import NotFound, UsageError
 from blockwright.resolve import locate
 from blockwright.system.linux import loop as driver
@@ -71,6 +71,7 @@ def attach(  # noqa: PLR0913 - a device's settings
         direct_io=direct_io,
         partition_scan=partition_scan,
         force_unlocked=force_unlocked,
+        logger=StderrLogger(quiet=True),
     )
     if as_json:
         print_json("blockwright.loop/1", {"devices": [_document(found.state())]})
@@ -87,6 +88,13 @@ def detach(devices: Sequence[str]) -> None:
     """
     for device in devices:
         driver.detach(device)
+
+
+@loop.command()
+@click.argument("device")
+def refresh(*, device: str) -> None:
+    """Have the size of DEVICE follow its image's, which has grown or shrunk."""
+    driver.refresh(device)
 
 
 @loop.command("list")

@@ -13,8 +13,8 @@ from typing import Any, Final
 import click
 
 from blockwright.attach import nbd
-from blockwright.cli.options import json_option, size_value
-from blockwright.cli.output import print_json, print_lines, print_path, show_text, table
+from blockwright.cli.options import Seconds, json_option, size_value
+from blockwright.cli.output import StderrLogger, print_json, print_lines, print_path, show_text, table
 from blockwright.errors import NotFound
 from blockwright.serve.attached import hold
 from blockwright.serve.background import in_background
@@ -23,21 +23,7 @@ from blockwright.system.linux.nbd.attach import READY_TIMEOUT_S
 from blockwright.system.linux.nbd.detach import TIMEOUT_S
 from blockwright.system.linux.nbd.layout import MAX_CONNECTIONS
 
-_SECONDS: Final = click.FloatRange(min=0, min_open=True, max=1e9)
-
-
-class _Stderr:
-    """A logger that says what happens to a device, a line each."""
-
-    def debug(self, msg: str, *args: Any) -> None:
-        """Say nothing."""
-
-    def info(self, msg: str, *args: Any) -> None:
-        """Say what was done."""
-        sys.stderr.write(f"blockwright: {show_text(msg % args)}\n")
-        sys.stderr.flush()
-
-    warning = info
+_SECONDS: Final = Seconds()
 
 
 @click.command()
@@ -53,7 +39,7 @@ class _Stderr:
 @click.option("--timeout", type=_SECONDS, help="Seconds after which a request is asked again.")
 @click.option(
     "--dead-timeout",
-    type=click.FloatRange(min=0, max=1e9),
+    type=Seconds(zero=True),
     default=nbd.DEAD_TIMEOUT_S,
     show_default=True,
     help="Seconds that requests wait for the server to come back.",
@@ -67,6 +53,7 @@ class _Stderr:
 @click.option("--by", type=click.Choice([each.value for each in By]), help="How to talk to the driver.")
 @click.option("--background", is_flag=True, help="Return when it is ready; a process stays and looks after it.")
 @click.option("--pid-file", metavar="FILE", help="Keep the number of the process that looks after the device there.")
+@json_option
 def attach(  # noqa: PLR0913 - a device's settings
     *,
     uri: str,
@@ -81,13 +68,14 @@ def attach(  # noqa: PLR0913 - a device's settings
     by: str | None,
     background: bool,
     pid_file: str | None,
+    as_json: bool,
 ) -> int:
     """Attach the export URI as a block device of the kernel, print the device, and look after it.
 
     Connections that die are made again. SIGTERM or SIGINT detaches the device as soon as nobody uses it, a second
     one leaves it as it is; SIGHUP has its size follow the server's.
     """
-    logger = _Stderr()
+    logger = StderrLogger()
 
     def start() -> nbd.Attached:
         return nbd.attach(
@@ -105,12 +93,13 @@ def attach(  # noqa: PLR0913 - a device's settings
             logger=logger,
         )
 
+    show = _print_attached if as_json else print_path
     if not background:
-        return hold(start, pid_path=pid_file, tell=print_path, logger=logger)
+        return hold(start, pid_path=pid_file, tell=show, logger=logger)
 
     def work(ready: Any) -> int:
         def tell(path: str) -> None:
-            print_path(path)
+            show(path)
             ready()
 
         return hold(start, pid_path=pid_file, tell=tell, logger=logger)
@@ -143,7 +132,7 @@ def status(*, device: str | None, as_json: bool) -> None:
         if not found:
             raise NotFound(f"/dev/nbd{number}: is not attached")
     if as_json:
-        print_json("blockwright.nbd-status/1", {"devices": [_document(each) for each in found]})
+        _print_devices(found)
         return
     rows = [("device", "size", "block", "mode", "connections", "process", "source")]
     rows += [
@@ -180,6 +169,15 @@ def gc(*, force: bool, as_json: bool) -> None:
     for path in result.detached:
         print_path(path)
     print_lines(result.held)
+
+
+def _print_attached(path: str) -> None:
+    _print_devices([each for each in nbd.devices() if each.state.path == path])
+    sys.stdout.flush()  # whoever reads it need not wait for our end
+
+
+def _print_devices(found: Sequence[nbd.Device]) -> None:
+    print_json("blockwright.nbd-status/1", {"devices": [_document(each) for each in found]})
 
 
 def _process(each: nbd.Device) -> str:

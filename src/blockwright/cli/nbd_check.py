@@ -8,7 +8,7 @@ from functools import partial
 
 import click
 
-from blockwright.cli.options import json_option
+from blockwright.cli.options import Seconds, json_option
 from blockwright.cli.output import print_json, print_lines, table
 from blockwright.errors import UsageError
 from blockwright.nbd.conformance import CHECKS, Check, Level, Need, Outcome, Result, check_server
@@ -23,9 +23,7 @@ BROKEN = 3
 @click.option("--write", is_flag=True, help="Run the checks that write, too; what they change they put back.")
 @click.option("--slow", is_flag=True, help="Run the checks that wait for half a minute, too.")
 @click.option("--only", multiple=True, metavar="ID", help="Run this check only; may be given again.")
-@click.option(
-    "--timeout", type=click.FloatRange(0.1, 600), default=5.0, show_default=True, help="Seconds a check has."
-)
+@click.option("--timeout", type=Seconds(0.1, 600), default=5.0, show_default=True, help="Seconds a check has.")
 @click.option("--list", "list_all", is_flag=True, help="Print all checks, and run none.")
 @json_option
 def check(

@@ -5,11 +5,12 @@ Knows: spelling. Refuses to know: what a command does with a value.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -24,7 +25,25 @@ from blockwright.nbd.wire import CHANGED_SINCE
 from blockwright.tree.rules import ArchiveRules, Xattrs
 from blockwright.units import parse_fraction, parse_size
 
+if TYPE_CHECKING:  # what opens sources is imported by the commands that do
+    from blockwright.oci.choice import Choice
+    from blockwright.source import Source
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+class Seconds(click.FloatRange):
+    """A time in seconds that every clock can count; NaN, which no bound keeps out, is none."""
+
+    def __init__(self, least: float = 0, most: float = 1e9, *, zero: bool = False) -> None:
+        super().__init__(least, most, min_open=not (least or zero))
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return the seconds. Raises click.BadParameter."""
+        seconds: float = super().convert(value, param, ctx)
+        if math.isnan(seconds):
+            self.fail(f"{value} is no time.", param, ctx)
+        return seconds
 
 
 def size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
@@ -178,7 +197,7 @@ def peer_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(peers=Peers(ClientOptions(connections=connections, timeout_s=timeout), requests), **others)
 
     for name, kind, default, metavar, text in (
-        ("timeout", click.FloatRange(min=0, min_open=True), TIMEOUT_S, "SECONDS", "How long a request may take."),
+        ("timeout", Seconds(), TIMEOUT_S, "SECONDS", "How long a request may take."),
         ("requests", click.IntRange(1, MAX_REQUESTS), None, "N", f"Chunks in flight.  [default: {REQUESTS}]"),
         ("connections", click.IntRange(1, MAX_CONNECTIONS), CONNECTIONS, "N", "Connections to use if allowed."),
     ):
@@ -252,6 +271,50 @@ def rules_options(command: Callable[..., Any]) -> Callable[..., Any]:
         help="Attributes to keep from an archive; all are also SELinux labels and trusted.*.",
     )(with_rules)
     return with_rules
+
+
+@dataclass(frozen=True, slots=True)
+class Take:
+    """How sources are opened."""
+
+    rules: ArchiveRules
+    choice: Choice
+    layers: bool
+
+    def open(self, names: tuple[str, ...]) -> Source:
+        """Return the source of one name, or of several archives over one another."""
+        from blockwright.source import open_source
+
+        if self.layers and len(names) == 1 and os.path.isdir(names[0]):
+            names = tuple(os.path.join(names[0], each) for each in sorted(os.listdir(names[0])))
+        if len(names) == 1 and not self.layers:
+            return open_source(names[0], rules=self.rules, choice=self.choice)
+        from blockwright.source.layered import open_layers
+
+        if not names:
+            raise UsageError("expected a SOURCE, found none")
+        return open_layers(names, self.rules)
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what says how SOURCE is read, and pass it as ``take``."""
+
+    @wraps(command)
+    def with_source(
+        *, platform: str | None, image: str | None, layers: bool, rules: ArchiveRules, **others: Any
+    ) -> Any:
+        from blockwright.oci.choice import Choice
+        from blockwright.oci.platform import parse_platform
+
+        choice = Choice(None if platform is None else parse_platform(platform), image)
+        return command(take=Take(rules, choice, layers), **others)
+
+    click.option(
+        "--layers", is_flag=True, help="SOURCE is a directory of archives, each a layer, in order of names."
+    )(with_source)
+    click.option("--image", metavar="NAME", help="Which container image of SOURCE, by its tag.")(with_source)
+    click.option("--platform", metavar="OS/ARCH", help="Which platform of it, such as linux/arm64.")(with_source)
+    return rules_options(with_source)
 
 
 def _rules(limits: tuple[str, ...], xattrs: str) -> ArchiveRules:

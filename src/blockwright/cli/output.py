@@ -100,6 +100,26 @@ def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
+class StderrLogger:
+    """A logger whose lines go to standard error: warnings, and unless it is ``quiet`` what is done."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._quiet = quiet
+
+    def debug(self, msg: str, *args: Any) -> None:
+        """Say nothing."""
+
+    def info(self, msg: str, *args: Any) -> None:
+        """Say what was done."""
+        if not self._quiet:
+            self.warning(msg, *args)
+
+    def warning(self, msg: str, *args: Any) -> None:
+        """Say what is not as one would think."""
+        sys.stderr.write(f"blockwright: {show_text(msg % args)}\n")
+        sys.stderr.flush()
+
+
 def tell_remarks(name: str, remarks: Remarks) -> None:
     """Tell on standard error, in one line, what an archive held that was not taken as it stands."""
     told = []

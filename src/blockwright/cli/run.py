@@ -131,7 +131,7 @@ _COMMANDS: Subcommands = {
     "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
     "fs": ("Look into a file system, and change it in place: ls, get, put, write, rm and more.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),
-    "loop": ("Attach images to loop devices: attach, detach, list, find, gc.", _loop),
+    "loop": ("Attach images to loop devices: attach, detach, refresh, list, find, gc.", _loop),
     "loopless": ("Partition, format, fill and boot images by loopless's own verbs.", _loopless),
     "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
     "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them, attach exports.", _nbd),

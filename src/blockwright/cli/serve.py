@@ -48,7 +48,7 @@ IN_MEMORY: Final = ""
 """The value of ``--overlay`` without a file."""
 
 _FOREVER_S: Final = 1e9
-"""What no stop waits for, and every clock can count."""
+"""What nobody waits for, and every clock can count."""
 
 _OF_IMAGES: Final = {
     "name": "name",
@@ -80,7 +80,7 @@ def _seconds(_ctx: click.Context, param: click.Parameter, value: str | None) -> 
         raise UsageError(
             f"--{(param.name or '').replace('_', '-')}: expected a time such as 10s or none, found {value!r}"
         )
-    return float(match["number"]) * _UNITS[match["unit"]]
+    return min(float(match["number"]) * _UNITS[match["unit"]], _FOREVER_S)
 
 
 def _mode(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:

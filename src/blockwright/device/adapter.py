@@ -6,6 +6,7 @@ Knows: the spellings that such objects use. Refuses to know: what is behind them
 from __future__ import annotations
 
 import io
+import operator
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ from typing import Any, BinaryIO, Final
 from blockwright.codec.record import Buffer
 from blockwright.device.base import BlockDevice, Traits
 from blockwright.errors import SourceChanged, UsageError
-from blockwright.units import KiB
+from blockwright.units import MAX_SIZE, KiB
 
 READ_INTO: Final = ("readinto_at", "read_into_at", "pread_into")
 """``f(offset, buffer)`` fills the buffer and returns the bytes, or None for all of them."""
@@ -46,7 +47,8 @@ class ObjectDevice(BlockDevice):
 
     The first name of each tuple in this module that the object has is used. Where the object is not safe for
     several threads ``parallelism`` is 1, and calls are serialised here. ``size`` overrides what the object says.
-    A short transfer is continued; one of no bytes raises SourceChanged. Raises UsageError for what cannot be read.
+    A short transfer is continued; one of no bytes raises SourceChanged. Raises UsageError for what cannot be read,
+    or has no size that a device can have.
     """
 
     def __init__(
@@ -68,7 +70,7 @@ class ObjectDevice(BlockDevice):
         self._one = threading.Lock() if parallelism == 1 else None
         can_write = self._put is not None if writable is None else writable
         super().__init__(
-            _size_of(subject) if size is None else size,
+            _checked(_told_by(subject) if size is None else size),
             Traits(
                 writable=can_write,
                 parallelism=parallelism,
@@ -223,9 +225,20 @@ def _written(count: Any, data: memoryview) -> int:
     return len(data) if count is None else int(count)
 
 
-def _size_of(subject: Any) -> int:
+def _told_by(subject: Any) -> Any:
     for name in SIZE:
         found = getattr(subject, name, None)
         if found is not None:
-            return int(found() if callable(found) else found)
+            return found() if callable(found) else found
     raise UsageError(f"adapter: {type(subject).__name__} has none of {', '.join(SIZE)}")
+
+
+def _checked(size: Any) -> int:
+    """Return the size, which is a number of bytes that a device can have. Raises UsageError."""
+    try:
+        number = operator.index(size)
+    except TypeError:
+        number = -1
+    if not 0 <= number <= MAX_SIZE:
+        raise UsageError(f"adapter: expected a size of 0 to {MAX_SIZE} bytes, found {size!r:.64}")
+    return number

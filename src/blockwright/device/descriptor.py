@@ -96,7 +96,10 @@ class HostDevice(BlockDevice):
             os.posix_fadvise(self._fd, offset, length, os.POSIX_FADV_WILLNEED)
 
     def _current_size(self) -> int:
-        return hostfile.end_of(self._fd)
+        try:
+            return hostfile.end_of(self._fd)
+        except OSError as error:  # /proc has files without an end
+            raise named_error(error, self._name) from None
 
     def _backing(self, offset: int, length: int) -> Backing:
         if sys.platform == "win32":

@@ -43,7 +43,10 @@ class OutputFile:
         self.path = os.fsdecode(path)
         if not os.path.basename(self.path):
             raise UsageError(f"{self.path}: expected the name of a file to write, found none")
+        if self.path == "-":  # a pipe cannot be written at any offset, and nobody wants a file of that name
+            raise UsageError("-: expected a file to write: /dev/stdout where that is one, ./- for one of that name")
         self._final = os.path.realpath(self.path)
+        self._force = force
         self._kept: os.stat_result | None = None
         try:
             self._kept = os.stat(self.path)
@@ -75,7 +78,10 @@ class OutputFile:
             self.discard()
 
     def commit(self) -> None:
-        """Sync the file and put it under its final name; a failure on the way discards it."""
+        """Sync the file and put it under its final name; a failure on the way discards it.
+
+        Raises UsageError where the name was given to another file meanwhile, unless ``force`` was given.
+        """
         try:
             self.device.flush()
             if self._temporary is None:
@@ -84,7 +90,10 @@ class OutputFile:
             if self._kept is not None:
                 _keep(self._temporary, self._kept)
             self.device.close()
-            os.replace(self._temporary, self._final)
+            if self._force:
+                os.replace(self._temporary, self._final)
+            else:
+                self._take_name(self._temporary)
             self._temporary = None
         except BaseException:
             self.discard()
@@ -119,8 +128,24 @@ class OutputFile:
             # An open descriptor by name (/dev/stdout): whoever opened the file reads it by that, not by its name.
             return True
         if not force:
-            raise UsageError(f"{self.path}: exists already; --force replaces it")
+            raise self._exists()
         return False
+
+    def _exists(self) -> UsageError:
+        return UsageError(f"{self.path}: exists already; --force replaces it")
+
+    def _take_name(self, temporary: str) -> None:
+        """Give the file its final name, which nobody has. Raises UsageError where somebody has taken it since."""
+        try:
+            os.link(temporary, self._final)
+        except FileExistsError:
+            raise self._exists() from None
+        except OSError:  # a file system without links
+            if os.path.lexists(self._final):
+                raise self._exists() from None
+            os.replace(temporary, self._final)
+        else:
+            _remove(temporary)
 
     def _check_unused(self, status: os.stat_result) -> None:
         """Raise InUse where somebody uses the file that would be replaced: he would go on with the old one."""

@@ -18,6 +18,7 @@ from blockwright.device.base import BlockDevice
 from blockwright.device.file import HostBlockDevice
 from blockwright.device.window import Window
 from blockwright.errors import FormatError, KernelError, NotThisFormat, UsageError
+from blockwright.format.policy import REFUSE, Policy
 from blockwright.fs.fat.read import FatFileSystem as FatFiles
 from blockwright.nbd.client.options import ClientOptions
 from blockwright.resolve import (
@@ -54,7 +55,8 @@ class DiskEditor:
     """The whole disk that ``image`` names, open for writing; as a context manager it closes it at the end.
 
     ``sector_size`` is what a master boot record counts in, and a new table; without it the device's own, else 512.
-    Raises InUse naming the holder; NotFound, UsageError as ``open_device`` does.
+    ``form`` and ``policy`` are as ``open_device`` has them. Raises InUse naming the holder; NotFound, UsageError as
+    ``open_device`` does.
     """
 
     def __init__(
@@ -64,12 +66,16 @@ class DiskEditor:
         sector_size: int | None = None,
         force_unlocked: bool = False,
         client: ClientOptions | None = None,
+        form: str | None = None,
+        policy: Policy = REFUSE,
         writable: bool = True,
     ) -> None:
         if parse_address(image).is_part:
             raise UsageError(f"{image}: expected a whole disk, found a part of one")
         self.name = image
-        self.device = open_device(image, writable=writable, force_unlocked=force_unlocked, client=client)
+        self.device = open_device(
+            image, writable=writable, force_unlocked=force_unlocked, client=client, form=form, policy=policy
+        )
         self._given = sector_size or sector_size_of(self.device)
         self._changed = False
 

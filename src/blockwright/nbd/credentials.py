@@ -133,7 +133,7 @@ def _load_own(context: ssl.SSLContext, folder: Path, side: str) -> None:
         context.load_cert_chain(certificate, key, password=_no_password)
     except ssl.SSLError as error:
         raise Corrupt(
-            f"expected a certificate and its key in PEM, found: {_said(error)}", source=certificate
+            f"expected a certificate and its key in PEM, found: {said(error)}", source=certificate
         ) from None
 
 
@@ -150,15 +150,17 @@ def _load_authority(context: ssl.SSLContext, folder: Path) -> None:
     except FileNotFoundError:
         raise NotFound(f"{path}: no such file: expected the certificate of the authority") from None
     except ssl.SSLError as error:
-        raise Corrupt(f"expected certificates in PEM, found: {_said(error)}", source=path) from None
+        raise Corrupt(f"expected certificates in PEM, found: {said(error)}", source=path) from None
 
 
 def _no_password() -> str:
     raise NotSupported("TLS: the key is encrypted: expected one that can be read without a password")
 
 
-def _said(error: ssl.SSLError) -> str:
-    return (error.reason or str(error)).lower().replace("_", " ")
+def said(error: ssl.SSLError) -> str:
+    """Return the reason that OpenSSL gives, in its own words."""
+    # Without a reason there is "[SSL] some words (_ssl.c:1020)".
+    return (error.reason or str(error.args[-1]).partition("] ")[2].partition(" (")[0]).lower().replace("_", " ")
 
 
 # -- shared keys --------------------------------------------------------------------------------------------------

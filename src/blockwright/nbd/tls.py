@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Final
 
 from blockwright.errors import NotTrusted, RemoteProtocolError, UsageError
-from blockwright.nbd.credentials import Credentials, Path, client_credentials, server_credentials
+from blockwright.nbd.credentials import Credentials, Path, client_credentials, said, server_credentials
 from blockwright.nbd.protocol.steps import Identity
 from blockwright.nbd.transport import Deadline, Stream
 from blockwright.nbd.uri import NbdUri
@@ -341,8 +341,7 @@ def _failure(error: ssl.SSLError) -> RemoteProtocolError:
     """Return our error for OpenSSL's: what is wrong with whom."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return NotTrusted(f"TLS: the peer's certificate does not hold: {error.verify_message.rstrip('.')}")
-    # Without a reason there is "[SSL] some words (_ssl.c:1020)".
-    reason = (error.reason or str(error.args[-1]).partition("] ")[2].partition(" (")[0]).lower().replace("_", " ")
+    reason = said(error)
     for prefix in ("tlsv13 alert ", "tlsv1 alert ", "sslv3 alert "):
         if reason.startswith(prefix):
             return RemoteProtocolError(f"TLS: the peer refuses: {reason.removeprefix(prefix)}")

@@ -52,7 +52,8 @@ def _tell_ready(write: int) -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
-    os.close(nothing)
+    if nothing > 2:  # it is one of them where that was closed
+        os.close(nothing)
     with suppress(OSError):  # nobody waits for it any more
         os.write(write, b"\1")
     os.close(write)

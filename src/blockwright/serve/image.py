@@ -177,7 +177,10 @@ def parse_track(texts: Sequence[str], folder: str = "") -> tuple[tuple[str, str 
             raise UsageError(f"track: expected NAME or NAME=FILE, found {text[:64]!r}")
         if name in found:
             raise UsageError(f"track: expected each name once, found {name[:64]!r} again")
-        found[name] = os.path.join(folder, file) if equals else None
+        path = os.path.join(folder, file) if equals else None
+        if path is not None and path in found.values():
+            raise UsageError(f"track: expected a file for each name, found {file[:200]} again")
+        found[name] = path
     return tuple(found.items())
 
 

@@ -66,10 +66,15 @@ def _noted(_number: int, _frame: FrameType | None) -> None:
 
 @contextmanager
 def pid_file(path: str | None) -> Iterator[None]:
-    """Keep a file with our process id for as long as the context lasts. Raises OSError where it cannot be made."""
+    """Keep a file with our process id for as long as the context lasts.
+
+    Raises UsageError for an empty path, OSError where it cannot be made.
+    """
     if path is None:
         yield
         return
+    if not path:
+        raise UsageError("pid file: expected a path, found none")
     part = f"{path}.{os.getpid()}"
     try:
         with open(part, "w", encoding="ascii") as file:

@@ -14,6 +14,7 @@ import stat
 from typing import BinaryIO
 
 from blockwright.errors import NotFound
+from blockwright.oci.choice import ONLY, Choice
 from blockwright.source.base import Source
 from blockwright.tree.content import Place
 from blockwright.tree.host import read_directory
@@ -43,13 +44,19 @@ class DirectorySource(Source):
 
 
 def open_source(
-    text: str | os.PathLike[str], *, stdin: BinaryIO | None = None, rules: ArchiveRules = DEFAULT_RULES
+    text: str | os.PathLike[str],
+    *,
+    stdin: BinaryIO | None = None,
+    rules: ArchiveRules = DEFAULT_RULES,
+    choice: Choice = ONLY,
 ) -> Source:
     """Return the source that ``text`` names: a path, or ``-`` for standard input (``stdin`` where given).
 
     A path may be ``disk.img:2``, a file system in an image, as ``resolve`` has it. A directory, a file system and a
-    plain archive in a regular file are addressable; compressed archives, pipes and devices are streamed. ``rules``
-    say what is taken in of an archive. Raises NotFound; NotThisFormat for what is none of them; OSError of the host.
+    plain archive in a regular file are addressable; compressed archives, pipes and devices are streamed. A container
+    image (an OCI layout, an archive of one, a docker-archive) is the tree of its layers, and ``choice`` says which
+    where there are several. ``rules`` say what is taken in of an archive. Raises NotFound; NotThisFormat for what is
+    none of them; ArchiveRejected for documents of an image that do not hold; OSError of the host.
     """
     name = os.fsdecode(text)
     if name == "-":
@@ -59,10 +66,14 @@ def open_source(
     try:
         status = os.stat(name)
         if stat.S_ISDIR(status.st_mode):
+            if all(os.path.isfile(os.path.join(name, each)) for each in ("oci-layout", "index.json")):
+                from blockwright.source.layered import open_image_directory
+
+                return open_image_directory(name, rules, choice)
             return DirectorySource(name)
         from blockwright.source.archive import open_file, open_stream
 
-        return open_file(name, rules) if stat.S_ISREG(status.st_mode) else open_stream(name, rules)
+        return open_file(name, rules, choice) if stat.S_ISREG(status.st_mode) else open_stream(name, rules)
     except FileNotFoundError as error:
         from blockwright.resolve import parse_address
 

@@ -9,11 +9,13 @@ import functools
 import os
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import BinaryIO
 
 from blockwright.device.base import BlockDevice
 from blockwright.device.file import FileDevice
-from blockwright.errors import Closed, NotThisFormat, UsageError
+from blockwright.errors import Closed, FormatError, NotThisFormat, UsageError
+from blockwright.oci.choice import Choice, has_marks
 from blockwright.source.base import Source
 from blockwright.tree.content import Place
 from blockwright.tree.decompress import DecodedStream, compression_of
@@ -33,14 +35,21 @@ class TarSource(Source):
     kind = "tar"
     addressable = True
 
-    def __init__(self, device: BlockDevice, name: str, rules: ArchiveRules) -> None:
+    def __init__(
+        self, device: BlockDevice, name: str, rules: ArchiveRules, known: tuple[Directory, Remarks] | None = None
+    ) -> None:
+        """Take the archive on ``device``; ``known`` is its tree where it was read already."""
         self.name = name
         self.remarks = Remarks()
         self._rules = rules
+        self._known = known
         self._device = device
 
     def read(self, place: Place | None = None) -> Directory:
         """Return the archive's tree; contents are read from the device."""
+        if self._known is not None:
+            (tree, self.remarks), self._known = self._known, None
+            return tree
         self.remarks = Remarks()
         return read_tar(self._device, source=self.name, rules=self._rules, remarks=self.remarks)
 
@@ -83,7 +92,12 @@ class StreamedTarSource(Source):
         if self._read:
             raise UsageError(f"{self.name}: passes once, and has been read")
         self._read = True
-        return read_tar_stream(self._stream.read, place, source=self.name, rules=self._rules, remarks=self.remarks)
+        tree = read_tar_stream(self._stream.read, place, source=self.name, rules=self._rules, remarks=self.remarks)
+        if has_marks(tree):
+            raise UsageError(
+                f"{self.name}: is a container image that passes once: expected it in a file, and decompressed"
+            )
+        return tree
 
     def close(self) -> None:
         """Stop decoding and close the input."""
@@ -102,7 +116,7 @@ def open_stdin(stdin: BinaryIO | None, rules: ArchiveRules) -> Source:
     return StreamedTarSource(DecodedStream(read, source=name, rules=rules), name, rules)
 
 
-def open_file(name: str, rules: ArchiveRules) -> Source:
+def open_file(name: str, rules: ArchiveRules, choice: Choice) -> Source:
     """Return the archive or file system in a regular file, addressable where it is plain. Raises NotThisFormat."""
     with open(name, "rb", buffering=0) as file:
         head = file.read(_HEAD)
@@ -113,17 +127,37 @@ def open_file(name: str, rules: ArchiveRules) -> Source:
         if image is not None:
             return image
     if looks_like_tar(head):
-        return TarSource(FileDevice(name), name, rules)
+        return _open_tar(name, rules, choice)
     found = "an empty file" if not head else "another format"
     raise NotThisFormat(f"{_EXPECTED}, found {found}", source=name)
 
 
+def _open_tar(name: str, rules: ArchiveRules, choice: Choice) -> Source:
+    """Return the plain archive in a file, or the container image that it is."""
+    with ExitStack() as stack:
+        device = stack.enter_context(FileDevice(name))
+        remarks = Remarks()
+        try:
+            tree = read_tar(device, source=name, rules=rules, remarks=remarks)
+        except FormatError:  # which the source's reader meets again
+            stack.pop_all()
+            return TarSource(device, name, rules)
+        if has_marks(tree):
+            from blockwright.source.layered import image_source
+
+            found = image_source(tree, name, rules, choice, stack)
+            if found is not None:
+                return found
+        stack.pop_all()
+        return TarSource(device, name, rules, (tree, remarks))
+
+
 def _image(name: str) -> Source | None:
     """Return the file system in a file; None where there is neither one nor a partition table."""
-    from blockwright.resolve import identify
+    from blockwright.resolve import identify, open_device
     from blockwright.source.image import open_image
 
-    with FileDevice(name) as device:
+    with open_device(name) as device:
         if identify(device) is None:
             return None
     return open_image(name)

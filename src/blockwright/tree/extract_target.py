@@ -66,6 +66,8 @@ class Target:
 
     def _make_beside(self) -> None:
         folder, name = os.path.split(self.path.rstrip("/"))
+        if name in ("", ".", ".."):
+            raise UsageError(f"{self.path!r}: expected the name of a directory to extract to")
         if os.path.islink(self.path.rstrip("/")):
             raise UsageError(f"{self.path}: expected a directory to extract to, found a link to nothing")
         try:

@@ -32,13 +32,15 @@ class Unpacker:
 
     Names are as archives have them: leading and doubled slashes and ``.`` mean nothing, ``..`` is refused. Every
     method raises ArchiveRejected for a name that stands against what was entered before, and for one over ``rules``.
-    ``replaced`` counts the names that a later entry took from an earlier one.
+    ``replaced`` counts the names that a later entry took from an earlier one. With ``replace_directories``, as layers
+    need it, another type takes a directory's place though it holds something.
     """
 
-    def __init__(self, rules: ArchiveRules = DEFAULT_RULES) -> None:
+    def __init__(self, rules: ArchiveRules = DEFAULT_RULES, *, replace_directories: bool = False) -> None:
         self.root = Directory()
         self.replaced = 0
         self._rules = rules
+        self._replace_directories = replace_directories
         self._max_path = rules.path
         self._named_root = False
         self._count = 0
@@ -62,16 +64,16 @@ class Unpacker:
             if isinstance(node, Directory):
                 _copy_metadata(node, there)
                 return
-            if there.entries:
+            if there.entries and not self._replace_directories:
                 raise ArchiveRejected(
                     Rejection.PLACE,
                     f"{show(path)}: expected a directory, since it holds something, found another type",
                 )
-            self._forget()
+            self.forget()
             self.replaced += 1
         else:
             if isinstance(there, Symlink):
-                self._forget()
+                self.forget()
             if there is not node:
                 self.replaced += 1
         entries[name] = node
@@ -89,6 +91,10 @@ class Unpacker:
                 Rejection.LINK, f"{show(path)}: hard link: expected no directory, found one at {show(target)}"
             )
         self.enter(path, node)
+
+    def find(self, path: bytes) -> tuple[Directory, bytes]:
+        """Return the directory and the name that an entry of this path has been given."""
+        return self._find(path, None)
 
     def _find(self, path: bytes, mtime_ns: int | None) -> tuple[Directory, bytes]:
         """Return the directory that ``path`` lies in, and its last component; an empty one for the root.
@@ -109,7 +115,7 @@ class Unpacker:
             directory = self._walk(head, mtime_ns)
             if len(head) <= _CACHED_PATH:
                 if len(self._parents) >= _CACHED_PARENTS:
-                    self._forget()
+                    self.forget()
                 self._parents[head] = directory
         return directory, name
 
@@ -190,7 +196,8 @@ class Unpacker:
                 Rejection.ENTRIES, f"tree: expected at most {self._rules.entries} names, found more"
             )
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Look every directory up anew: who changed the tree says so."""
         self._parents.clear()
         self._parents[b""] = self.root
 

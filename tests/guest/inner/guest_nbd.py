@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import os
 import signal
 import socket
@@ -121,6 +122,17 @@ def test_a_file_system_over_nbdkit(tmp_path, mount, by):
             assert digest_on(attached.path, mount) == digest
         with nbd.attach(server.uri(), by=by, read_only=True) as attached:
             assert digest_on(attached.path, mount) == digest
+
+
+def test_what_is_no_whole_block_is_left_out_and_told(tmp_path, caplog):
+    path = tmp_path / "odd"
+    path.write_bytes(os.urandom(10_000))
+    with by_unix(path) as server, nbd.attach(server.uri, logger=logging.getLogger("odd")) as attached:
+        assert attached.state().size == 9728
+        with open(attached.path, "rb") as file:
+            assert file.read() == path.read_bytes()[:9728]
+    told = [each.getMessage() for each in caplog.records if each.levelno == logging.WARNING]
+    assert told == [f"{attached.path}: the last 272 bytes of {server.uri} are no whole block, and left out"]
 
 
 @pytest.mark.parametrize("by", list(By), ids=lambda each: each.value)
@@ -553,9 +565,9 @@ def test_a_signal_waits_for_who_uses_the_device(image, mount):
 def test_the_background_process_ends_when_others_detach(image, tmp_path):
     pid_file = tmp_path / "pid"
     with by_unix(image) as server:
-        started = blockwright("nbd", "attach", server.uri, "--background", "--pid-file", pid_file)
-        path = started.stdout.decode().strip()
-        pid = int(pid_file.read_text())
+        (started,) = document("nbd", "attach", server.uri, "--background", "--pid-file", pid_file)["devices"]
+        path, pid = started["path"], int(pid_file.read_text())
+        assert (started["size"], started["source"], started["owner"]) == (SIZE, server.uri, pid)
         assert document("nbd", "status", path)["devices"][0]["owner"] == pid
         blockwright("nbd", "detach", path)
         eventually(lambda: not pid_file.exists())

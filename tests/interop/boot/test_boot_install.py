@@ -47,28 +47,48 @@ def greets(image: Path, firmware: Firmware) -> None:
     assert re.search(f"{GREETING}: ext4 .*root=PARTUUID=[0-9a-f-]+ rw quiet", console)
 
 
-@pytest.mark.ci
+CI, SOAK = pytest.mark.ci, pytest.mark.soak
+
+
 @pytest.mark.parametrize(
     ("table", "pieces", "ways", "firmwares"),
     [
-        pytest.param("gpt", [Piece("ext4", 48)], ["syslinux"], ["seabios"], id="extlinux on ext4, GPT"),
+        pytest.param("gpt", [Piece("ext4", 48)], ["syslinux"], ["seabios"], id="extlinux on ext4, GPT", marks=CI),
         pytest.param(
             "mbr",
             [Piece("fat", 64, ("-F", "32")), Piece("ext4", 48)],
             ["disk.img:1", "syslinux"],
             ["seabios"],
             id="syslinux on FAT32, MBR",
+            marks=CI,
         ),
         pytest.param(
-            "gpt", [Piece("fat", 32), Piece("ext4", 48)], ["disk.img:1", "syslinux"], ["seabios"], id="FAT16"
+            "gpt",
+            [Piece("fat", 32), Piece("ext4", 48)],
+            ["disk.img:1", "syslinux"],
+            ["seabios"],
+            id="FAT16",
+            marks=SOAK,
         ),
-        pytest.param("gpt", [Piece("bios", 1), Piece("ext4", 48)], ["grub"], ["seabios"], id="GRUB, GPT"),
-        pytest.param("mbr", [Piece("ext4", 48, ("-b", "1024"))], ["grub"], ["seabios"], id="GRUB, MBR, 1 KiB"),
+        pytest.param("gpt", [Piece("bios", 1), Piece("ext4", 48)], ["grub"], ["seabios"], id="GRUB, GPT", marks=SOAK),
         pytest.param(
-            "gpt", [Piece("fat", 64), Piece("ext4", 48)], ["syslinux,grub-efi"], ["seabios", "ovmf"], id="hybrid"
+            "mbr", [Piece("ext4", 48, ("-b", "1024"))], ["grub"], ["seabios"], id="GRUB, MBR, 1 KiB", marks=CI
         ),
         pytest.param(
-            "mbr", [Piece("fat", 64), Piece("ext4", 48)], ["grub,uki"], ["seabios", "ovmf"], id="hybrid, MBR"
+            "gpt",
+            [Piece("fat", 64), Piece("ext4", 48)],
+            ["syslinux,grub-efi"],
+            ["seabios", "ovmf"],
+            id="hybrid",
+            marks=CI,
+        ),
+        pytest.param(
+            "mbr",
+            [Piece("fat", 64), Piece("ext4", 48)],
+            ["grub,uki"],
+            ["seabios", "ovmf"],
+            id="hybrid, MBR",
+            marks=SOAK,
         ),
     ],
 )
@@ -90,7 +110,7 @@ def test_an_image_starts(
         greets(image, firmware)
 
 
-@pytest.mark.ci
+@SOAK
 def test_a_bare_file_system_starts(kernel: Path, parts: Path, tmp_path: Path) -> None:
     image = tmp_path / "disk.img"
     with image.open("wb") as file:
@@ -145,6 +165,15 @@ def test_what_is_put_on_fat(parts: Path, tmp_path: Path, bits: str, mib: int) ->
     assert image.read_bytes()[:440] == (parts / "mbr.bin").read_bytes()
 
 
+def test_all_modules_of_grub_are_put_there_when_asked(parts: Path, tmp_path: Path) -> None:
+    image = install_small(tmp_path, parts, "mbr", [Piece("ext4", 32)], "grub", "--grub-modules")
+    names = {each["name"] for each in document("fs", "ls", f"{image}:1", "/boot/grub/i386-pc")["entries"]}
+    assert names >= {each.name for each in (parts / "i386-pc").glob("*.mod")}
+    got = blockwright("fs", "cat", f"{image}:1", "/boot/grub/i386-pc/ext2.mod").stdout
+    assert got == (parts / "i386-pc" / "ext2.mod").read_bytes()
+    run([tool("e2fsck"), "-fn", volume(image, 1, 32, tmp_path / "part")])
+
+
 @pytest.mark.parametrize("way", ["syslinux", "grub"])
 def test_once_more_changes_the_times_only(parts: Path, tmp_path: Path, way: str) -> None:
     image = install_small(tmp_path, parts, "gpt", [Piece("bios", 1), Piece("ext4", 32)], way)
@@ -194,9 +223,11 @@ def test_a_configuration_that_is_there_is_kept_when_asked(parts: Path, tmp_path:
         ("gpt", [Piece("ext4", 32), Piece("ext4", 32)], ["syslinux"], 2, "--root N"),
         ("gpt", [Piece("ext4", 32)], ["syslinux", "--partition", "7"], 5, "file system in partition 7"),
         ("gpt", [Piece("fat", 64)], ["syslinux"], 2, "say root=… in --cmdline"),
-        ("gpt", [Piece("fat", 64, ("-S", "4096"))], ["syslinux"], 1, "in sectors of 512 bytes, found 4096"),
+        ("gpt", [Piece("fat", 64, ("-S", "4096"))], ["syslinux"], 1, "in sectors of 512 bytes, found some of 4096"),
         ("gpt", [Piece("ext4", 32)], ["lilo"], 2, "found 'lilo'"),
         ("gpt", [Piece("ext4", 32)], ["none"], 2, "found none"),
+        ("gpt", [Piece("ext4", 32)], ["grub", "--loader", "{kernel}"], 2, "use --loader-dir"),
+        ("gpt", [Piece("fat", 64)], ["kernel", "--serial"], 2, "a bare kernel without a command line"),
     ],
 )
 def test_what_cannot_start_is_refused_and_left_alone(
@@ -207,7 +238,8 @@ def test_what_cannot_start_is_refused_and_left_alone(
     image = make_disk(tmp_path / "disk.img", table, pieces)
     before = hashlib.sha256(image.read_bytes()).digest()
     options = ["--kernel", kernel, "--loader-dir", parts]
-    done = blockwright("boot", "install", image, *arguments, *options, code=code)
+    shown = [each.format(kernel=kernel) for each in arguments]
+    done = blockwright("boot", "install", image, *shown, *options, code=code)
     assert said in done.stderr.decode()
     assert hashlib.sha256(image.read_bytes()).digest() == before
 
@@ -275,3 +307,40 @@ def test_the_chain_can_be_found_broken(parts: Path, tmp_path: Path) -> None:
     at = data.find(b"\r\nSYSLINUX 6") + 0x2000
     data[at] ^= 1
     assert not chain_holds(MemoryDevice(content=bytes(data)), MIB, loader)
+
+
+def sparse_kernel(path: Path) -> Path:
+    """What has the mark of a kernel, and a hole."""
+    with path.open("wb") as file:
+        file.write(bytes(0x202) + b"HdrS" + b"x" * 5000)
+        file.truncate(1 << 20)
+        file.seek(0, 2)
+        file.write(b"end")
+    path.chmod(0o640)
+    return path
+
+
+def allocated(image: Path, path: str) -> tuple[int, int, int]:
+    """The size, the bytes that are allocated for it, and the permissions."""
+    found = document("fs", "stat", f"{image}:1", path)
+    return found["size"], found["allocated"], found["mode"] & 0o777
+
+
+@pytest.mark.parametrize(("way", "filled"), [("syslinux", True), ("grub", False)])
+def test_holes_of_a_kernel_are_filled_where_its_loader_cannot_read_them(
+    parts: Path, tmp_path: Path, way: str, filled: bool
+) -> None:
+    root = tmp_path / "root"
+    (root / "boot").mkdir(parents=True)
+    kernel = sparse_kernel(root / "boot" / "vmlinuz-1")
+    image = make_disk(tmp_path / "disk.img", "mbr", [Piece("ext4", 16)], root)
+    assert allocated(image, "/boot/vmlinuz-1")[1] < 100_000
+    built = tmp_path / "built.img"
+    blockwright("build", root, "-o", built, "--table", "mbr", "--boot", way, "--loader-dir", parts)
+    blockwright("boot", "install", image, way, "--loader-dir", parts)
+    for made in (image, built):
+        size, taken, mode = allocated(made, "/boot/vmlinuz-1")
+        assert (taken >= size) == filled
+        assert (size, mode) == ((1 << 20) + 3, 0o640)
+        assert blockwright("fs", "cat", f"{made}:1", "/boot/vmlinuz-1").stdout == kernel.read_bytes()
+        run([tool("e2fsck"), "-fn", volume(made, 1, made.stat().st_size // MIB - 1, tmp_path / "part")])

@@ -57,22 +57,32 @@ def greets(image: Path, firmware: Firmware) -> None:
     assert f"{GREETING.decode()}: ext4 " in said
 
 
-@pytest.mark.ci
+CI, SOAK = pytest.mark.ci, pytest.mark.soak
+
+
 @pytest.mark.parametrize(
     ("options", "firmwares"),
     [
-        pytest.param(["--boot", "syslinux"], ["seabios"], id="extlinux on ext4, GPT"),
-        pytest.param(["--boot", "syslinux", "--table", "mbr"], ["seabios"], id="extlinux on ext4, MBR"),
+        pytest.param(["--boot", "syslinux"], ["seabios"], id="extlinux on ext4, GPT", marks=CI),
+        pytest.param(["--boot", "syslinux", "--table", "mbr"], ["seabios"], id="extlinux on ext4, MBR", marks=SOAK),
         pytest.param(
-            ["--boot", "syslinux", "--table", "mbr", "--bios-home", "boot"], ["seabios"], id="syslinux on FAT32, MBR"
+            ["--boot", "syslinux", "--table", "mbr", "--bios-home", "boot"],
+            ["seabios"],
+            id="syslinux on FAT32, MBR",
+            marks=CI,
         ),
-        pytest.param(["--boot", "syslinux", "--bios-home", "boot"], ["seabios"], id="syslinux on FAT32, GPT"),
-        pytest.param(["--boot", "grub"], ["seabios"], id="GRUB, GPT"),
-        pytest.param(["--boot", "grub", "--table", "mbr"], ["seabios"], id="GRUB, MBR"),
-        pytest.param(["--boot", "grub-efi"], ["ovmf"], id="GRUB for UEFI"),
-        pytest.param(["--boot", "syslinux,uki"], ["seabios", "ovmf"], id="hybrid: extlinux and UKI"),
         pytest.param(
-            ["--boot", "grub,systemd-boot", "--bios-home", "boot"], ["seabios", "ovmf"], id="hybrid: one kernel"
+            ["--boot", "syslinux", "--bios-home", "boot"], ["seabios"], id="syslinux on FAT32, GPT", marks=SOAK
+        ),
+        pytest.param(["--boot", "grub"], ["seabios"], id="GRUB, GPT", marks=CI),
+        pytest.param(["--boot", "grub", "--table", "mbr"], ["seabios"], id="GRUB, MBR", marks=CI),
+        pytest.param(["--boot", "grub-efi"], ["ovmf"], id="GRUB for UEFI", marks=CI),
+        pytest.param(["--boot", "syslinux,uki"], ["seabios", "ovmf"], id="hybrid: extlinux and UKI", marks=CI),
+        pytest.param(
+            ["--boot", "grub,systemd-boot", "--bios-home", "boot"],
+            ["seabios", "ovmf"],
+            id="hybrid: one kernel",
+            marks=CI,
         ),
     ],
 )

@@ -19,7 +19,7 @@ REFUSED = {
     "ext4-quota-project": "quota",
     "ext4-everything": "quota",
 }
-EDITS = 60
+EDITS = 45
 
 
 @pytest.mark.parametrize("name", [name for name in SETS if name not in REFUSED])

@@ -41,7 +41,7 @@ def images(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [*SETS, "ours"])
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=5, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from(CHANGES), st.integers(0, 1 << 16)), max_size=12), min_size=1, max_size=3

@@ -20,7 +20,7 @@ from tests.support.tools import run, tool
 
 pytestmark = pytest.mark.unprivileged
 
-SIZE = 6 * MiB + 512
+SIZE = 3 * MiB + 512
 
 
 def content(seed: str) -> bytes:
@@ -139,7 +139,7 @@ def joined(runs):
 
 @pytest.mark.parametrize("kind", ["default", "version 2", "subclusters"])
 def test_a_backing_file_by_policy(kind, tmp_path):
-    base = content("base")[: 4 * MiB]
+    base = content("base")[: 2 * MiB + 512]
     (tmp_path / "bases").mkdir()
     (tmp_path / "bases" / "base.raw").write_bytes(base)
     image, raw = tmp_path / "over.qcow2", tmp_path / "raw"

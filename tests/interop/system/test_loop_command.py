@@ -33,6 +33,27 @@ def test_attach_find_list_and_detach(image):
 
 
 @needs_loop
+def test_the_size_follows_the_image(image):
+    path = blockwright("loop", "attach", image).stdout.decode().strip()
+    os.truncate(image, 16 * MiB)
+    assert document("loop", "find", image)["devices"][0]["size"] == 8 * MiB
+    assert blockwright("loop", "refresh", path).stdout == b""
+    assert document("loop", "find", image)["devices"][0]["size"] == 16 * MiB
+    blockwright("loop", "detach", path)
+    assert b"is not attached" in blockwright("loop", "refresh", path, code=5).stderr
+
+
+@needs_loop
+def test_what_is_no_whole_sector_is_left_out_and_told(image):
+    os.truncate(image, 8 * MiB + 100)
+    done = blockwright("loop", "attach", image)
+    assert done.stderr.decode() == f"blockwright: {image}: its last 100 bytes are no whole sector, and left out\n"
+    assert document("loop", "find", image)["devices"][0]["size"] == 8 * MiB
+    blockwright("loop", "detach", done.stdout.decode().strip())
+    assert blockwright("loop", "attach", image, "--size", "1M").stderr == b""
+
+
+@needs_loop
 def test_a_partition_of_an_image(image):
     run([tool("sgdisk"), "-n", "1:2048:4095", "-n", "2:4096:8191", image])
     found = document("loop", "attach", f"{image}:2", "--read-only")["devices"][0]

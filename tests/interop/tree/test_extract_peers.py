@@ -3,9 +3,11 @@
 import io
 import os
 import re
+import signal
 import subprocess
 import sys
 import tarfile
+import time
 from pathlib import Path
 
 import pytest
@@ -13,9 +15,9 @@ import pytest
 from blockwright.errors import Rejection
 from blockwright.tree.compare import compare_trees
 from blockwright.tree.host import read_directory
-from tests.support.attacks import Attack, attacks
+from tests.support.attacks import Attack, attacks, image_attacks
 from tests.support.tarmaker import archive, header, member
-from tests.support.tools import missing, tool
+from tests.support.tools import missing, run, tool
 
 ROOT = os.geteuid() == 0
 WRITES = re.compile(
@@ -43,7 +45,7 @@ def packed(tmp_path: Path) -> bytes:
     (top / "link").symlink_to("/etc/passwd")
     (top / "d" / "closed").mkdir(0o500)
     (top / "secret").write_bytes(b"s")
-    (top / "secret").chmod(0o000)
+    (top / "secret").chmod(0o000 if ROOT else 0o400)  # nobody else could pack it
     with (top / "sparse").open("wb") as sparse:
         sparse.seek(10 << 20)
         sparse.write(b"end")
@@ -80,15 +82,18 @@ def test_out_of_an_image_and_out_of_a_directory(tmp_path: Path, packed: bytes) -
     (tmp_path / "a.tar").write_bytes(packed)
     blockwright("build", tmp_path / "a.tar", "-o", tmp_path / "disk.img")
     blockwright("build", tmp_path / "a.tar", "-o", tmp_path / "root.img", "--table", "none")
+    run([tool("qemu-img"), "convert", "-O", "qcow2", tmp_path / "root.img", tmp_path / "root.qcow2"])
     first = tmp_path / "first"
     blockwright("extract", tmp_path / "a.tar", first)
-    for number, source in enumerate([f"{tmp_path}/disk.img:1", tmp_path / "root.img", first]):
+    for number, source in enumerate(
+        [f"{tmp_path}/disk.img:1", tmp_path / "root.img", tmp_path / "root.qcow2", first]
+    ):
         out = tmp_path / str(number)
         blockwright("extract", source, out)
         found = read_directory(out)
         found.entries.pop(b"lost+found", None)
         assert (
-            compare_trees(read_directory(first), found, contents=ROOT, ignore={"mtime_ns"} if number < 2 else ())
+            compare_trees(read_directory(first), found, contents=ROOT, ignore={"mtime_ns"} if number < 3 else ())
             == []
         )
     done = blockwright("extract", tmp_path / "disk.img", tmp_path / "no", check=False)
@@ -116,6 +121,27 @@ def test_a_limit_of_the_command(tmp_path: Path) -> None:
     assert done.returncode == 2
 
 
+@pytest.mark.parametrize("exists", [False, True])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_what_was_there(tmp_path: Path, exists: bool, number: int) -> None:
+    out = tmp_path / "out"
+    if exists:
+        out.mkdir()
+    command = [sys.executable, "-m", "blockwright", "extract", "-", out]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+        assert process.stdin is not None
+        process.stdin.write(member(b"f", bytes(20 << 20)))
+        process.stdin.flush()
+        deadline = time.monotonic() + 60
+        while not any(tmp_path.rglob("body-1")) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.send_signal(number)
+        assert process.wait(60) == 130
+    assert list(tmp_path.iterdir()) == ([out] if exists else [])
+    assert not exists or list(out.iterdir()) == []
+
+
 # -- attacked --------------------------------------------------------------------------------------------------------
 
 TRACED = """
@@ -125,11 +151,12 @@ from blockwright.errors import BlockwrightError
 from blockwright.extract import extract
 from blockwright.source import open_source
 from blockwright.tree.extract import KEEP, ME, ExtractOptions
-from tests.support.attacks import attacks
+from tests.support.attacks import attacks, image_attacks
+import blockwright.source.layered
 import blockwright.tree.extract_write, blockwright.tree.tar.read, blockwright.source.archive, blockwright.device.file
 import bz2, lzma, encodings.idna
 top = sys.argv[1]
-for number, attack in enumerate(attacks()):
+for number, attack in enumerate(attacks() + image_attacks()):
     path = f"{top}/{number}.tar"
     for options in (ExtractOptions(ME), ExtractOptions(KEEP if os.geteuid() == 0 else ME, force=True)):
         target = f"{top}/targets/{number}-{options.force}"
@@ -150,7 +177,7 @@ for number, attack in enumerate(attacks()):
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> list[Attack]:
-    found = attacks()
+    found = attacks() + image_attacks()
     (tmp_path / "targets").mkdir()
     for number, attack in enumerate(found):
         (tmp_path / f"{number}.tar").write_bytes(attack.data)

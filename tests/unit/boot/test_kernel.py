@@ -1,8 +1,9 @@
 import pytest
 
+from blockwright.boot.cmdline import with_root, with_serial, with_verity_root
 from blockwright.boot.image import efi_suffix, linux_version
 from blockwright.boot.kernel import find_kernel, named_kernel, os_release, os_title
-from blockwright.boot.uefi import kernel_as_program, kernel_entry, systemd_boot, with_root, with_verity_root
+from blockwright.boot.uefi import kernel_as_program, kernel_entry, systemd_boot
 from blockwright.errors import NotThisFormat, UsageError
 from blockwright.tree import BytesContent, Directory, File, Symlink
 from blockwright.tree.lookup import lookup
@@ -135,4 +136,6 @@ def test_root_is_named_unless_the_command_line_names_it() -> None:
     assert with_root(" console=ttyS0 ", "GUID") == "root=PARTUUID=GUID rw console=ttyS0"
     assert with_root("root=/dev/vda ro", "GUID") == "root=/dev/vda ro"
     assert with_verity_root(" quiet ", "abc") == "root=/dev/mapper/root ro roothash=abc quiet"
+    assert with_serial("quiet") == "quiet console=tty0 console=ttyS0,115200"
+    assert with_serial("") == "console=tty0 console=ttyS0,115200"
     assert with_verity_root("ro root=/dev/mapper/mine", "abc") == "roothash=abc ro root=/dev/mapper/mine"

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from blockwright.boot.kinds import Uefi, Ways
-from blockwright.build.definition import BootOptions, Definition, NamedContent, RootOptions, Table
+from blockwright.boot.kinds import Bios, Uefi, Ways
+from blockwright.build.definition import BootOptions, Definition, Home, NamedContent, RootOptions, Table
 from blockwright.errors import UsageError
 from blockwright.tree.content import BytesContent
 from blockwright.units import MiB
@@ -40,6 +40,18 @@ FILE = NamedContent("file", BytesContent(b"x"))
         (Definition(boot=BootOptions(ways=Ways(uefi=Uefi.KERNEL), loader=FILE)), "bare kernel"),
         (Definition(boot=BootOptions(ways=Ways(uefi=Uefi.KERNEL), cmdline="quiet")), "bare kernel"),
         (Definition(root=RootOptions(label="\udcff")), "UTF-8"),
+        (Definition(boot=BootOptions(serial=True)), "serial console"),
+        (Definition(boot=BootOptions(loader_dir="x")), "with --boot only"),
+        (Definition(boot=BootOptions(ways=Ways(bios=Bios.GRUB), loader=FILE)), "use --loader-dir"),
+        (Definition(boot=BootOptions(ways=Ways(uefi=Uefi.UKI), bios_home=Home.ROOT)), "--bios-home"),
+        (Definition(boot=BootOptions(ways=Ways(bios=Bios.GRUB)), sector_size=4096), "sectors of 512 bytes"),
+        (Definition(boot=BootOptions(ways=Ways(uefi=Uefi.KERNEL), serial=True)), "bare kernel"),
+        (Definition(boot=BootOptions(ways=Ways(Bios.GRUB, Uefi.KERNEL), loader=FILE)), "bare kernel"),
+        (Definition(table=Table.MBR, verity=True), "known by its type"),
+        (
+            Definition(boot=BootOptions(ways=Ways(bios=Bios.SYSLINUX), bios_home=Home.ROOT), verity=True),
+            "the root's own hash",
+        ),
     ],
 )
 def test_contradictions_are_refused(definition: Definition, said: str) -> None:
@@ -79,3 +91,27 @@ def test_a_given_seed_is_all_that_counts_and_a_random_one_is_new() -> None:
     assert given.identity_seed(b"a") != Definition(seed="other").identity_seed(b"a")
     random = Definition(seed="random")
     assert random.identity_seed(b"a") != random.identity_seed(b"a")
+
+
+def test_where_a_loader_lives_follows_from_what_is_asked_for() -> None:
+    both = BootOptions(ways=Ways(Bios.SYSLINUX, Uefi.KERNEL), cmdline="quiet", initrd=FILE)
+    for definition, home, partition in (
+        (Definition(), None, False),
+        (Definition(boot=BootOptions(ways=Ways(uefi=Uefi.UKI))), None, True),
+        (Definition(boot=BootOptions(ways=Ways(bios=Bios.GRUB))), Home.ROOT, False),
+        (Definition(boot=BootOptions(ways=Ways(bios=Bios.GRUB), bios_home=Home.BOOT)), Home.BOOT, True),
+        (Definition(boot=BootOptions(ways=Ways(bios=Bios.GRUB)), verity=True), Home.BOOT, True),
+        (Definition(boot=both), Home.ROOT, True),
+    ):
+        definition.check()
+        assert definition.bios_home is home
+        assert definition.has_boot_partition is partition
+
+
+def test_where_loaders_are_found_says_nothing_of_the_disk() -> None:
+    ways = Ways(bios=Bios.GRUB)
+    seeds = {
+        Definition(boot=BootOptions(ways=ways, loader_dir=each)).identity_seed(b"tree") for each in (None, "a", "b")
+    }
+    assert len(seeds) == 1
+    assert Definition(boot=BootOptions(ways=Ways(bios=Bios.SYSLINUX))).identity_seed(b"tree") not in seeds

@@ -67,6 +67,22 @@ def test_an_image_of_another_format_is_made_and_changed_alike(tmp_path, name):
     assert "No problems found" in run([tool("sgdisk"), "-v", tmp_path / "raw"]).stdout
 
 
+def test_a_raw_disk_stays_one_where_that_is_said(tmp_path, gpt):
+    blockwright("disk", "boot-code", gpt, "--file", fake(tmp_path))
+    before = gpt.read_bytes()
+    blockwright("disk", "add", gpt, code=1)  # a guest could have written this mark
+    assert gpt.read_bytes() == before
+    assert blockwright("disk", "add", gpt, "--from", "raw").stdout
+    assert document("disk", "table", gpt, "--from", "raw")["partitions"]
+
+
+def fake(folder):
+    """Boot code that begins as a qcow2 image does."""
+    path = folder / "fake.bin"
+    path.write_bytes(b"QFI\xfb" + bytes(100))
+    return path
+
+
 def test_the_same_seed_gives_the_same_disk_and_none_another(tmp_path):
     made_disks = []
     for number, seed in enumerate([["--seed", "x"], ["--seed", "x"], [], []]):

@@ -104,6 +104,13 @@ def test_no_arguments_show_the_help_as_it_is() -> None:
     assert "\n  convert" in done.stderr
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e300", "0", "-1", "soon"])
+@pytest.mark.parametrize("command", [["nbd", "copy", "a", "b"], ["nbd", "check", "nbd://x"], ["nbd", "detach", "0"]])
+def test_what_is_no_time_is_refused(command: list[str], seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_module.run([*command, "--timeout", seconds]) == 2
+    assert "'--timeout'" in capsys.readouterr().err
+
+
 def test_what_is_not_printable_in_an_error_is_escaped() -> None:
     done = blockwright("inspect", "/nonexistent/\x1b[31m\nname", code=5)
     assert b"/nonexistent/\\x1b[31m\\nname: no such file" in done.stderr

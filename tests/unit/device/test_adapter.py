@@ -187,3 +187,15 @@ class TestBinaryFile:
         assert not file.closed
         BinaryFileDevice(file, writable=False).close()
         assert file.closed
+
+
+@pytest.mark.parametrize("size", [-1, 1 << 63, 1.5, None, "7"])
+def test_a_size_that_no_device_has_is_refused(size):
+    class Wrong(Positioned):
+        length = None
+
+        def size(self):
+            return size
+
+    with pytest.raises(UsageError, match="expected a size of 0 to"):
+        ObjectDevice(Wrong())

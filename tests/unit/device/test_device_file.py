@@ -332,3 +332,9 @@ def test_what_others_add_is_seen_when_asked_for_and_what_they_cut_off_is_not(pat
         assert device.read(3, 3) == b"def"
         os.truncate(path, 1)
         assert device.refresh() == 6
+
+
+@linux
+def test_a_file_without_an_end_is_named():
+    with pytest.raises(OSError, match="/proc/self/mem"), open_path("/proc/self/mem") as device:
+        device.refresh()

@@ -118,6 +118,15 @@ def test_what_cannot_be_written_at_any_offset_is_refused(tmp_path):
             OutputFile(path, force=True)
 
 
+def test_a_dash_is_neither_standard_output_nor_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="/dev/stdout"):
+        OutputFile("-", force=True)
+    with OutputFile("./-", size=1):
+        pass
+    assert os.listdir(tmp_path) == ["-"]
+
+
 def test_a_missing_folder_is_named(tmp_path):
     with pytest.raises(FileNotFoundError):
         OutputFile(tmp_path / "no" / "out.img")
@@ -150,15 +159,31 @@ def test_a_failing_sync_discards(path, monkeypatch):
     assert path.read_bytes() == b"before"
 
 
-def test_the_file_is_synced_before_it_is_renamed_and_the_folder_behind(path, monkeypatch):
+@pytest.mark.parametrize(("force", "named_by"), [(True, "replace"), (False, "link")])
+def test_the_file_is_synced_before_it_is_named_and_the_folder_behind(path, monkeypatch, force, named_by):
     order = []
-    for module, name in (("hostfile", "sync_data"), ("output.os", "replace"), ("output.os", "fsync")):
+    for module, name in (("hostfile", "sync_data"), ("output.os", named_by), ("output.os", "fsync")):
         target = f"blockwright.device.{module}.{name}"
         original = os.fdatasync if name == "sync_data" else getattr(os, name)
         monkeypatch.setattr(target, lambda *args, name=name, original=original: (order.append(name), original(*args)))
-    with OutputFile(path):
+    with OutputFile(path, force=force):
         pass
-    assert order == ["sync_data", "replace", "fsync"]
+    assert order == ["sync_data", named_by, "fsync"]
+
+
+@pytest.mark.parametrize("links", [True, False])
+def test_of_two_at_once_without_force_the_first_to_end_has_the_name(path, monkeypatch, links):
+    def refuse(*_names):
+        raise PermissionError("no links here")  # as on FAT
+
+    if not links:
+        monkeypatch.setattr("blockwright.device.output.os.link", refuse)
+    first, second = OutputFile(path, size=1), OutputFile(path, size=2)
+    first.commit()
+    with pytest.raises(UsageError, match="exists already; --force replaces it"):
+        second.commit()
+    assert names(path) == ["out.img"]
+    assert path.stat().st_size == 1
 
 
 def test_a_size_that_cannot_be_leaves_nothing(path):

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from blockwright.check import check
+from blockwright.device.base import ResizableDevice
 from blockwright.device.file import FileDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.device.window import Window
@@ -16,6 +17,7 @@ from blockwright.errors import NoSpace, Unsupported, UsageError
 from blockwright.resolve import open_editor, open_file_system
 from blockwright.table import edit
 from blockwright.table import read as tables
+from blockwright.table.check import check as check_table
 from blockwright.table.gaps import Wish
 from blockwright.table.gpt import change as gpt
 from blockwright.table.gpt.names import TYPES
@@ -170,3 +172,34 @@ def editor_over(device):
     disk = DiskEditor.__new__(DiskEditor)
     disk.name, disk.device, disk._given, disk._changed = "disk", device, None, False
     return disk
+
+
+class Stopped(Exception):
+    pass
+
+
+class Uncut(CrashDevice, ResizableDevice):
+    """A disk that is killed before its end is cut off."""
+
+    def _resize(self, size):
+        raise Stopped
+
+
+@pytest.mark.parametrize("kind", ["gpt", "mbr"])
+def test_cut_off_while_it_becomes_smaller_the_same_call_finishes(kind):
+    large, source = MemoryDevice(32 * MiB), random.Random(f"smaller.{kind}")
+    for table in table_of(kind, 16 * MiB):
+        edit.write(large, edit.fit(table, large.size))
+    before = tables.read(large).partitions
+    whole = Uncut(large, owns=False)
+    with pytest.raises(Stopped):
+        resize(editor_over(whole), 16 * MiB)
+    states = list(whole.cuts(source))
+    assert len(states) > (3 if kind == "gpt" else 0)
+    for what, after in states:
+        with MemoryDevice(content=after.read(0, after.size)) as disk:
+            assert tables.read(disk).partitions == before, what
+            resize(editor_over(disk), 16 * MiB)
+            assert disk.size == 16 * MiB
+            assert tables.read(disk).partitions == before
+            assert check_table(disk) == [], what

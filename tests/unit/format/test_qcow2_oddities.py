@@ -226,3 +226,16 @@ def test_a_backing_chain_that_has_no_end(tmp_path, monkeypatch):
             create(file, MiB, Options(backing_file=f"{number + 1}", backing_format="qcow2"))
     with FileDevice(tmp_path / "0") as file, pytest.raises(LimitExceeded, match="at most 3 files"):
         open_image(file, path=str(tmp_path / "0"), policy=Policy((str(tmp_path),)))
+
+
+@pytest.mark.parametrize("where", [HEADER, TABLE, BLOCK, L1, L2])
+def test_no_structure_is_taken_for_free_whatever_its_count_says(where):
+    file = image()
+    put(file, BLOCK + 2 * (where // CLUSTER), 0, 2)
+    before = file.read(0, file.size)
+    disk = opened(file, owns=False)
+    with pytest.raises(Corrupt, match="own structures") as raised:
+        disk.write(MiB, b"c")
+    assert raised.value.offset == where
+    assert file.read(0, DATA) == before[:DATA]
+    assert disk.read(0, 2 * CLUSTER) == b"a" * 2 * CLUSTER

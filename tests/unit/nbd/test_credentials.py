@@ -58,7 +58,7 @@ def test_a_servers_files_are_named_where_they_are_missing_or_broken(good, tmp_pa
     with pytest.raises(NotFound, match=name):
         server_start_tls(path, verify_clients=True)
     (path / name).write_text("no certificate\n")
-    with pytest.raises(Corrupt, match=r"x/(server-cert|ca-cert)\.pem: expected"):
+    with pytest.raises(Corrupt, match=r"x/(server-cert|ca-cert)\.pem: expected [^[(]*$"):
         server_start_tls(path, verify_clients=True)
 
 

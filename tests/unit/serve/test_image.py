@@ -3,8 +3,10 @@ import os
 import pytest
 
 from blockwright.build.definition import Definition, Table
+from blockwright.device.file import FileDevice
 from blockwright.device.guarded import GuardedDevice
-from blockwright.errors import NotFound, ReadOnly, Unsupported, UsageError
+from blockwright.errors import NotAllowed, NotFound, ReadOnly, Unsupported, UsageError
+from blockwright.format.qcow2.create import Options, create
 from blockwright.fs.ext4 import read as ext4
 from blockwright.serve.image import Image, parse_track, scratch_file
 
@@ -89,7 +91,7 @@ def test_checkpoints_are_parsed():
     assert parse_track(("b=/x",), "/f") == (("b", "/x"),)
 
 
-@pytest.mark.parametrize("texts", [("",), ("=x",), ("a=",), ("a", "a"), ("a", "a=x")])
+@pytest.mark.parametrize("texts", [("",), ("=x",), ("a=",), ("a", "a"), ("a", "a=x"), ("a=x", "b=x")])
 def test_checkpoints_that_are_none(texts):
     with pytest.raises(UsageError, match="track: expected"):
         parse_track(texts)
@@ -119,3 +121,31 @@ def test_an_overlays_checkpoint_cannot_be_kept(tmp_path):
     with Image(str(path), overlay=True, track=(("a", None),))() as device:
         device.write(0, b"x")
         assert [each.flags for each in device.checkpoints[0].extents(0, 4096)] == [1]
+
+
+def test_a_qcow2_image_is_served_as_the_disk_in_it(tmp_path):
+    path = tmp_path / "disk.qcow2"
+    with FileDevice(path, create=True) as file:
+        create(file, 1 << 20, Options())
+    with Image(str(path))() as device:
+        assert device.size == 1 << 20
+        device.write(0, b"QFI\xfb")  # its guest's to choose: the file's own mark says what the file is
+        device.flush()
+    with Image(str(path), overlay=True)() as device:
+        device.write(0, b"over")
+        assert device.read(0, 4) == b"over"
+    with Image(str(path), writable=False)() as device:
+        assert device.read(0, 4) == b"QFI\xfb"
+    with Image(str(path), form="raw", writable=False)() as device:
+        assert device.size == os.path.getsize(path)
+
+
+def test_a_file_that_names_another_is_not_served_unasked(tmp_path):
+    path, base = tmp_path / "disk.qcow2", tmp_path / "base"
+    base.write_bytes(b"base" * 1000)
+    with FileDevice(path, create=True) as file:
+        create(file, 1 << 20, Options(backing_file="base", backing_format="raw"))
+    with pytest.raises(NotAllowed):
+        Image(str(path))()
+    with Image(str(path), allow_backing=(str(tmp_path),))() as device:
+        assert device.read(0, 4) == b"base"

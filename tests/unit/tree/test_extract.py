@@ -1,5 +1,6 @@
 """Trees on the host: all they hold, by whose rule, and nothing where it fails."""
 
+import io
 import os
 import stat
 from pathlib import Path
@@ -14,7 +15,9 @@ from blockwright.tree.content import BytesContent, Content
 from blockwright.tree.extract import KEEP, ME, Extraction, ExtractOptions, Owner, extract
 from blockwright.tree.host import read_directory
 from blockwright.tree.node import Directory, File, Node, Special, Symlink
+from blockwright.tree.tar import read_tar_stream
 from tests.support.everything import everything
+from tests.support.tarmaker import archive, header, member
 from tests.support.trees import PatternContent, trees
 
 ROOT = os.geteuid() == 0
@@ -97,6 +100,30 @@ def test_holes(tmp_path: Path) -> None:
     assert (tmp_path / "out" / "h").stat().st_size == 9 << 20
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_bodies_that_pass_once_are_moved(tmp_path: Path, force: bool) -> None:
+    data = archive(
+        member(b"a", b"one", mode=0o640, mtime=5),
+        header(b"d/b", kind=b"1", link=b"a"),
+        member(b"gone", b"x" * 3000),
+        member(b"gone", b"last"),
+        header(b"l", kind=b"2", link=b"a"),
+        header(b"k", kind=b"1", link=b"l"),
+    )
+    out = tmp_path / "out"
+    if force:
+        (out / "d").mkdir(parents=True)
+        (out / "a").symlink_to("/etc/passwd")
+        (out / "d" / "b").write_bytes(b"old")
+    for _ in range(1 + force):
+        with Extraction(str(out), ExtractOptions(ME, force=force)) as extraction:
+            extraction.write(read_tar_stream(io.BytesIO(data).read, extraction.place))
+    assert below(out) == ["a", "d", "gone", "k", "l"]
+    assert [(out / name).read_bytes() for name in ("a", "d/b", "gone")] == [b"one", b"one", b"last"]
+    assert (out / "a").stat().st_nlink == (out / "k").lstat().st_nlink == 2
+    assert (stat.S_IMODE((out / "a").stat().st_mode), (out / "a").stat().st_mtime) == (0o640, 5)
+
+
 # -- owners ----------------------------------------------------------------------------------------------------------
 
 
@@ -161,6 +188,7 @@ def test_what_is_no_target(tmp_path: Path) -> None:
         ("full", UsageError, "expected an empty directory; --force"),
         ("dangling", UsageError, "a link to nothing"),
         ("no/such", NotFound, "no such directory"),
+        ("no/..", UsageError, "expected the name of a directory"),
     ):
         with pytest.raises(kind, match=message):
             extract(directory(f=file()), str(tmp_path / name))

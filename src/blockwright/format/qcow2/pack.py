@@ -22,6 +22,8 @@ from blockwright.units import MiB
 
 IN_FLIGHT = 16 * MiB
 """Bytes that are being compressed, or wait for their turn to be written."""
+MIN_THREADS = 4
+"""Threads that compress: one for each of two busy processors would come off badly beside those who take more."""
 PIECE = MiB
 """Compressed bytes that are written at once."""
 GROUP = 256 * 1024
@@ -41,15 +43,16 @@ class CompressingDevice(ResizableDevice):
         self._level = level
         self._geometry = inner.image.geometry
         self._compression = inner.image.record.compression_type
-        workers = threads or os.cpu_count() or 1
+        workers = threads or max(MIN_THREADS, os.cpu_count() or 1)
         self._pool = ThreadPoolExecutor(workers, thread_name_prefix="compress")
-        self._queue: deque[tuple[int, bytes, Future[list[bytes]]]] = deque()
+        self._queue: deque[tuple[int, bytes, Future[list[bytes | memoryview]]]] = deque()
         self._queued = 0
         self._behind = 0  # the end of all that was submitted
         self._open: tuple[int, bytearray] | None = None  # a cluster that is not whole yet
         self._packed = bytearray()  # compressed bytes that belong at ``_start``
         self._start = 0
         self._cells: list[tuple[int, int]] = []
+        self._round = 0
         self._room = 0  # bytes from the end of ``_packed`` to the end of the clusters allocated for it
 
     # -- in ----------------------------------------------------------------------------------------------------
@@ -97,7 +100,7 @@ class CompressingDevice(ResizableDevice):
         self._behind = max(self._behind, offset + len(held))
         self._drain(IN_FLIGHT)
 
-    def _compress(self, data: bytes) -> list[bytes]:
+    def _compress(self, data: bytes) -> list[bytes | memoryview]:
         view, cluster = memoryview(data), self._geometry.cluster
         return [pack(view[at : at + cluster], self._compression, self._level) for at in range(0, len(data), cluster)]
 
@@ -117,7 +120,7 @@ class CompressingDevice(ResizableDevice):
                     length = min(cluster, self._size - at)
                     self._inner.write(at, memoryview(data)[number * cluster : number * cluster + length])
 
-    def _append(self, at: int, packed: bytes) -> None:
+    def _append(self, at: int, packed: bytes | memoryview) -> None:
         """Put compressed bytes behind the others, or into a new cluster where there is no room in a row."""
         geometry, updates = self._geometry, self._inner.updates
         with updates.lock:
@@ -134,7 +137,11 @@ class CompressingDevice(ResizableDevice):
         """Return where ``length`` bytes, less than a cluster, go; clusters they come to need are allocated."""
         geometry, updates = self._geometry, self._inner.updates
         end = self._start + len(self._packed)
-        full = end % geometry.cluster and updates.counts.get(end >> geometry.cluster_bits) >= geometry.max_refcount
+        # What the open cluster held may be gone, and the cluster with it.
+        full = self._round != updates.rounds
+        self._round = updates.rounds
+        if end % geometry.cluster and not full:
+            full = updates.counts.get(end >> geometry.cluster_bits) >= geometry.max_refcount
         if not full and length <= self._room:
             return end
         found, _, _ = updates.allocate(1)

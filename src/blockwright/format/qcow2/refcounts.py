@@ -13,7 +13,7 @@ Knows: counts. Refuses to know: what clusters hold, and when changes are written
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from blockwright.device.base import BlockDevice
@@ -112,6 +112,15 @@ class Refcounts:
         for index in list(self._blocks)[: self._limit // 2]:
             if index not in self._dirty and index not in self._writing and index not in self._fresh:
                 del self._blocks[index]
+
+    def structures(self) -> Iterator[int]:
+        """Yield the clusters of the table and of the blocks that were there when the image was opened."""
+        bits = self._geometry.cluster_bits
+        first = self._table_offset >> bits
+        yield from range(first, first + self._geometry.clusters(8 * len(self._table)))
+        for index, entry in enumerate(self._table):
+            if entry and index not in self._fresh:
+                yield (entry & REFCOUNT_OFFSET_MASK) >> bits
 
     # -- changing --------------------------------------------------------------------------------------------
 
@@ -220,19 +229,21 @@ class Refcounts:
         old, old_offset = len(self._table), self._table_offset
         table = self._table[:]
         table.extend([0] * (tables * geometry.table_entries - old))
+        made = {}
         for number in range(blocks):
             block = new_refcounts(geometry)
             used = min(geometry.refcounts, blocks + tables - number * geometry.refcounts)
             for within in range(used):
                 block[within] = 1
             table[old + number] = (base + number) << geometry.cluster_bits
-            self._blocks[old + number] = block
+            made[old + number] = block
             self._file.write((base + number) << geometry.cluster_bits, self._packed(block))
         offset = (base + blocks) << geometry.cluster_bits
         self._file.write(offset, layout.entry_bytes(table))
         self._file.flush()
         self._move(offset, tables)
         self._table, self._table_offset = table, offset
+        self._blocks.update(made)
         first = old_offset >> geometry.cluster_bits
         # Somebody may be writing entries of the old table still.
         self.left += range(first, first + ceil_div(old * 8, geometry.cluster))

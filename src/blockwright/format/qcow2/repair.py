@@ -29,7 +29,9 @@ from blockwright.format.qcow2.references import References, compute
 from blockwright.format.qcow2.write import WritableQcow2
 from blockwright.units import ceil_div
 
-MENDABLE = frozenset({LEAK, LOW, "qcow2.copied", "qcow2.dirty", "qcow2.corrupt"})
+REBUILT = frozenset({LOW, "qcow2.dirty", "qcow2.corrupt"})
+"""What makes all refcounts be made anew."""
+MENDABLE = REBUILT | {LEAK, "qcow2.copied"}
 
 
 def repair(file: BlockDevice) -> bool:
@@ -44,10 +46,11 @@ def repair(file: BlockDevice) -> bool:
     others = [each for each in findings if each.rule not in MENDABLE]
     if others:
         raise Corrupt(f"qcow2: only refcounts can be mended, found {others[0]}", offset=others[0].offset)
-    if all(each.rule == LEAK for each in findings):
+    rules = {each.rule for each in findings}
+    if rules & REBUILT:
+        rebuild_refcounts(file, image)
+    elif LEAK in rules:
         _free_leaks(file, image)
-        return True
-    rebuild_refcounts(file, image)
     _mark(file, read_header(file))
     return True
 
@@ -76,7 +79,8 @@ def rebuild_refcounts(file: BlockDevice, image: ImageHeader) -> None:
             offset=found.findings[0].offset,
         )
     geometry = image.geometry
-    start = max(found.stop, found.end)
+    # Behind all that the present refcounts are, too: they count until the header says otherwise.
+    start = found.stop if isinstance(file, ResizableDevice) else compute(file, image).end
     blocks = tables = 1
     while True:
         needed = ceil_div(start + blocks + tables, geometry.refcounts)

@@ -9,6 +9,7 @@ Knows: the order of these steps. Refuses to know: how clusters are freed and tab
 from __future__ import annotations
 
 from array import array
+from typing import Protocol
 
 from blockwright.device.base import BlockDevice
 from blockwright.errors import UsageError
@@ -16,11 +17,17 @@ from blockwright.format.qcow2.layout import MAX_L1_BYTES, Geometry, entry_bytes
 from blockwright.format.qcow2.update import Updates, WritableMap
 
 
-def grow_l1(file: BlockDevice, updates: Updates, geometry: Geometry, size: int) -> tuple[int, int]:
-    """Return (entries, offset) of an L1 table long enough for ``size`` bytes, which is written where it is new.
+class Move(Protocol):
+    """Changes fields of the header."""
 
-    Everything else is on the disk already, nobody else writes, and the header is the caller's to change: the old
-    table is free when that is done. Raises UsageError for a disk that the clusters are too small for.
+    def __call__(self, **values: int) -> None:
+        """Change them durably and at once."""
+
+
+def grow_l1(file: BlockDevice, updates: Updates, geometry: Geometry, size: int, move: Move) -> None:
+    """Return when the L1 table is long enough for ``size`` bytes; ``move`` has the header say where a new one is.
+
+    Raises UsageError for a disk that the clusters are too small for.
     """
     clusters: WritableMap = updates.map
     needed, present = geometry.l1_entries(size), len(clusters.l1)
@@ -30,16 +37,15 @@ def grow_l1(file: BlockDevice, updates: Updates, geometry: Geometry, size: int) 
             f"qcow2: clusters of {geometry.cluster} bytes make a disk of at most {most} bytes, not {size}"
         )
     if needed <= present:
-        return present, clusters.l1_offset
+        return
+    count = geometry.clusters(needed * 8)
     with updates.lock:
-        count = geometry.clusters(needed * 8)
-        first = updates.counts.allocate_run(count)
-        offset = first << geometry.cluster_bits
+        offset = updates.counts.allocate_run(count) << geometry.cluster_bits
+    with updates.settled():  # and so the clusters count on the disk
         table = clusters.l1 + array("Q", bytes(8 * (needed - present)))
-    file.write(offset, entry_bytes(table).ljust(count * geometry.cluster, b"\0"))
-    updates.sync()  # the clusters count before the header refers to them
-    with updates.lock:
+        file.write(offset, entry_bytes(table).ljust(count * geometry.cluster, b"\0"))
+        file.flush()
+        move(l1_size=needed, l1_table_offset=offset)
         old = clusters.l1_offset >> geometry.cluster_bits
         updates.loosen(range(old, old + geometry.clusters(present * 8)))
         clusters.l1, clusters.l1_offset = table, offset
-    return needed, offset

@@ -14,11 +14,12 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from blockwright.device.base import BlockDevice, ResizableDevice
-from blockwright.errors import NoSpace
+from blockwright.errors import Corrupt, NoSpace
 from blockwright.format.qcow2 import layout
 from blockwright.format.qcow2.layout import COMPRESSED, COPIED, OFFSET_MASK, Geometry
 from blockwright.format.qcow2.map import ClusterMap
@@ -59,14 +60,23 @@ class WritableMap(ClusterMap):
             self.dirty.setdefault(index, (0, 0))
             return True
 
+    def replace_l1(self, l1: array[int], offset: int) -> None:
+        """Map what other tables say. Nothing of the present ones may be unwritten."""
+        with self._loading:
+            self.drops += 1
+            self.tables.clear()
+            self.l1, self.l1_offset = l1, offset
+
     def put(self, index: int, table: array[int], offset: int) -> None:
         """Make ``table``, which is to lie at ``offset``, the table ``index``."""
+        self.dirty_l1.add(index)
+        self.changed(index, 0, len(table))
         with self._loading:
             self.drops += 1  # what somebody reads just now is older
             self.tables[index] = table
             self.l1[index] = offset | COPIED
-        self.dirty_l1.add(index)
-        self.changed(index, 0, len(table))
+            if len(self.tables) > self.limit:
+                self._drop_some(index)
 
 
 @dataclass(slots=True)
@@ -86,8 +96,9 @@ class _Work:
 class Updates:
     """The changes of one image. ``lock`` guards map and counts; it is held for no I/O but that of a missing table.
 
-    ``data`` are the devices that hold data, made durable before a table refers to it. ``retire`` returns the uses
-    that are going on, and makes the device count new ones apart; ``freed`` is called when clusters become free.
+    ``data`` are the devices that hold data, made durable before a table refers to it. ``move_counts`` has the header
+    say where the refcount table is. ``retire`` returns the uses that are going on, and makes the device count new
+    ones apart; ``freed`` is called when clusters become free.
     """
 
     def __init__(
@@ -98,14 +109,14 @@ class Updates:
         table: array[int],
         table_offset: int,
         data: Sequence[BlockDevice],
+        move_counts: Callable[[int, int], None],
         retire: Callable[[], deque[None]],
         freed: Callable[[], None],
     ) -> None:
         self.lock = threading.Lock()
         self.map = clusters
         self.geometry = geometry
-        self.counts = Refcounts(file, geometry, table, table_offset, self._reserve, self._move_counts)
-        self.header_lock = threading.Lock()
+        self.counts = Refcounts(file, geometry, table, table_offset, self._reserve, move_counts)
         self._file = file
         self._data = data
         self._retire = retire
@@ -114,6 +125,9 @@ class Updates:
         self._loose: list[int] = []
         self._retired: list[tuple[deque[None], list[int]]] = []
         self._whole = file.size
+        self._structures: set[int] | None = None
+        self.rounds = 0
+        """How often clusters became free again."""
         self.fresh = align_up(file.size, geometry.cluster) if isinstance(file, ResizableDevice) else 1 << 62
         """Clusters from here on were never used, and lie where the file was extended: they are zeros."""
 
@@ -122,11 +136,30 @@ class Updates:
     def allocate(self, wanted: int) -> tuple[int, int, bool]:
         """Return (offset, clusters, whether they are zeros) of new clusters in a row."""
         first, count = self.counts.allocate(wanted)
+        if self._structures is None:
+            self._structures = self._find_structures()
+        taken = self._structures.intersection(range(first, first + count))
         offset = first << self.geometry.cluster_bits
+        if taken:
+            raise Corrupt(
+                f"qcow2 refcount of cluster {min(taken)}: expected at least 1 for one of the image's own structures, "
+                "found 0: check --repair mends it",
+                offset=min(taken) << self.geometry.cluster_bits,
+            )
         fresh = offset >= self.fresh
         if fresh:
             self.fresh = (first + count) << self.geometry.cluster_bits
         return offset, count, fresh
+
+    def _find_structures(self) -> set[int]:
+        """Return the clusters of the image's own structures: whatever their counts say, they are not free."""
+        bits, clusters = self.geometry.cluster_bits, self.map
+        found = {0, *self.counts.structures()}
+        first = clusters.l1_offset >> bits
+        found.update(range(first, first + self.geometry.clusters(8 * len(clusters.l1))))
+        old = (entry for index, entry in enumerate(clusters.l1) if entry and index not in clusters.dirty_l1)
+        found.update((entry & OFFSET_MASK) >> bits for entry in old)
+        return found
 
     def give_back(self, offset: int, count: int) -> None:
         """Free clusters that no table ever referred to."""
@@ -178,15 +211,6 @@ class Updates:
             raise NoSpace(f"qcow2: expected room for {end} bytes, found {size}")
         self._file.resize(align_up(end, GROWTH))
 
-    def _move_counts(self, offset: int, clusters: int) -> None:
-        self.write_header(48, offset.to_bytes(8, "big") + clusters.to_bytes(4, "big"))
-
-    def write_header(self, at: int, data: bytes) -> None:
-        """Change a few bytes of the header, durably. They lie in one sector."""
-        with self.header_lock:
-            self._file.write(at, data)
-            self._file.flush()
-
     # -- writing ---------------------------------------------------------------------------------------------
 
     @property
@@ -197,24 +221,42 @@ class Updates:
     def sync(self) -> None:
         """Make durable all data and what refers to it, as it was when the call began."""
         with self._flushing:
-            self._reap()
-            with self.lock:
-                work = self._take() if self.pending else None
-            if work is None:
-                self._flush_data()
-                return
+            self._sync()
+
+    @contextmanager
+    def settled(self) -> Iterator[None]:
+        """Hold the lock while no L1 entry is newer in memory, and nothing is being written."""
+        with self._flushing:
+            while True:
+                self._sync()
+                self.lock.acquire()
+                if not self.map.dirty_l1:
+                    break
+                self.lock.release()  # somebody was quicker
             try:
-                self._write(work)
-            except BaseException:
-                with self.lock:
-                    self._untake(work)
-                raise
+                yield
+            finally:
+                self.lock.release()
+
+    def _sync(self) -> None:
+        self._reap()
+        with self.lock:
+            work = self._take() if self.pending else None
+        if work is None:
+            self._flush_data()
+            return
+        try:
+            self._write(work)
+        except BaseException:
             with self.lock:
-                self.map.writing.clear()
-                self.counts.written(work.entries)
-                if work.loose:
-                    self._retired.append((self._retire(), work.loose))
-            self._reap()
+                self._untake(work)
+            raise
+        with self.lock:
+            self.map.writing.clear()
+            self.counts.written(work.entries)
+            if work.loose:
+                self._retired.append((self._retire(), work.loose))
+        self._reap()
 
     def _take(self) -> _Work:
         work, clusters, cluster = _Work(), self.map, self.geometry.cluster
@@ -233,14 +275,14 @@ class Updates:
         work.loose, self._loose = self._loose + self.counts.left, []
         self.counts.left = []
         work.tables, work.l1 = clusters.dirty, clusters.dirty_l1
+        clusters.writing = set(work.tables)  # first: at no time may one of them be dropped
         clusters.dirty, clusters.dirty_l1 = {}, set()
-        clusters.writing = set(work.tables)
         return work
 
     def _untake(self, work: _Work) -> None:
-        self.map.writing.clear()
         for index, (low, high) in work.tables.items():
             self.map.changed(index, low, high)
+        self.map.writing.clear()
         self.map.dirty_l1 |= work.l1
         self.counts.give_back(work.spans, work.entries)
         self._loose += work.loose
@@ -269,8 +311,11 @@ class Updates:
             self._give_space_back(sorted(set(done)))
             del self._retired[0]
             self._freed()
+            self.rounds += 1
             with self.lock:
-                self.counts.add(loose, -1)
+                free = self.counts.add(loose, -1)
+                if self._structures is not None:
+                    self._structures.difference_update(free)
 
     def _give_space_back(self, clusters: Sequence[int]) -> None:
         if not self._file.traits.discard:

@@ -10,6 +10,7 @@ Knows: what a write needs. Refuses to know: the order in which tables reach the 
 
 from __future__ import annotations
 
+import threading
 from array import array
 from collections import deque
 from collections.abc import Sequence
@@ -37,6 +38,8 @@ from blockwright.format.qcow2.update import Updates, WritableMap
 from blockwright.units import MiB, align_down, align_up
 
 _NOTHING: Final = memoryview(b"")
+HEADER_END: Final = 104
+"""What of the header is written as one sector when a field changes."""
 _ZERO_PIECE: Final = 16 * MiB
 
 
@@ -86,9 +89,18 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
             owns=owns,
         )
         table_offset = image.record.refcount_table_offset
+        self._header_lock = threading.Lock()
         data = [file] if data_file is None else [data_file]
         self._updates = Updates(
-            file, image.geometry, clusters, counts, table_offset, data, self._retire, self._unpacker.forget
+            file,
+            image.geometry,
+            clusters,
+            counts,
+            table_offset,
+            data,
+            self._move_counts,
+            self._retire,
+            self._unpacker.forget,
         )
         self._ranges = RangeLock()
         self._marks_zero = image.record.version >= 3
@@ -110,6 +122,22 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
     def updates(self) -> Updates:
         """The image's tables, for those who change more than a disk's bytes."""
         return self._updates
+
+    def put_header(self, **values: int) -> None:
+        """Change fields of the header, durably and at once; they lie within its first 112 bytes."""
+        with self._header_lock:
+            record = self._image.record.replace(**values)
+            self._file.write(24, record.pack()[24 : min(record.header_length, HEADER_END)])
+            self._file.flush()
+            self._image = replace(self._image, record=record)
+
+    def _move_counts(self, offset: int, clusters: int) -> None:
+        self.put_header(refcount_table_offset=offset, refcount_table_clusters=clusters)
+
+    def use_l1(self, l1: array[int], offset: int) -> None:
+        """Make the table at ``offset``, which is on the disk, the active one; all of the old one must be, too."""
+        self._clusters.replace_l1(l1, offset)
+        self.put_header(l1_size=len(l1), l1_table_offset=offset)
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -165,9 +193,9 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
                     offset = self._allocating(offset, run.end, cutter)
         finally:
             uses.pop()
-        self._bound()
+        self.bound()
 
-    def _bound(self) -> None:
+    def bound(self) -> None:
         """Keep the tables that must stay in memory within half of what memory there is for them."""
         if len(self._clusters.dirty) > self._clusters.limit // 2:
             self._updates.sync()
@@ -178,8 +206,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
             record = self._image.record
             keep = record.autoclear_features & 2
             if record.version >= 3 and record.autoclear_features != keep:
-                self._updates.write_header(88, keep.to_bytes(8, "big"))
-                self._image = replace(self._image, record=record.replace(autoclear_features=keep))
+                self.put_header(autoclear_features=keep)
             self._begun = True
 
     def _run(self, position: int, end: int) -> _Run:
@@ -340,7 +367,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
                 self._updates.loosen_entry(table[slot])
                 table[slot : slot + width] = array("Q", [entry, 0][:width])
                 self._clusters.changed(index, slot, slot + width)
-        self._bound()
+        self.bound()
 
     def _map_new(self, start: int, host: int, count: int, low: int, high: int) -> None:
         """Make the map say that clusters from ``start`` on lie at ``host``, and hold [low, high)."""
@@ -448,7 +475,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
                 stop = min(high, (low // span + 1) * span)
                 with self._updates.lock:
                     self._mark_in_table(low, stop, hide=hide)
-                self._bound()
+                self.bound()
                 low = stop
 
     def _mark_in_table(self, low: int, high: int, *, hide: bool) -> None:
@@ -480,15 +507,10 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
             if edge < old:
                 self._mark(edge, old, hide=False)
         else:
-            self._updates.sync()
-            entries, offset = grow_l1(self._file, self._updates, self._image.geometry, size)
-            self._image = replace(
-                self._image, record=self._image.record.replace(l1_size=entries, l1_table_offset=offset)
-            )
+            grow_l1(self._file, self._updates, self._image.geometry, size, self.put_header)
             self._grow_to(old, size)
-        self._image = replace(self._image, record=self._image.record.replace(size=size))
         self._updates.sync()
-        self._updates.write_header(24, self._image.record.pack()[24:48])
+        self.put_header(size=size)
 
     def _grow_to(self, old: int, size: int) -> None:
         """Make zeros of what would come to light behind the old end: in the last cluster, and in the device below."""

@@ -59,6 +59,14 @@ def block_runs(volume: Volume, inode: Inode) -> list[Run]:
     return _IndirectWalk(volume, inode).runs()
 
 
+def map_blocks(volume: Volume, inode: Inode) -> tuple[list[Run], set[int]]:
+    """Return what ``block_runs`` does, and the blocks that the map itself takes outside of the inode."""
+    if inode.flags & InodeFlag.inline_data:
+        return [], set()
+    walk = _ExtentWalk(volume, inode) if inode.flags & InodeFlag.extents else _IndirectWalk(volume, inode)
+    return walk.runs(), walk.seen
+
+
 class _Collector:
     """Appends runs, joining what is adjacent in the file and on the disk."""
 

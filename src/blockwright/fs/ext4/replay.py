@@ -10,14 +10,11 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from struct import Struct
 from typing import Final
 
-from blockwright.device.base import Backing, BlockDevice
-from blockwright.device.extent import DATA, Extent, clip
-from blockwright.device.forwarding import ForwardingDevice
+from blockwright.device.base import BlockDevice
 from blockwright.fs.ext4.journal import (
     COMPAT_CHECKSUM,
     JBD2_COMMIT,
@@ -29,6 +26,7 @@ from blockwright.fs.ext4.journal import (
 )
 from blockwright.fs.ext4.layout import JBD2_MAGIC, Compat, Incompat, InodeFlag, JournalIncompat
 from blockwright.fs.ext4.mapping import block_runs
+from blockwright.fs.ext4.patched import PatchedDevice
 from blockwright.fs.ext4.volume import Volume
 
 FAST_COMMIT_HEAD: Final = 0x0009
@@ -96,7 +94,11 @@ def read_log(journal: Journal) -> tuple[dict[int, Patch], int]:
 
 def patched(volume: Volume, patch: Patch) -> bytes:
     """Return the content that the journal has of a block."""
-    data = volume.device.read(patch.place * volume.block_size, volume.block_size)
+    return _logged(volume.device, volume.block_size, patch)
+
+
+def _logged(device: BlockDevice, size: int, patch: Patch) -> bytes:
+    data = device.read(patch.place * size, size)
     return _START + data[4:] if patch.escaped else data
 
 
@@ -239,50 +241,17 @@ def _has_fast_commits(journal: Journal, sequence: int) -> bool:
     return False
 
 
-class ReplayedDevice(ForwardingDevice):
-    """The inner device with some blocks read from elsewhere on it. Takes no writes."""
+class ReplayedDevice(PatchedDevice):
+    """The inner device with the journal's newest blocks in place."""
 
     def __init__(self, inner: BlockDevice, block_size: int, found: dict[int, Patch]) -> None:
-        super().__init__(
-            inner, traits=replace(inner.traits, writable=False, discard=False, fast_zero=False, fua=False)
-        )
-        self._block_size = block_size
+        super().__init__(inner, block_size)
         self._patches = found
         self._order = sorted(found)
 
-    def _within(self, offset: int, end: int) -> list[int]:
-        """Return the patched blocks that touch [offset, end)."""
-        low = bisect_left(self._order, offset // self._block_size)
-        return self._order[low : bisect_left(self._order, -(-end // self._block_size), low)]
+    def _within(self, offset: int, end: int) -> Sequence[int]:
+        low = bisect_left(self._order, offset // self.block_size)
+        return self._order[low : bisect_left(self._order, -(-end // self.block_size), low)]
 
-    def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        self._inner.read_into(offset, *buffers)
-        size = self._block_size
-        for buffer in buffers:
-            end = offset + len(buffer)
-            for block in self._within(offset, end):
-                patch = self._patches[block]
-                data = self._inner.read(patch.place * size, size)
-                if patch.escaped:
-                    data = _START + data[4:]
-                low, high = max(offset, block * size), min(end, (block + 1) * size)
-                buffer[low - offset : high - offset] = data[low - block * size : high - block * size]
-            offset = end
-
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Yield the inner extents, but data where a block is patched."""
-        position, end, size = offset, offset + length, self._block_size
-        for block in self._within(offset, end):
-            start, stop = max(offset, block * size), min(end, (block + 1) * size)
-            if start > position:
-                yield from clip(self._inner.extents(position, start - position), position, start)
-            yield Extent(start, stop - start, DATA)
-            position = stop
-        if position < end:
-            yield from self._inner.extents(position, end - position)
-
-    def _backing(self, offset: int, length: int) -> Backing:
-        """Answer for ranges without a patched block only."""
-        if self._within(offset, offset + length):
-            return nullcontext(None)
-        return self._inner.backing(offset, length)
+    def _content(self, block: int) -> bytes:
+        return _logged(self._inner, self.block_size, self._patches[block])

@@ -23,9 +23,9 @@ _NONE: Final = TransmissionFlag(0)
 class Facts:
     """What a look at the server has shown; what it refused to show is as if it were not there.
 
-    ``entered`` says that the export can be used, ``flags`` are those without structured replies, ``structured_flags``
-    those with them. ``blocks`` is what it told when asked. ``contexts`` are the names that LIST_META_CONTEXT gave and
-    SET_META_CONTEXT selects.
+    ``entered`` says that the export can be used and holds something, ``flags`` are those without structured replies,
+    ``structured_flags`` those with them. ``blocks`` is what it told when asked. ``contexts`` are the names that
+    LIST_META_CONTEXT gave and SET_META_CONTEXT selects.
     """
 
     handshake_flags: int = 0

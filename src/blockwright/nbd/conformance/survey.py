@@ -73,7 +73,10 @@ def _enter(probe: Probe, facts: Facts) -> None:
     session = probe.enter()
     facts.size, facts.flags = session.size, session.flags
     facts.blocks = session.blocks or facts.blocks
-    facts.entered = True
+    least = facts.blocks.minimum if facts.blocks else 1
+    facts.entered = session.size >= least  # whether it is served is seen by reading a block of it
+    if not facts.entered:
+        facts.why_not_entered = f"it is there, and holds no block of {least} bytes"
 
 
 def _structured(probe: Probe, facts: Facts) -> None:

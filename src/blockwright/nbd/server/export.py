@@ -203,9 +203,17 @@ class Served:
                 self.connections -= 1
 
     def info(self, limits: Limits) -> ExportInfo:
-        """Return what clients are told, with what was added to the device since. Opens the device."""
-        device, export = self.device, self.export
-        return ExportInfo(export.name, device.refresh(), self._flags(), self._blocks(limits), export.description)
+        """Return what clients are told, with what was added to the device since. Opens the device.
+
+        Raises UsageError where the export's own blocks would leave bytes at its end that nobody could ask for.
+        """
+        export, size, blocks = self.export, self.device.refresh(), self._blocks(limits)
+        if export.blocks is not None and size % blocks.minimum:
+            raise UsageError(
+                f"export {export.name[:64]!r}: expected a size that is a multiple of its minimum block of "
+                f"{blocks.minimum} bytes, found {size}"
+            )
+        return ExportInfo(export.name, size, self._flags(), blocks, export.description)
 
     def context(self, name: str) -> Context:
         """Return the context called ``name``, which is one of ``context_names``."""

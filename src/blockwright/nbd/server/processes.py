@@ -24,6 +24,7 @@ from blockwright.nbd.protocol.session import Session
 from blockwright.nbd.server import handoff
 from blockwright.nbd.server.ending import Ending
 from blockwright.nbd.server.export import Export
+from blockwright.nbd.server.failure import failure
 from blockwright.nbd.server.handoff import Handoff
 from blockwright.nbd.server.limits import ByteBudget, Limits
 from blockwright.nbd.server.log import Log
@@ -113,7 +114,7 @@ class Processes:
                 return self._follow(answers, leaving.metrics, leaving.log)
         except (OSError, ValueError) as error:
             leaving.stream.shut_down()  # nobody would count it any more
-            return Ending("internal", f"the worker process failed: {str(error).lower()}")
+            return Ending("internal", f"the worker process failed: {failure(error)[1]}")
         finally:
             with self._lock:
                 worker.sessions -= 1

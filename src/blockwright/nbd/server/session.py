@@ -12,6 +12,7 @@ from blockwright.nbd.protocol.session import Session
 from blockwright.nbd.server.commands import Commands
 from blockwright.nbd.server.ending import Ending, ended_by
 from blockwright.nbd.server.export import Served
+from blockwright.nbd.server.failure import failure
 from blockwright.nbd.server.flight import InFlight
 from blockwright.nbd.server.inbox import Inbox
 from blockwright.nbd.server.limits import ByteBudget, Limits
@@ -81,4 +82,4 @@ class SessionRun:
     def _cannot_send(self, error: Exception) -> None:
         """End a session whose replies cannot be sent, also for the thread that waits for requests."""
         how = "timeout" if isinstance(error, TimeoutError) else "broken"
-        self.cut_off(Ending(how, f"replies cannot be sent: {str(error).lower() or type(error).__name__}"))
+        self.cut_off(Ending(how, f"replies cannot be sent: {failure(error)[1]}"))

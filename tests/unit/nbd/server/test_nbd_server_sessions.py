@@ -294,6 +294,14 @@ def test_a_bad_magic_ends_it_with_a_reason(server, data):
     server.said("disconnected", "expected the magic")
 
 
+def test_a_client_that_goes_without_its_replies_is_told_in_words(server):
+    with server.client() as client:
+        client.go()
+        for cookie in range(64):
+            client.request(READ, cookie, 0, SIZE)
+    assert "errno" not in str(server.said("disconnected")["reason"])
+
+
 @pytest.mark.parametrize("length", [512, 3 * MIB])
 def test_a_failed_request_keeps_none_of_the_frames_it_went_through(length):
     """They know the reply, which knows the error: all of a session would wait for the collector."""

@@ -59,6 +59,15 @@ class BlockMap:
             self._space.free(run.physical, run.blocks)
         self._inodes.add_blocks(draft, sum(run.blocks for run in runs) - sum(run.blocks for run in old))
 
+    def rebuild(self, draft: Draft, runs: Sequence[Run]) -> None:
+        """Have everything mapped by ``runs`` in a map of new blocks; what was mapped before is the caller's.
+
+        There must be as many blocks as before.
+        """
+        kind, most = self._kind(draft), self.most_blocks(draft) + 1
+        kind.splice(draft, 0, most, [])
+        kind.splice(draft, 0, most, runs)
+
     def _kind(self, draft: Draft) -> ExtentMap | IndirectMap:
         return self._extents if draft.has(InodeFlag.extents) else self._indirect
 

@@ -35,6 +35,8 @@ MAX_KEPT: Final = 1024
 """Directories whose maps are kept in memory."""
 MAX_SIZE: Final = 1 << 31
 """Bytes of a directory without large_dir: i_size_high is not counted."""
+STRICT: Final = 0x1
+"""The bit of s_encoding_flags that refuses names in case-insensitive directories that are no UTF-8."""
 OFTEN: Final = 8
 """Questions about a directory behind which its names are kept in memory."""
 MAX_NAMED: Final = 16
@@ -73,6 +75,7 @@ class Directories:
         self.format = BlockFormat(self.volume.block_size, self.volume.has_checksums)
         self._typed = bool(fields.s_feature_incompat & Incompat.filetype)
         self._indexes = bool(fields.s_feature_compat & Compat.dir_index)
+        self._strict = bool(fields.s_encoding_flags & STRICT)
         self.large = bool(fields.s_feature_incompat & Incompat.large_dir)
         self._kept: dict[int, _Kept] = {}
         self._names: dict[int, dict[bytes, int]] = {}
@@ -131,7 +134,9 @@ class Directories:
         self.format.close(block, blocks.seed)
 
     def add(self, draft: Draft, name: bytes, inode: int, file_type: int) -> None:
-        """Put a name into a directory, which does not have it. Raises NoSpace."""
+        """Put a name into a directory, which does not have it. Raises NoSpace, UsageError."""
+        if self._strict and draft.has(InodeFlag.casefold) and fold(name) is None:
+            raise UsageError(f"name {ascii(name)[2:66]!r}: expected UTF-8, which the directory is strict about")
         record = Record(name, inode, file_type if self._typed else 0)
         if draft.number in self._names:
             self._names[draft.number][name] = inode

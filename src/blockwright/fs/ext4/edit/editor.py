@@ -22,7 +22,7 @@ from blockwright.fs.ext4.edit.orphans import Orphans
 from blockwright.fs.ext4.edit.parts import Parts
 from blockwright.fs.ext4.read import Ext4FileSystem
 from blockwright.tree.content import Content
-from blockwright.tree.node import MAX_NAME, Node
+from blockwright.tree.node import MAX_NAME, Directory, Node
 
 T = TypeVar("T")
 MAX_LABEL: Final = 16
@@ -55,6 +55,8 @@ class Ext4Editor(editor.Editor):
         self._journaled = journaled
         self._broken = False
         self._depth = 0
+        self._filled: list[tuple[int, int]] = []
+        """Directories that are being put, with the times that they are to have in the end."""
         self._files = _LiveFiles(parts)
         self._nodes = Nodes(parts)
         self._names = Names(parts, self._nodes)
@@ -169,6 +171,15 @@ class Ext4Editor(editor.Editor):
     # -- by path ---------------------------------------------------------------------------------------------
     # What the base does in several changes is one operation here.
 
+    def put(self, path: bytes, node: Node, *, parents: bool = False, replace: bool = True) -> None:
+        """Have the node at ``path``; directories keep their times, whatever was put into them."""
+        try:
+            super().put(path, node, parents=parents, replace=replace)
+            for inode, mtime_ns in self._filled:
+                self._set_attributes(inode, editor.Attributes(mtime_ns=mtime_ns))
+        finally:
+            self._filled.clear()
+
     def mv(self, path: bytes, to: bytes, *, replace: bool = True) -> None:
         """Move a name, as one change together with what it replaces."""
         self._once(lambda: super(Ext4Editor, self).mv(path, to, replace=replace))
@@ -183,7 +194,10 @@ class Ext4Editor(editor.Editor):
                 links.pop(id(node), None)  # from an attempt that was taken back
             return put(parent, name, node, path, links, replace=replace)
 
-        return self._once(whole)
+        inode = self._once(whole)
+        if isinstance(node, Directory) and node.entries:
+            self._filled.append((inode, node.mtime_ns))
+        return inode
 
     # -- by inode --------------------------------------------------------------------------------------------
 

@@ -34,7 +34,7 @@ class Names:
         draft.fields.i_links_count += 1
         draft.set_time("ctime", now_ns)
         parts.inodes.save(draft)
-        parts.directories.add(above, name, inode, KINDS.index(draft.kind))
+        parts.directories.add(above, name, inode, self._file_type(draft))
         self._nodes.changed(above, now_ns)
 
     def unlink(self, parent: int, name: bytes, inode: int, now_ns: int) -> None:
@@ -68,7 +68,7 @@ class Names:
         moved = parts.inodes.load(found)
         refuse(moved, *_FIXED)
         parts.directories.remove(above, old[1])
-        parts.directories.add(below, new[1], found, KINDS.index(moved.kind))
+        parts.directories.add(below, new[1], found, self._file_type(moved))
         if moved.kind == S_IFDIR and above is not below:
             self._move_directory(moved, above, below)
         moved.set_time("ctime", now_ns)
@@ -76,6 +76,14 @@ class Names:
         self._nodes.changed(above, now_ns)
         if above is not below:
             self._nodes.changed(below, now_ns)
+
+    def _file_type(self, draft: Draft) -> int:
+        """Return the file type byte of a name for an inode."""
+        if draft.kind not in KINDS[1:]:
+            raise self._parts.volume.corrupt(
+                f"inode {draft.number}: mode: expected a file type, found {draft.fields.i_mode:#o}", draft.position
+            )
+        return KINDS.index(draft.kind)
 
     def _move_directory(self, moved: Draft, above: Draft, below: Draft) -> None:
         self._nodes.remove_subdirectory(above)

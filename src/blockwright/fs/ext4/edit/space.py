@@ -70,6 +70,7 @@ class Space:
     def free(self, start: int, count: int) -> None:
         """Give back blocks that are in use. Raises Corrupt where one is free already, or a group's table."""
         geo, groups = self._geometry, self._groups
+        self._transaction.volume.check_run(start, count, "blocks to be freed")
         while count:
             group = groups.group(geo.group_of(start))
             bit = start - geo.group_start(group.number)

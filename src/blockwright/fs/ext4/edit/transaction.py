@@ -8,71 +8,36 @@ Knows: which blocks differ from the device. Refuses to know: what is in them, an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
 from blockwright.codec.record import Buffer
-from blockwright.device.base import Backing, BlockDevice
-from blockwright.device.extent import DATA, Extent, clip
-from blockwright.device.forwarding import ForwardingDevice
+from blockwright.device.base import BlockDevice
 from blockwright.fs.ext4.inode import Inode
 from blockwright.fs.ext4.layout import Superblock
+from blockwright.fs.ext4.patched import PatchedDevice
 from blockwright.fs.ext4.volume import Volume
 from blockwright.units import align_down, align_up
 
 
-class PendingDevice(ForwardingDevice):
+class PendingDevice(PatchedDevice):
     """The device as it will be when the transaction is committed: its blocks lie over what is there.
 
     Takes no writes: data goes to the inner device, metadata to the transaction.
     """
 
     def __init__(self, inner: BlockDevice, block_size: int) -> None:
-        super().__init__(
-            inner, traits=replace(inner.traits, writable=False, discard=False, fast_zero=False, fua=False)
-        )
-        self.block_size = block_size
+        super().__init__(inner, block_size)
         self.pending: dict[int, bytearray] = {}
 
-    def _within(self, offset: int, end: int) -> list[int]:
-        """Return the pending blocks that touch [offset, end), ascending."""
+    def _within(self, offset: int, end: int) -> Sequence[int]:
         size, pending = self.block_size, self.pending
         low, high = offset // size, -(-end // size)
         if high - low <= len(pending):
             return [block for block in range(low, high) if block in pending]
         return sorted(block for block in pending if low <= block < high)
 
-    def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
-        self._inner.read_into(offset, *buffers)
-        size = self.block_size
-        for buffer in buffers:
-            end = offset + len(buffer)
-            for block in self._within(offset, end):
-                low, high = max(offset, block * size), min(end, (block + 1) * size)
-                data = memoryview(self.pending[block])
-                buffer[low - offset : high - offset] = data[low - block * size : high - block * size]
-            offset = end
-
-    def _read_ready(self, offset: int, buffers: Sequence[memoryview]) -> bool:
-        return False
-
-    def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Yield the inner extents, but data where a block is pending."""
-        position, end, size = offset, offset + length, self.block_size
-        for block in self._within(offset, end):
-            start, stop = max(offset, block * size), min(end, (block + 1) * size)
-            if start > position:
-                yield from clip(self._inner.extents(position, start - position), position, start)
-            yield Extent(start, stop - start, DATA)
-            position = stop
-        if position < end:
-            yield from self._inner.extents(position, end - position)
-
-    def _backing(self, offset: int, length: int) -> Backing:
-        if self._within(offset, offset + length):
-            return nullcontext(None)
-        return self._inner.backing(offset, length)
+    def _content(self, block: int) -> bytearray:
+        return self.pending[block]
 
 
 class LiveVolume(Volume):

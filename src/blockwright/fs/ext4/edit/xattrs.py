@@ -69,7 +69,7 @@ class Attributes:
         """Give a new inode its attributes. Raises UsageError, NoSpace."""
         if values:
             found = [self._checked(stored_attribute(name, value), name, now_ns) for name, value in values.items()]
-            self._store(draft, found)
+            self._change(draft, _Found([], [], shared=False), found, now_ns)
 
     def set(self, draft: Draft, name: bytes, value: bytes | None, now_ns: int) -> None:
         """Set or, with None, remove an attribute. Raises UsageError, NoSpace, NotFound."""
@@ -116,6 +116,7 @@ class Attributes:
     def _change(self, draft: Draft, before: _Found, kept: list[Attribute], now_ns: int) -> None:
         """Store what is kept, and count the owners of values in inodes; those of a shared block are the block's."""
         self._store(draft, kept)
+        self._inodes.add_blocks(draft, self._outside_blocks(kept) - self._outside_blocks(before.all))
         for each in before.inside:
             if each.outside and each not in kept:
                 self._release_value(each.outside, now_ns)
@@ -223,6 +224,10 @@ class Attributes:
             self._space.free(place, 1)
         draft.file_acl = 0
         self._inodes.add_blocks(draft, -1)
+
+    def _outside_blocks(self, found: list[Attribute]) -> int:
+        """Return the blocks of values in inodes, which count as their owner's too."""
+        return sum(ceil_div(each.length, self._volume.block_size) for each in found if each.outside)
 
     # -- values in inodes ------------------------------------------------------------------------------------
 

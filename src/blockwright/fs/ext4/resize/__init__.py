@@ -1,4 +1,4 @@
-"""Makes an ext2, ext3 or ext4 file system larger or smaller, offline, with nothing in it moved.
+"""Makes an ext2, ext3 or ext4 file system larger or smaller, offline, with no inode moved.
 
 Knows: the order of the steps. Refuses to know: how the device got its size.
 """
@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.errors import NoSpace, UsageError
+from blockwright.fs.ext4.layout import RoCompat
 from blockwright.fs.ext4.read import kind_of
 from blockwright.fs.ext4.resize.apply import apply
 from blockwright.fs.ext4.resize.bitmaps import read_block_bitmap
 from blockwright.fs.ext4.resize.gate import open_volume
-from blockwright.fs.ext4.resize.least import least_blocks
+from blockwright.fs.ext4.resize.least import least_blocks, least_blocks_moved
+from blockwright.fs.ext4.resize.move import move_below
 from blockwright.fs.ext4.resize.plan import Plan
-from blockwright.fs.ext4.resize.target import Target, target_of
+from blockwright.fs.ext4.resize.target import target_of
 from blockwright.fs.ext4.volume import Volume
 from blockwright.fs.resize import ResizeReport
 
@@ -21,9 +23,20 @@ __all__ = ["minimum_size", "resize"]
 
 
 def minimum_size(device: BlockDevice, *, source: str | None = None) -> int:
-    """Return the least size in bytes that ``resize`` can give the file system, which is the present one at most."""
-    volume = open_volume(device, source)
-    return least_blocks(volume) * volume.block_size
+    """Return the least size in bytes that ``resize`` can give the file system, which is the present one at most.
+
+    Nothing is written. Raises as ``resize`` does.
+    """
+    volume = open_volume(device, source, change=False)
+    return _least(volume) * volume.block_size
+
+
+def _least(volume: Volume) -> int:
+    least = least_blocks(volume)
+    features = volume.superblock.s_feature_ro_compat
+    if features & (RoCompat.quota | RoCompat.shared_blocks) or not volume.verify:
+        return least  # blocks of a map count for a quota, and shared ones for several files
+    return min(least, least_blocks_moved(volume))
 
 
 def resize(device: BlockDevice, size: int | None = None, *, source: str | None = None) -> ResizeReport:
@@ -33,16 +46,18 @@ def resize(device: BlockDevice, size: int | None = None, *, source: str | None =
     group's metadata is left out. The device keeps what lies behind a smaller file system. ``source`` is what
     messages call the device.
 
-    Raises NoSpace, with nothing changed, for a size at which something would have to move; UsageError for a file
-    system in a state that forbids changes, or a device that is too short; Unsupported, Corrupt.
+    Raises NoSpace for a size at which an inode would have to move, or that what is in use does not fit, with nothing
+    changed but what was moved until then; UsageError for a file system in a state that forbids changes, or a device
+    that is too short; Unsupported, Corrupt.
     """
     volume = open_volume(device, source)
     wanted = device.size if size is None else size
     old = volume.geometry
     target = target_of(volume.superblock, old, wanted // old.block_size, _BackupRoom(volume))
     blocks = target.geometry.blocks_count
-    if blocks < old.blocks_count:
-        _refuse_moves(volume, target, wanted)
+    if blocks < old.blocks_count and blocks < least_blocks(volume):
+        volume = _make_room(volume, blocks, wanted)
+        target = target_of(volume.superblock, old, blocks, _BackupRoom(volume))
     end = blocks * old.block_size
     if end > device.size:
         if not isinstance(device, ResizableDevice):
@@ -60,12 +75,18 @@ def resize(device: BlockDevice, size: int | None = None, *, source: str | None =
     )
 
 
-def _refuse_moves(volume: Volume, target: Target, wanted: int) -> None:
-    least, blocks = least_blocks(volume), target.geometry.blocks_count
+def _make_room(volume: Volume, blocks: int, wanted: int) -> Volume:
+    """Move what lies behind ``blocks`` to before it; return the volume as it is then."""
+    least = _least(volume)
+    if blocks >= least:
+        move_below(volume.device, blocks, source=volume.source)
+        volume = open_volume(volume.device, volume.source)
+        least = least_blocks(volume)
     if blocks < least:
         raise NoSpace(
-            f"resize: expected at least {least * volume.block_size} bytes, up to which something lies, found {wanted}"
+            f"resize: expected at least {least * volume.block_size} bytes for what is in use, found {wanted}"
         )
+    return volume
 
 
 class _BackupRoom:

@@ -19,23 +19,24 @@ from blockwright.fs.ext4.layout import (
     RoCompat,
     State,
 )
-from blockwright.fs.ext4.replay import needs_replay
+from blockwright.fs.ext4.replay import needs_replay, replayed
 from blockwright.fs.ext4.resize.mark import is_marked
 from blockwright.fs.ext4.volume import Volume, read_superblock
 
 
-def open_volume(device: BlockDevice, source: str | None) -> Volume:
-    """Return the volume on a device, fit to be resized; an unclean journal is replayed onto it.
+def open_volume(device: BlockDevice, source: str | None, *, change: bool = True) -> Volume:
+    """Return the volume on a device, fit to be resized; an unclean journal is replayed.
 
-    Raises FormatError, UsageError, InUse, ReadOnly.
+    Onto the device where it is to ``change``, else in memory. Raises FormatError, UsageError, InUse, ReadOnly.
     """
-    if not device.traits.writable:
+    if change and not device.traits.writable:
         raise ReadOnly("resize: the device is read-only")
     volume = _volume(device, source)
     _refuse_features(volume)
     if needs_replay(volume):
-        recovered(device, source=source)
-        volume = _volume(device, source)
+        if change:
+            recovered(device, source=source)
+        volume = _volume(device if change else replayed(volume), source)
     _refuse_state(volume)
     return volume
 

@@ -91,6 +91,9 @@ def attach(  # noqa: PLR0913 - a device's settings, each by name
         if file.fd != image:
             os.close(file.fd)
     told(logger).info("attached %s to %s", file.name, found.path)
+    rest = file.size - offset - wish.size
+    if rest and not size_limit:
+        told(logger).warning("%s: its last %d bytes are no whole sector, and left out", file.name, rest)
     return found
 
 

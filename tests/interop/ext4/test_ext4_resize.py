@@ -11,16 +11,19 @@ from blockwright.fs.ext4 import edit, read
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan
 from blockwright.fs.ext4.resize import minimum_size, resize
+from blockwright.fs.ext4.resize.gate import open_volume
+from blockwright.fs.ext4.resize.least import least_blocks
+from blockwright.fs.ext4.resize.move import move_below
 from blockwright.testing.crash import CrashDevice
 from blockwright.tree.compare import compare_trees
 from blockwright.tree.content import BytesContent
 from blockwright.tree.node import File
 from blockwright.units import GiB, KiB, MiB, TiB
-from tests.support.e2fs import e2fsck_complains
+from tests.support.e2fs import debugfs, e2fsck_complains
 from tests.support.everything import everything
 from tests.support.ext4 import dumpe2fs, write_plan
 from tests.support.ext4_edit import judge
-from tests.support.ext4_resize import SETS, image_of, judge_resized, make_image, resize_file, tree_of
+from tests.support.ext4_resize import SETS, image_of, judge_resized, make_image, resize_file, spread, tree_of
 from tests.support.mounting import mounted
 from tests.support.tools import run, tool
 
@@ -165,16 +168,62 @@ def test_an_unclean_journal_is_replayed_first(tmp_path):
         flushes = [index for index, event in enumerate(crash.events) if event.is_flush]
         unclean = image_of(crash.cut(flushes[1] + 1), tmp_path / "unclean")
     assert "needs_recovery" in dumpe2fs(unclean)[0]["Filesystem features"]
+    before = unclean.read_bytes()
+    with FileDevice(unclean) as device:
+        least = minimum_size(device)
+    assert unclean.read_bytes() == before
     report = resize_file(unclean, 100 * MiB)
     tree.entries[b"new"] = tree_of(unclean).entries[b"new"]
     assert tree.entries[b"new"].content.size == 27000
     judge_resized(unclean, tree, report, "replayed")
+    with FileDevice(unclean) as device:
+        assert abs(minimum_size(device) - least) <= 2 * MiB
 
 
-def test_files_at_the_end_keep_it_from_shrinking(tmp_path):
-    image, _tree = make_image(tmp_path / "image", "ext2", 50 * MiB)
-    run([tool("debugfs"), "-w", "-R", f"setb {49 * MiB // KiB}", image])
+@pytest.mark.parametrize("name", ["ext4", "ext3", "ext2", "no-journal", "no-flex", "no-checksums", "modern"])
+def test_blocks_move_and_inodes_do_not(name, tmp_path):
+    image, _tree = make_image(tmp_path / "image", name, 3 * START)
+    tree = spread(image)
+    inodes = debugfs(image, "ls -l /", "ls -l /home/many", "ls -l /home/dir1")
     with FileDevice(image, writable=True) as device:
-        assert minimum_size(device) == 49 * MiB + KiB
-        with pytest.raises(NoSpace, match=f"at least {49 * MiB + KiB} bytes"):
+        least = minimum_size(device)
+        assert least_blocks(open_volume(device, None)) > least // KiB
+    report = resize_file(image, least)
+    judge_resized(image, tree, report, f"{name}, {report}")
+    assert report.size == least
+    assert debugfs(image, "ls -l /", "ls -l /home/many", "ls -l /home/dir1") == inodes
+    report = resize_file(image, START)
+    judge_resized(image, tree, report, f"{name}, {report}")
+
+
+def test_a_moved_journal_works(tmp_path):
+    image, tree = make_image(tmp_path / "image", "ext4", GiB, 4096)
+    where = debugfs(image, "stat <8>")
+    with FileDevice(image, writable=True) as device:
+        report = resize(device, minimum_size(device))
+    judge_resized(image, tree, report, str(report))
+    assert debugfs(image, "stat <8>") != where
+    assert report.size < 100 * MiB
+    with mounted(image, tmp_path / "mnt", "rw") as at:
+        (at / "new").write_bytes(b"x" * 100_000)
+    tree.entries[b"new"] = tree_of(image).entries[b"new"]
+    judge(image, tree)
+
+
+def test_too_little_room_leaves_it_whole(tmp_path):
+    image, _tree = make_image(tmp_path / "image", "ext4", 3 * START)
+    tree = spread(image)
+    with FileDevice(image, writable=True) as device, pytest.raises(NoSpace):
+        move_below(device, 5 * MiB // KiB, source=None)
+    judge(image, tree)
+
+
+def test_an_inode_at_the_end_keeps_it_from_shrinking(tmp_path):
+    image, _tree = make_image(tmp_path / "image", "ext2", 50 * MiB)
+    last = int(dumpe2fs(image)[0]["Inode count"])
+    run([tool("debugfs"), "-w", "-R", f"seti <{last}>", image])
+    with FileDevice(image, writable=True) as device:
+        least = minimum_size(device)
+        assert 48 * MiB < least < 50 * MiB
+        with pytest.raises(NoSpace, match=f"at least {least} bytes"):
             resize(device, 30 * MiB)

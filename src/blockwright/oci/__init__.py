@@ -1,0 +1,1 @@
+"""Container images: manifests, layers, and the tree that all layers together are."""

@@ -1,0 +1,32 @@
+"""Which container image is meant, and whether a tree has the names of one: what can be known without reading any.
+
+Knows: names. Refuses to know: documents; it is imported by all that opens sources, and imports little.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+from blockwright.oci.platform import Platform
+from blockwright.tree.node import Directory
+
+_HEX: Final = re.compile(rb"[0-9a-f]{64}(?:\.json|\.tar)?").fullmatch
+
+
+class Choice(NamedTuple):
+    """Which image is meant where there are several: by platform, and by name (a tag); None for the only one."""
+
+    platform: Platform | None = None
+    name: str | None = None
+
+
+ONLY: Final = Choice()
+
+
+def has_marks(tree: Directory) -> bool:
+    """Whether the tree has the names of an OCI layout, or of a docker-archive."""
+    entries = tree.entries
+    if b"oci-layout" in entries and b"index.json" in entries:
+        return True
+    return b"manifest.json" in entries and any(_HEX(name) for name in entries)

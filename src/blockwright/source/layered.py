@@ -1,0 +1,129 @@
+"""Layers as one source: a container image on disk, or archives over one another.
+
+Layers are read at once, each in a thread of its own, and merged over metadata. Where all of them are plain the source
+is addressable. Compressed ones are decoded a second time, and of each only what no layer above hides is placed.
+
+Knows: the order of steps, and the threads. Refuses to know: how an image is found, and how layers are merged.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+
+from blockwright.errors import NotFound, UsageError
+from blockwright.oci.choice import Choice
+from blockwright.oci.image import is_image, layers_of
+from blockwright.oci.layer import Indexed, Layer, PendingBody, index, is_plain, place_bodies
+from blockwright.oci.merge import merge
+from blockwright.source.base import Source
+from blockwright.tree.content import Place
+from blockwright.tree.host import read_directory
+from blockwright.tree.hostfile import HostFile
+from blockwright.tree.node import Directory, File
+from blockwright.tree.rules import ArchiveRules, Remarks
+
+
+class LayeredSource(Source):
+    """Layers, the lowest first, over what ``owned`` keeps open."""
+
+    kind = "layers"
+
+    def __init__(self, layers: Sequence[Layer], name: str, rules: ArchiveRules, owned: ExitStack) -> None:
+        self.name = name
+        self.remarks = Remarks()
+        self._layers = layers
+        self._rules = rules
+        self._owned = owned
+        self.addressable = all(is_plain(layer) for layer in layers)
+        self._done = 0
+
+    def own(self, owned: ExitStack) -> None:
+        """Close what ``owned`` closes when the source is closed."""
+        self._owned = owned
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Bytes of layers whose bodies have been placed, and of all."""
+        return self._done, sum(layer.content.size for layer in self._layers)
+
+    def read(self, place: Place | None = None) -> Directory:
+        """Return the tree of all layers; bodies of compressed ones go to ``place``."""
+        if place is None and not self.addressable:
+            raise UsageError(f"{self.name}: is compressed: expected a place for what its files hold, found none")
+        found = self._index()
+        self.remarks = Remarks()
+        for each in found:
+            self.remarks.dropped_xattrs += each.remarks.dropped_xattrs
+        tree = merge(found, self._rules)
+        del found
+        if place is not None and not self.addressable:
+            self._place(tree, place)
+        return tree
+
+    def _index(self) -> list[Indexed]:
+        """Read all layers at once, as far as there are processors for it."""
+        with ThreadPoolExecutor(max(1, min(len(self._layers), os.cpu_count() or 1)), "layer") as threads:
+            futures = [threads.submit(index, layer, self._rules, refer=self.addressable) for layer in self._layers]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:
+                for future in futures:
+                    future.cancel()
+                raise
+
+    def _place(self, tree: Directory, place: Place) -> None:
+        """Decode what has a body in the tree once more, and have each placed."""
+        wanted: dict[int, dict[int, list[File]]] = {}
+        seen: set[int] = set()
+        stack = [tree]
+        while stack:
+            for node in stack.pop().entries.values():
+                if isinstance(node, Directory):
+                    stack.append(node)
+                elif isinstance(node, File) and isinstance(node.content, PendingBody) and id(node) not in seen:
+                    seen.add(id(node))
+                    body = node.content
+                    wanted.setdefault(body.layer.number, {}).setdefault(body.index, []).append(node)
+        for layer in self._layers:
+            if layer.number in wanted:
+                place_bodies(layer, self._rules, wanted[layer.number], place)
+            self._done += layer.content.size
+
+    def close(self) -> None:
+        """Close what the layers lie in."""
+        self._owned.close()
+
+
+def open_image_directory(name: str, rules: ArchiveRules, choice: Choice) -> Source:
+    """Return the container image that an OCI layout in a directory holds."""
+    return LayeredSource(layers_of(read_directory(name), choice, name), name, rules, ExitStack())
+
+
+def image_source(
+    tree: Directory, name: str, rules: ArchiveRules, choice: Choice, owned: ExitStack
+) -> LayeredSource | None:
+    """Return the container image that an archive's tree is, which then owns what is open; None where it is none."""
+    if not is_image(tree):
+        return None
+    source = LayeredSource(layers_of(tree, choice, name), name, rules, ExitStack())
+    source.own(owned.pop_all())
+    return source
+
+
+def open_layers(names: Sequence[str], rules: ArchiveRules) -> Source:
+    """Return archives, each a layer over those before it. Raises NotFound, and UsageError for what is no file."""
+    layers = []
+    for number, name in enumerate(names):
+        try:
+            status = os.stat(name)
+        except FileNotFoundError:
+            raise NotFound(f"{name}: no such file") from None
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"{name}: expected an archive in a regular file, which is read more than once")
+        folder, last = os.path.split(os.fsencode(os.path.realpath(name)))
+        layers.append(Layer(name, number, HostFile(folder, last, status, status.st_mtime_ns)))
+    return LayeredSource(layers, names[-1], rules, ExitStack())

@@ -1,0 +1,45 @@
+"""`disk resize` killed at any moment: the same command finishes it."""
+
+import random
+import shutil
+import subprocess
+import time
+
+import pytest
+
+from blockwright.device.file import FileDevice
+from blockwright.units import MiB
+from tests.support.command import COMMAND
+from tests.support.inprocess import blockwright
+from tests.unit.disk.test_disk_resize import fill, verified
+
+KILLED = 12
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("kind", ["gpt", "logical"])
+def test_killed_at_any_moment_the_same_command_finishes(tmp_path, kind):
+    small, path = tmp_path / "small.img", tmp_path / "disk.img"
+    with open(small, "wb") as file:
+        file.truncate(20 * MiB)
+    with FileDevice(small, writable=True) as device:
+        number = fill(device, kind)
+    command = [*COMMAND, "disk", "resize", str(path), "300M"]
+    shutil.copyfile(small, path)
+    started = time.monotonic()
+    subprocess.run(command, check=True, capture_output=True)
+    took = time.monotonic() - started
+    with FileDevice(path) as device:
+        expected = verified(device, number)
+    source, ended = random.Random(f"killed.{kind}"), set()
+    for each in range(KILLED):
+        shutil.copyfile(small, path)
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as running:
+            # What there is to kill lies in the end of the run, behind an interpreter's start.
+            time.sleep(took * source.uniform(0.5, 1))
+            running.kill()
+        ended.add(running.returncode)
+        blockwright("disk", "resize", path, "300M")
+        with FileDevice(path) as device:
+            assert verified(device, number) == expected, f"killed.{kind}: {each}"
+    assert -9 in ended
