@@ -9,14 +9,18 @@ import os
 import stat as stat_module
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from functools import wraps
+from typing import Any
 
 import click
 
 from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.options import (
+    ImageFormat,
     force_option,
     force_unlocked_option,
+    image_options,
     json_option,
     partition_option,
     quiet_option,
@@ -26,8 +30,6 @@ from blockwright.convert import convert
 from blockwright.fs.reader import FileSystem, Stat
 from blockwright.resolve import open_device, open_file_system
 from blockwright.units import format_size
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 _KINDS = {
     stat_module.S_IFREG: "file",
@@ -40,18 +42,42 @@ _KINDS = {
 }
 
 
-def _image(command: _Command) -> _Command:
-    return click.argument("image")(partition_option(force_unlocked_option(command)))
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The file system that a command reads, and how its image is opened."""
+
+    image: str
+    partition: int | None
+    force_unlocked: bool
+    image_format: ImageFormat
+
+    def open(self) -> FileSystem:
+        """Return the file system; closing it closes the image."""
+        name = self.image if self.partition is None else f"{self.image}:{self.partition}"
+        device = open_device(
+            self.image,
+            partition=self.partition,
+            force_unlocked=self.force_unlocked,
+            form=self.image_format.form,
+            policy=self.image_format.policy,
+        )
+        try:
+            return open_file_system(device, source=name)
+        except BaseException:
+            device.close()
+            raise
 
 
-def _open(image: str, partition: int | None, force_unlocked: bool) -> FileSystem:  # noqa: FBT001  # a click flag
-    device = open_device(image, partition=partition, force_unlocked=force_unlocked)
-    try:
-        name = image if partition is None else f"{image}:{partition}"
-        return open_file_system(device, source=name)
-    except BaseException:
-        device.close()
-        raise
+def _image(command: Callable[..., Any]) -> Any:
+    """Add the argument IMAGE and the options of opening it, and pass them as ``source``."""
+
+    @wraps(command)
+    def with_source(
+        *, image: str, partition: int | None, force_unlocked: bool, image_format: ImageFormat, **others: Any
+    ) -> Any:
+        return command(source=Source(image, partition, force_unlocked, image_format), **others)
+
+    return click.argument("image")(partition_option(force_unlocked_option(image_options(with_source))))
 
 
 def _chmod() -> click.Command:
@@ -161,16 +187,14 @@ def fs() -> None:
 @click.option("-R", "--recursive", is_flag=True, help="List everything below PATH.")
 @json_option
 def fs_ls(
-    image: str,
+    source: Source,
     path: str,
-    partition: int | None,
-    force_unlocked: bool,  # noqa: FBT001  # click passes flags by name
-    long: bool,  # noqa: FBT001  # a click flag
+    long: bool,  # noqa: FBT001  # click passes flags by name
     recursive: bool,  # noqa: FBT001  # a click flag
     as_json: bool,  # noqa: FBT001  # a click flag
 ) -> None:
     """List the directory PATH, or the file PATH itself."""
-    with _open(image, partition, force_unlocked) as system:
+    with source.open() as system:
         found = _listing(system, os.fsencode(path), recursive=recursive)
         if as_json:
             documents = [{"name": _text(name), **_stat_document(system, stat)} for name, stat in found]
@@ -184,9 +208,9 @@ def fs_ls(
 @fs.command("cat")
 @_image
 @click.argument("path")
-def fs_cat(image: str, path: str, partition: int | None, force_unlocked: bool) -> None:  # noqa: FBT001  # click
+def fs_cat(source: Source, path: str) -> None:
     """Write the bytes of the file PATH to standard output."""
-    with _open(image, partition, force_unlocked) as system, system.open(os.fsencode(path)) as device:
+    with source.open() as system, system.open(os.fsencode(path)) as device:
         write_bytes(device)
 
 
@@ -197,17 +221,15 @@ def fs_cat(image: str, path: str, partition: int | None, force_unlocked: bool) -
 @force_option
 @quiet_option
 def fs_get(
-    image: str,
+    source: Source,
     path: str,
     output: str,
-    partition: int | None,
-    force_unlocked: bool,  # noqa: FBT001  # click passes flags by name
-    force: bool,  # noqa: FBT001  # a click flag
+    force: bool,  # noqa: FBT001  # click passes flags by name
     quiet: bool,  # noqa: FBT001  # a click flag
 ) -> None:
     """Copy the file PATH out of the image to OUTPUT, holes and all."""
     with (
-        _open(image, partition, force_unlocked) as system,
+        source.open() as system,
         system.open(os.fsencode(path)) as device,
         progress_bar("get", quiet=quiet) as progress,
     ):
@@ -219,9 +241,9 @@ def fs_get(
 @_image
 @click.argument("path")
 @json_option
-def fs_stat(image: str, path: str, partition: int | None, force_unlocked: bool, as_json: bool) -> None:  # noqa: FBT001  # click
+def fs_stat(source: Source, path: str, as_json: bool) -> None:  # noqa: FBT001  # click
     """Show the metadata of PATH; a symbolic link itself, not what it points to."""
-    with _open(image, partition, force_unlocked) as system:
+    with source.open() as system:
         stat = system.stat(os.fsencode(path), follow=False)
         document = _stat_document(system, stat)
     if as_json:
@@ -241,9 +263,9 @@ def fs_stat(image: str, path: str, partition: int | None, force_unlocked: bool, 
 @fs.command("df")
 @_image
 @json_option
-def fs_df(image: str, partition: int | None, force_unlocked: bool, as_json: bool) -> None:  # noqa: FBT001  # click
+def fs_df(source: Source, as_json: bool) -> None:  # noqa: FBT001  # click
     """Show how full the file system is."""
-    with _open(image, partition, force_unlocked) as system:
+    with source.open() as system:
         usage = system.usage()
         kind, label = system.kind, system.label
     if as_json:
