@@ -4,6 +4,7 @@ import os
 import subprocess
 import threading
 import time
+from glob import glob
 
 import pytest
 
@@ -187,6 +188,18 @@ def test_a_wait_ends_with_its_device(disks, timeout_s):
     ours("remove", "x", "--retry")
     waiter.join(30)
     assert failed == ["x: no such device-mapper device"]
+
+
+@pytest.mark.parametrize("options", [[], ["--timeout", "60"]], ids=str)
+def test_a_wait_ends_with_a_signal(disks, options):
+    ours("create", "x", table="0 8 zero")
+    waiter = subprocess.Popen([*COMMAND, "dm", "wait", "x", *options], stderr=subprocess.PIPE)
+    while "/dev/mapper/control" not in [os.path.realpath(each) for each in glob(f"/proc/{waiter.pid}/fd/*")]:
+        assert waiter.poll() is None
+        time.sleep(0.01)
+    waiter.terminate()
+    assert waiter.communicate(timeout=30)[1] == b"blockwright: interrupted\n"
+    assert waiter.returncode == 130
 
 
 def test_what_is_in_use_stays_or_goes_later(disks):
