@@ -13,7 +13,14 @@ from blockwright.boot.kernel import Kernel, named_kernel
 from blockwright.boot.kinds import parse_ways
 from blockwright.boot.uefi import Program
 from blockwright.build.run import named_file
-from blockwright.cli.options import force_unlocked_option, json_option, partition_option, source_date_epoch
+from blockwright.cli.options import (
+    ImageFormat,
+    force_unlocked_option,
+    image_options,
+    json_option,
+    partition_option,
+    source_date_epoch,
+)
 from blockwright.cli.output import print_json, print_lines
 from blockwright.errors import UsageError
 from blockwright.resolve import open_device, parse_address
@@ -39,6 +46,7 @@ def boot() -> None:
 @click.option("--keep-config", is_flag=True, help="Leave the configuration that is there as it is.")
 @partition_option
 @force_unlocked_option
+@image_options
 @json_option
 def install_(image: str, way: str, partition: int | None, **options: Any) -> None:
     """Have IMAGE start by WAY: syslinux, grub, systemd-boot, grub-efi, uki or kernel; one for each firmware at most.
@@ -72,7 +80,14 @@ def install_(image: str, way: str, partition: int | None, **options: Any) -> Non
         time_ns=_now_ns(),
     )
     whole = str(replace(address, partition=None))
-    with open_device(whole, writable=True, force_unlocked=options["force_unlocked"]) as device:
+    image_format: ImageFormat = options["image_format"]
+    with open_device(
+        whole,
+        writable=True,
+        force_unlocked=options["force_unlocked"],
+        form=image_format.form,
+        policy=image_format.policy,
+    ) as device:
         written = install(device, whole, request)
     if options["as_json"]:
         print_json("blockwright.boot/1", {"image": whole, "written": written})

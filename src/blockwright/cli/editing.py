@@ -16,8 +16,15 @@ from typing import Any
 
 import click
 
-from blockwright.cli.options import force_unlocked_option, partition_option, source_date_epoch
+from blockwright.cli.options import (
+    ImageFormat,
+    force_unlocked_option,
+    image_options,
+    partition_option,
+    source_date_epoch,
+)
 from blockwright.cli.output import show_text
+from blockwright.device.base import BlockDevice
 from blockwright.errors import UsageError
 from blockwright.fs.editor import CommitPolicy, Editor
 from blockwright.resolve import open_device, open_editor
@@ -30,6 +37,7 @@ class Target:
     image: str
     partition: int | None
     force_unlocked: bool
+    image_format: ImageFormat
     atomic: bool
 
     @property
@@ -40,9 +48,7 @@ class Target:
     @contextmanager
     def editing(self) -> Iterator[Editor]:
         """Open the file system, and commit what the body changed; nothing where it raises."""
-        device = open_device(
-            self.image, writable=True, partition=self.partition, force_unlocked=self.force_unlocked, alone=True
-        )
+        device = self.open(writable=True)
         policy = CommitPolicy(atomic=self.atomic, on_split=self._tell)
         try:
             editor = open_editor(device, source=self.name, policy=policy)
@@ -51,6 +57,18 @@ class Target:
             raise
         with editor:
             yield editor
+
+    def open(self, *, writable: bool) -> BlockDevice:
+        """Open what the file system lies on, with nobody else there if it is to be ``writable``."""
+        return open_device(
+            self.image,
+            writable=writable,
+            partition=self.partition,
+            force_unlocked=self.force_unlocked,
+            form=self.image_format.form,
+            policy=self.image_format.policy,
+            alone=writable,
+        )
 
     def _tell(self, reason: str) -> None:
         sys.stderr.write(f"blockwright: {show_text(self.name)}: more than one transaction: {show_text(reason)}\n")
@@ -65,15 +83,16 @@ def edits(command: Callable[..., Any]) -> Callable[..., Any]:
         image: str,
         partition: int | None,
         force_unlocked: bool,
+        image_format: ImageFormat,
         atomic: bool,
         **others: Any,
     ) -> Any:
-        return command(target=Target(image, partition, force_unlocked, atomic), **others)
+        return command(target=Target(image, partition, force_unlocked, image_format, atomic), **others)
 
     click.option("--atomic", is_flag=True, help="Refuse what is not one transaction, all of it or nothing.")(
         with_target
     )
-    return click.argument("image")(partition_option(force_unlocked_option(with_target)))
+    return click.argument("image")(partition_option(force_unlocked_option(image_options(with_target))))
 
 
 def now_ns() -> int:

@@ -18,7 +18,7 @@ from blockwright.cli.output import print_json, print_lines
 from blockwright.errors import NotFound, UsageError
 from blockwright.fs.editor import Attributes
 from blockwright.fs.reader import FileSystem
-from blockwright.resolve import open_device, open_file_system
+from blockwright.resolve import open_file_system
 from blockwright.tree.node import File
 
 _CLAUSE = re.compile(r"(?P<who>[ugoa]*)(?P<how>[+=-])(?P<what>[rwxXst]*)")
@@ -186,7 +186,7 @@ def label(target: Target, new: str | None, as_json: bool) -> None:  # noqa: FBT0
             editor.set_label(new)
         if not as_json:
             return
-    device = open_device(target.image, partition=target.partition, force_unlocked=target.force_unlocked)
+    device = target.open(writable=False)
     try:
         system = open_file_system(device, source=target.name)
     except BaseException:

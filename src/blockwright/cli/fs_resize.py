@@ -7,7 +7,14 @@ from __future__ import annotations
 
 import click
 
-from blockwright.cli.options import force_unlocked_option, json_option, partition_option, size_value
+from blockwright.cli.options import (
+    ImageFormat,
+    force_unlocked_option,
+    image_options,
+    json_option,
+    partition_option,
+    size_value,
+)
 from blockwright.cli.output import print_json, print_lines
 from blockwright.errors import Unsupported
 from blockwright.fs.ext4.resize import minimum_size
@@ -29,6 +36,7 @@ def _size_value(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option("--minimum", is_flag=True, help="Print the least SIZE, and change nothing.")
 @partition_option
 @force_unlocked_option
+@image_options
 @json_option
 def resize(
     image: str,
@@ -36,6 +44,7 @@ def resize(
     minimum: bool,  # noqa: FBT001  # a click flag
     partition: int | None,
     force_unlocked: bool,  # noqa: FBT001  # a click flag
+    image_format: ImageFormat,
     as_json: bool,  # noqa: FBT001  # a click flag
 ) -> None:
     """Give the ext2, ext3 or ext4 file system on IMAGE SIZE bytes; without SIZE all of the file or partition.
@@ -45,7 +54,13 @@ def resize(
     """
     with (
         open_device(
-            image, writable=not minimum, partition=partition, force_unlocked=force_unlocked, alone=True
+            image,
+            writable=not minimum,
+            partition=partition,
+            force_unlocked=force_unlocked,
+            form=image_format.form,
+            policy=image_format.policy,
+            alone=True,
         ) as device,
         naming(image),
     ):

@@ -14,6 +14,7 @@ from blockwright.tree.node import File
 from tests.support.e2fs import debugfs, mke2fs
 from tests.support.ext4_edit import judge, open_editor
 from tests.support.mounting import mounted
+from tests.support.tools import run, tool
 
 SETS = {
     "list": ("16M", "-t", "ext4", "-b", "1024", "-J", "size=1"),
@@ -83,3 +84,20 @@ def test_refused_state(command, says, tmp_path):
     with FileDevice(image, writable=True) as device, pytest.raises((UsageError, Corrupt), match=says):
         edit.open(device)
     assert image.read_bytes() == before
+
+
+@pytest.mark.parametrize("features", ["64bit,metadata_csum", "^64bit,^metadata_csum"])
+def test_counts_that_are_not_true(features, tmp_path):
+    """The superblock's counts sum up those of the groups, which are what is gone by."""
+    image = mke2fs(tmp_path / "image", "16M", "-t", "ext4", "-O", features)
+    for counts in (0, 2**32 - 1):
+        command = f"ssv free_blocks_count {counts}", f"ssv free_inodes_count {counts}"
+        debugfs(image, *command, write=True)
+        name = b"/f%d" % counts
+        with open_editor(image) as editor:
+            editor.put(name, File(0o644, content=BytesContent(b"x" * 300_000)))
+        with open_editor(image) as editor:
+            assert editor.files.stat(name).size == 300_000
+            editor.rm(name)
+        run([tool("e2fsck"), "-fp", image], ok=(0, 1))  # which mends a count without a word
+        judge(image)

@@ -10,6 +10,7 @@ from blockwright.device.memory import MemoryDevice
 from blockwright.device.window import Window
 from blockwright.errors import (
     BlockwrightError,
+    Corrupt,
     InUse,
     LimitExceeded,
     NoSpace,
@@ -140,3 +141,15 @@ def test_the_command(image):
     assert document("fs", "resize", image)["size"] == 64 * MiB
     error = blockwright("fs", "resize", image, "1M", code=1).stderr
     assert b"expected at least" in error
+
+
+def test_a_file_that_grew_for_nothing_is_as_long_as_before(image):
+    """Planning needs the longer file; what is damaged shows only then."""
+    data = bytearray(image.read_bytes())
+    data[2048 + 4] ^= 1  # the first descriptor, whose checksum does not hold then
+    image.write_bytes(data)
+    refused(image, 40 * MiB, Corrupt, "descriptor of group 0: checksum")
+
+
+def test_a_damaged_journal_is_seen_before_anything_is_written(image):
+    refused(patched(image, s_journal_inum=2), 40 * MiB, Corrupt, "journal")

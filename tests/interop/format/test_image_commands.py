@@ -209,3 +209,41 @@ def test_a_file_system_over_a_backing_file_is_read_where_that_is_allowed(tmp_pat
     assert ours("fs", "cat", "--allow-backing", tmp_path, image, "/inner.qcow2").stdout == "a file is copied as it is"
     ours("fs", "get", "--allow-backing", tmp_path, image, "/inner.qcow2", tmp_path / "inner.qcow2")
     assert (tmp_path / "inner.qcow2").read_bytes() == b"a file is copied as it is"
+
+
+def test_files_change_in_an_image_over_another(tmp_path):
+    """The file below it is opened where that is allowed, and stays as it is."""
+    base, over = tmp_path / "base.qcow2", tmp_path / "over.qcow2"
+    raw = tmp_path / "raw"
+    raw.write_bytes(b"")
+    os.truncate(raw, 16 * MiB)
+    ours("fs", "mkfs", raw)
+    ours("convert", raw, base)
+    run([tool("qemu-img"), "create", "-q", "-f", "qcow2", "-b", base, "-F", "qcow2", over])
+    before = base.read_bytes(), over.read_bytes()
+    refused = ours("fs", "mkdir", over, "/new", ok=(1,))
+    assert "--allow-backing" in refused.stderr
+    assert (base.read_bytes(), over.read_bytes()) == before
+    allowed = ("--allow-backing", tmp_path)
+    ours("fs", "mkdir", over, "/new", *allowed)
+    ours("fs", "label", over, "over", *allowed)
+    assert "new" in ours("fs", "ls", over, *allowed).stdout.split()
+    ours("fs", "resize", over, "12M", *allowed)
+    qemu_check(over)
+    assert base.read_bytes() == before[0]
+    run([tool("qemu-img"), "convert", "-O", "raw", over, raw])
+    run([tool("e2fsck"), "-fn", raw])
+
+
+def test_a_raw_disk_that_looks_like_an_image(tmp_path):
+    """What an image is taken as can be said to commands that change it."""
+    disk = tmp_path / "disk"
+    disk.write_bytes(b"")
+    os.truncate(disk, 16 * MiB)
+    ours("fs", "mkfs", disk)
+    with open(disk, "r+b") as file:
+        file.write(b"QFI\xfb" + b"\0\0\0\3")  # in the bytes that ext4 leaves to boot sectors
+    ours("fs", "mkdir", disk, "/new", ok=(1,))
+    ours("fs", "mkdir", disk, "/new", "--from", "raw")
+    assert "new" in ours("fs", "ls", disk, "--from", "raw").stdout.split()
+    run([tool("e2fsck"), "-fn", disk])

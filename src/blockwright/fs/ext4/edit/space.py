@@ -55,6 +55,8 @@ class Space:
     def allocate_runs(self, goal: int, count: int) -> list[tuple[int, int]]:
         """Take ``count`` blocks in as few runs as there are; return (first block, length) of each."""
         if count > self._superblock.fields.free_blocks_count:
+            self._recount()
+        if count > self._superblock.fields.free_blocks_count:
             raise NoSpace(f"file system: expected {count} free blocks, found {self._describe()}")
         runs: list[tuple[int, int]] = []
         while count:
@@ -92,6 +94,12 @@ class Space:
                 self._transaction.drop(block)
             start += part
             count -= part
+
+    def _recount(self) -> None:
+        """Have the superblock say what the groups do, as the kernel does when it mounts."""
+        free = sum(self._groups.group(number).free_blocks for number in range(self._geometry.groups))
+        if free != self._superblock.fields.free_blocks_count:
+            self._superblock.set_free_blocks(min(free, self._geometry.blocks_count))
 
     def _pending_in(self, start: int, count: int) -> list[int]:
         pending = self._transaction.blocks

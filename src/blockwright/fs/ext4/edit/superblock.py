@@ -61,14 +61,18 @@ class LiveSuperblock:
         self.changed = True
 
     def add_free(self, blocks: int, inodes: int) -> None:
-        """Count blocks and inodes that were freed, or allocated where they are negative."""
+        """Count blocks and inodes that were freed, or allocated where they are negative.
+
+        Who finds the file system need not find its counts true: the groups' are what counts, and these only sum up.
+        """
         fields = self.fields
-        free = fields.free_blocks_count + blocks
-        self.set(
-            s_free_blocks_count_lo=free & 0xFFFFFFFF,
-            s_free_blocks_count_hi=free >> 32 & 0xFFFFFFFF,
-            s_free_inodes_count=fields.s_free_inodes_count + inodes,
-        )
+        self.set_free_blocks(min(max(fields.free_blocks_count + blocks, 0), fields.blocks_count))
+        if inodes:
+            self.set(s_free_inodes_count=min(max(fields.s_free_inodes_count + inodes, 0), fields.s_inodes_count))
+
+    def set_free_blocks(self, count: int) -> None:
+        """Have so many blocks counted as free."""
+        self.set(s_free_blocks_count_lo=count & 0xFFFFFFFF, s_free_blocks_count_hi=count >> 32)
 
     def need(self, *, compat: int = 0, ro_compat: int = 0) -> None:
         """Have features on that what is being changed needs. Raises UsageError where there are no features yet."""

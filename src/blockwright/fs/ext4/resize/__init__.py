@@ -5,11 +5,14 @@ Knows: the order of the steps. Refuses to know: how the device got its size.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
 from blockwright.device.base import BlockDevice, ResizableDevice
-from blockwright.errors import NoSpace, UsageError
+from blockwright.errors import BlockwrightError, NoSpace, UsageError
 from blockwright.fs.ext4.layout import RoCompat
 from blockwright.fs.ext4.read import kind_of
-from blockwright.fs.ext4.resize.apply import apply
+from blockwright.fs.ext4.resize.apply import apply, committer_of
 from blockwright.fs.ext4.resize.bitmaps import read_block_bitmap
 from blockwright.fs.ext4.resize.gate import open_volume
 from blockwright.fs.ext4.resize.least import least_blocks, least_blocks_moved
@@ -58,12 +61,10 @@ def resize(device: BlockDevice, size: int | None = None, *, source: str | None =
     if blocks < old.blocks_count and blocks < least_blocks(volume):
         volume = _make_room(volume, blocks, wanted)
         target = target_of(volume.superblock, old, blocks, _BackupRoom(volume))
-    end = blocks * old.block_size
-    if end > device.size:
-        if not isinstance(device, ResizableDevice):
-            raise UsageError(f"resize: expected at most the device's {device.size} bytes, found {end}")
-        device.resize(end)
-    method = apply(Plan(volume, target))
+    with _long_enough(device, blocks * old.block_size):
+        plan = Plan(volume, target)
+        committer = committer_of(plan)
+    method = apply(plan, committer)
     return ResizeReport(
         kind=kind_of(volume),
         block_size=old.block_size,
@@ -73,6 +74,24 @@ def resize(device: BlockDevice, size: int | None = None, *, source: str | None =
         groups=target.geometry.groups,
         method=method,
     )
+
+
+@contextmanager
+def _long_enough(device: BlockDevice, end: int) -> Iterator[None]:
+    """Have the device reach to ``end``; where the body raises, it is as long as it was."""
+    before = device.size
+    if end <= before:
+        yield
+        return
+    if not isinstance(device, ResizableDevice):
+        raise UsageError(f"resize: expected at most the device's {before} bytes, found {end}")
+    device.resize(end)
+    try:
+        yield
+    except BaseException:
+        with suppress(BlockwrightError):  # what stopped the body is what is told
+            device.resize(before)
+        raise
 
 
 def _make_room(volume: Volume, blocks: int, wanted: int) -> Volume:

@@ -25,17 +25,16 @@ from blockwright.fs.ext4.resize.writer import Writer
 from blockwright.fs.ext4.volume import read_superblock
 
 
-def apply(plan: Plan) -> str:
+def apply(plan: Plan, committer: Committer | None) -> str:
     """Make what is planned durable; return how: "none", "journal" or "ordered"."""
     writer = Writer(plan.volume.device, plan.geometry.block_size)
     stale = plan.copies_are_stale()
-    blocks = {**plan.switch, **plan.behind}
+    blocks = plan.changes
     if not blocks:
         if stale:
             _write_copies(plan, writer, 0, plan.first_new)
         return "ordered" if stale else "none"
     _write_early(plan, writer)
-    committer = _committer(plan, len(blocks))
     if committer is None:
         _switch_in_order(plan, writer)
     else:
@@ -47,7 +46,7 @@ def apply(plan: Plan) -> str:
     return "ordered"
 
 
-class _Committer(JournaledCommitter):
+class Committer(JournaledCommitter):
     """Commits blocks through the journal, in an order in which a half written file system still can be opened.
 
     Who replays the journal opens the file system first, and looks at the descriptors that the superblock speaks of.
@@ -81,8 +80,11 @@ class _Committer(JournaledCommitter):
             self._transaction.raw.flush()
 
 
-def _committer(plan: Plan, count: int) -> _Committer | None:
-    """Return what commits the switch through the journal; None where there is none, or it is too short."""
+def committer_of(plan: Plan) -> Committer | None:
+    """Return what commits the switch through the journal; None where there is none, or it is too short.
+
+    Nothing is written. Raises Corrupt.
+    """
     volume = plan.volume
     superblock = read_superblock(volume.device, source=volume.source)
     internal = superblock.s_feature_compat & Compat.has_journal and superblock.s_journal_inum
@@ -90,8 +92,8 @@ def _committer(plan: Plan, count: int) -> _Committer | None:
         return None
     transaction = Transaction(volume.device, superblock, source=volume.source)
     shrinks = plan.geometry.blocks_count < volume.geometry.blocks_count
-    committer = _Committer(transaction, shrinks=shrinks)
-    return committer if count < committer.most else None
+    committer = Committer(transaction, shrinks=shrinks)
+    return committer if len(plan.changes) < committer.most else None
 
 
 def _write_early(plan: Plan, writer: Writer) -> None:

@@ -77,6 +77,11 @@ class Plan:
         """The first group that was not there before."""
         return min(self.volume.geometry.groups, self.geometry.groups)
 
+    @property
+    def changes(self) -> dict[int, bytes]:
+        """What the blocks of the old file system are to hold that differ from it."""
+        return {**self.switch, **self.behind}
+
     # -- groups ----------------------------------------------------------------------------------------------
 
     def _check_heads(self) -> None:
