@@ -19,6 +19,7 @@ from blockwright.nbd.client.options import ClientOptions
 from blockwright.resolve import open_device, open_output, parse_address
 
 Progress = Callable[[int, int], None]
+RAW = ImageOptions()
 
 
 def convert(
@@ -30,17 +31,16 @@ def convert(
     progress: Progress | None = None,
     requests: int | None = None,
     client: ClientOptions | None = None,
-    image: ImageOptions | None = None,
+    image: ImageOptions = RAW,
 ) -> CopyResult:
     """Make ``output`` hold the bytes of ``source``; what reads as zeros becomes a hole where that can be.
 
     ``output`` is an address. A file appears under its name when it is whole and durable, and after a failure what was
     there before is there. A block device and an NBD export are written in place, and what lies behind the source's
     size is left alone. ``verify`` reads it back and compares. ``requests`` and ``client`` are as in ``copy`` and
-    ``open_device``. ``image`` says which format a file or block device gets; without it, its suffix does. Raises
-    UsageError where ``output`` holds something, without ``force``.
+    ``open_device``. ``image`` says which format a file or block device gets. Raises UsageError where ``output`` holds
+    something, without ``force``.
     """
-    image = image or ImageOptions(output_format(output))
     image.check()
     if not image.raw:
         return _convert_to_image(source, output, image, force=force, verify=verify, progress=progress)

@@ -12,16 +12,14 @@ from __future__ import annotations
 
 import os
 import stat
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import BinaryIO, Final, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from blockwright.boot.shelf import Shelf, of_directory, of_host
 from blockwright.codec.identity import derive_uuid
 from blockwright.device.base import BlockDevice
-from blockwright.device.file import FileDevice
 from blockwright.device.window import Window
 from blockwright.disk.create import create as create_image
 from blockwright.disk.create import empty_table
@@ -37,12 +35,10 @@ from blockwright.table.gpt.change import LEGACY_BOOT
 from blockwright.table.gpt.names import TYPES
 from blockwright.table.partition import AnyPartition, MbrTable, Partition, PartitionTable
 from blockwright.table.plan import ALIGNMENT
-from blockwright.tree.content import BytesContent, Content, DeviceRange
+from blockwright.tree.content import BytesContent, Content
 from blockwright.tree.node import File
-from blockwright.units import SECTOR, MiB, align_up
-
-KEPT_IN_MEMORY: Final = 8 * MiB
-"""Bytes of a stream up to which no temporary file is made for it."""
+from blockwright.tree.spool import spooled
+from blockwright.units import SECTOR, align_up
 
 
 class Part(NamedTuple):
@@ -259,21 +255,11 @@ def _mode(editor: Editor, mode: int, mtime_ns: int | None = None) -> Attributes:
 
 @contextmanager
 def _content(data: bytes | BinaryIO) -> Iterator[Content]:
-    """Have a stream as a content of known size: in memory while it is small, else in a temporary file."""
     if isinstance(data, bytes):
         yield BytesContent(data)
         return
-    head = data.read(KEPT_IN_MEMORY)
-    if len(head) < KEPT_IN_MEMORY:
-        yield BytesContent(head)
-        return
-    with tempfile.TemporaryFile() as file:
-        while head:
-            file.write(head)
-            head = data.read(MiB)
-        file.flush()
-        with FileDevice.adopt(os.dup(file.fileno()), "the stream's temporary file", writable=False) as device:
-            yield DeviceRange(device, device.size, 0)
+    with spooled(data) as content:
+        yield content
 
 
 def _now_ns() -> int:

@@ -68,6 +68,6 @@ def attempt(kind: str, fail_at: int | None, *, lasting: bool) -> int:
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_call(kind, lasting):
     count = attempt(kind, None, lasting=lasting)
-    step = max(1, count // 25)
+    step = max(1, count // 12)
     for fail_at in range(0, count, step):
         attempt(kind, fail_at, lasting=lasting)

@@ -28,6 +28,10 @@ KINDS = {
 }
 
 
+SLOW = {"clusters of 512"}
+DAILY = [pytest.param(kind, marks=[pytest.mark.ci] if kind in SLOW else []) for kind in KINDS]
+
+
 class Story:
     """What was done to a disk, and from which event on which content must be there."""
 
@@ -177,7 +181,7 @@ def first(file: BlockDevice) -> bytes:
     return open_snapshot(file, header, snapshot, owns=False).read(0, SIZE)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", DAILY)
 def test_sizes(kind):
     chance = random.Random(f"sizes {kind}")
     file = new(SIZE, KINDS[kind])

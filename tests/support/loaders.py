@@ -89,7 +89,7 @@ def grub_files() -> dict[str, bytes]:
         "diskboot.img": b"d" * 512,
         "lzma_decompress.img": b"l" * 0x400,
         "kernel.img": elf32([(0x9000, b"text" * 10), (0x9040, b"data")]),
-        "moddep.lst": b"ext2: fshelp\nfshelp:\nnormal: ext2 biosdisk\nbiosdisk:\n",
+        "moddep.lst": b"ext2: fshelp\nfshelp:\nnormal: ext2 biosdisk\nbiosdisk:\nkernel:\n",
     }
 
 

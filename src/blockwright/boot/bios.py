@@ -126,6 +126,7 @@ class GrubStarter:
 
     parts: grub.Grub
     table: str
+    modules: bool = False
     core: int = CORE_SIZE
     marked: bool = False
     reads_holes: bool = True
@@ -135,8 +136,14 @@ class GrubStarter:
         del home
 
     def files(self, home: Home, entry: menu.Entry | None) -> Files:
-        """Return the configuration, where there is an entry for it."""
-        return {} if entry is None else {home.path("grub", "grub.cfg"): BytesContent(menu.grub(entry).encode())}
+        """Return the configuration where there is an entry for it, and the modules where they are wanted."""
+        files = Files()
+        if entry is not None:
+            files[home.path("grub", "grub.cfg")] = BytesContent(menu.grub(entry).encode())
+        if self.modules:
+            for name, content in self.parts.directory().items():
+                files[home.path("grub", f"i386-pc/{name}")] = BytesContent(content)
+        return files
 
     def code(self, home: Home, site: Site) -> Code:
         """Return the first sector's code and the core image."""
@@ -154,10 +161,13 @@ Without ``reads_holes`` it fails at a kernel or RAM disk on ext4 that has some, 
 """
 
 
-def find_starter(way: Bios, shelves: Sequence[Shelf], table: str) -> Starter:
-    """Return the loader from where its files are, for a table of that kind. Raises NotFound, FormatError."""
+def find_starter(way: Bios, shelves: Sequence[Shelf], table: str, *, modules: bool = False) -> Starter:
+    """Return the loader from where its files are, for a table of that kind; with ``modules``, GRUB with all its own.
+
+    Raises NotFound, FormatError.
+    """
     if way is Bios.GRUB:
-        return GrubStarter(loaders.grub(shelves), table)
+        return GrubStarter(loaders.grub(shelves), table, modules)
     parts = loaders.syslinux(shelves)
     return SyslinuxStarter(parts, b"" if table == "none" else loaders.disk_code(shelves, table))
 

@@ -30,6 +30,10 @@ MODULES: Final = (
     *("search", "search_fs_file", "search_fs_uuid", "search_label"),
 )
 """What the core holds by default: enough to read its configuration and start Linux without any other file."""
+LISTS: Final = tuple(
+    f"{each}.lst" for each in ("command", "crypto", "fs", "moddep", "partmap", "parttool", "terminal", "video")
+)
+"""Which module has which command, and so on."""
 MAX_MODULES: Final = 512
 MAX_FILE: Final = 1 << 20
 """Bytes of one module or image at the most."""
@@ -72,14 +76,26 @@ class Grub:
             raise LimitExceeded(f"{name}: expected at most {MAX_FILE} bytes, found {len(data)}", source=self.source)
         return data
 
-    def with_dependencies(self, modules: Iterable[str]) -> list[str]:
-        """Return the modules and all they need, each behind what it needs, as ``moddep.lst`` says."""
+    def dependencies(self) -> dict[str, list[str]]:
+        """Return every module, and what it needs at once, as ``moddep.lst`` says."""
         needs: dict[str, list[str]] = {}
         for line in self.part("moddep.lst").decode("ascii", "replace").splitlines():
             name, _, rest = line.partition(":")
-            needs[name.strip()] = rest.split()
+            if _MODULE_NAME.fullmatch(name.strip()):
+                needs[name.strip()] = rest.split()
         if len(needs) > MAX_MODULES:
             raise LimitExceeded(f"moddep.lst: expected at most {MAX_MODULES} modules", source=self.source)
+        return needs
+
+    def directory(self) -> dict[str, bytes]:
+        """Return the files that GRUB looks for in ``i386-pc`` below its prefix: all modules, and their lists."""
+        names = self.dependencies().keys() - {"kernel"}  # what it needs is listed, and it is no module
+        files = {f"{name}.mod": _module(self.part(f"{name}.mod"), name) for name in sorted(names)}
+        return files | {name: data for name in LISTS if (data := self.read(name)) is not None}
+
+    def with_dependencies(self, modules: Iterable[str]) -> list[str]:
+        """Return the modules and all they need, each behind what it needs."""
+        needs = self.dependencies()
         order: dict[str, None] = {}
         stack: list[tuple[str, bool]] = [(name, False) for name in reversed(list(modules))]
         entered: set[str] = set()
@@ -89,7 +105,7 @@ class Grub:
                 order[name] = None
             elif name not in entered:
                 entered.add(name)
-                if name not in needs or not _MODULE_NAME.fullmatch(name):
+                if name not in needs:
                     raise NotFound(f"{self.source}: its moddep.lst names no module {name[:64]!r}")
                 stack.append((name, True))
                 stack.extend((each, False) for each in needs[name])  # the last first, as grub-mkimage does

@@ -19,7 +19,7 @@ from blockwright.boot.deploy import SECTOR, Target
 from blockwright.boot.image import efi_suffix, is_bzimage
 from blockwright.boot.installed import system_shelf, system_tree
 from blockwright.boot.kernel import Kernel, find_kernel, os_release, os_title
-from blockwright.boot.kinds import Uefi, Ways
+from blockwright.boot.kinds import Bios, Uefi, Ways
 from blockwright.boot.shelf import Shelf, of_directory, of_host
 from blockwright.boot.survey import Survey, Volume, survey
 from blockwright.device.base import BlockDevice
@@ -38,7 +38,7 @@ class Request:
     is there. ``kernel`` is one that is not in the image yet; ``program`` what UEFI starts, or a stub. ``shelves`` are
     where loaders are looked for, after the system itself where ``search_system``. ``configure`` false leaves the
     configuration that is there. ``directory`` is that of a BIOS's loader in its home, None for the usual one.
-    ``time_ns`` is the time of what is made.
+    ``grub_modules`` puts all of GRUB's modules beside its configuration. ``time_ns`` is the time of what is made.
     """
 
     ways: Ways
@@ -52,6 +52,7 @@ class Request:
     serial: bool = False
     configure: bool = True
     directory: str | None = None
+    grub_modules: bool = False
     time_ns: int = 0
 
     def check(self) -> None:
@@ -61,6 +62,8 @@ class Request:
             raise UsageError("boot: expected a way to start the image, found none")
         if self.program is not None and uefi_way in (None, Uefi.KERNEL):
             raise UsageError("boot: --loader names what UEFI starts: for a BIOS's loader use --loader-dir")
+        if self.grub_modules and bios_way is not Bios.GRUB:
+            raise UsageError("boot: --grub-modules is of use with grub only")
         if uefi_way is Uefi.KERNEL and bios_way is None and (self.cmdline or self.serial):
             raise UsageError("boot: firmware starts a bare kernel without a command line: use uki, which holds one")
 
@@ -152,7 +155,8 @@ class _Job:
         table = found.table
         if table is not None and table.sector_size != SECTOR:
             raise Unsupported(f"{found.name}: loaders for a BIOS count in sectors of 512 bytes, its table does not")
-        starter = bios.find_starter(request.ways.bios, self.shelves, "none" if table is None else table.kind)
+        kind = "none" if table is None else table.kind
+        starter = bios.find_starter(request.ways.bios, self.shelves, kind, modules=request.grub_modules)
         volume = found.home(request.home, self.root, marked=starter.marked)
         directory = None if request.directory is None else request.directory.strip("/")
         home = bios.Home(volume.fat, "boot/" if volume == self.root else "", directory)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from blockwright.boot.kinds import NONE, Uefi, Ways
+from blockwright.boot.kinds import NONE, Bios, Uefi, Ways
 from blockwright.errors import UsageError
 from blockwright.tree.content import Content
 
@@ -70,6 +70,7 @@ class BootOptions:
 
     ``loader`` is the program that UEFI starts, or the stub of a unified kernel image; ``loader_dir`` is where the
     files of every loader are, and nowhere else. ``serial`` puts loader and kernel on the first serial line too.
+    ``grub_modules`` puts all of GRUB's modules beside its configuration, for a BIOS.
     ``esp_size`` is the size of the boot partition, which is UEFI's where that starts the disk; None is automatic.
     ``bios_home`` None is the root, but with verity, which keeps the root from naming its own hash.
     """
@@ -81,6 +82,7 @@ class BootOptions:
     loader_dir: str | None = field(default=None, metadata=_NO_IDENTITY)
     cmdline: str = ""
     serial: bool = False
+    grub_modules: bool = False
     esp_size: int | None = None
     bios_home: Home | None = None
 
@@ -169,6 +171,8 @@ class Definition:
             )
         if boot.loader and uefi is None:
             raise UsageError("build: --loader names what UEFI starts: for a BIOS's loader use --loader-dir")
+        if boot.grub_modules and bios is not Bios.GRUB:
+            raise UsageError("build: --grub-modules is of use with --boot grub only")
         if boot.bios_home is not None and bios is None:
             raise UsageError("build: --bios-home is of use with a loader for a BIOS only: --boot syslinux or grub")
         if bios is not None and self.sector_size != 512:

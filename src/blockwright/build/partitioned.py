@@ -63,7 +63,8 @@ def draft(tree: Directory, definition: Definition, seed: bytes, time_ns: int, *,
         from blockwright.boot import bios
         from blockwright.build.bios import PlannedLoader
 
-        starter = bios.find_starter(ways.bios, machine.shelves, definition.table.value)
+        modules = definition.boot.grub_modules
+        starter = bios.find_starter(ways.bios, machine.shelves, definition.table.value, modules=modules)
         loader = PlannedLoader(starter, bios.ROOT if definition.bios_home is Home.ROOT else bios.BOOT)
         if not loader.home.fat:
             bios.check_features(starter, DEFAULT_FEATURES.names)

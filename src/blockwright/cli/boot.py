@@ -41,6 +41,7 @@ def boot() -> None:
 @click.option("--loader-dir", metavar="DIR", help="Where all loaders' files are, instead of the image and this host.")
 @click.option("--cmdline", default="", help="Kernel command line; root=PARTUUID=… is put in front.")
 @click.option("--serial", is_flag=True, help="Use the first serial line too: console=ttyS0,115200.")
+@click.option("--grub-modules", is_flag=True, help="With grub: all of GRUB's modules beside its configuration.")
 @click.option("--directory", metavar="PATH", help="Where in its partition a BIOS's loader lives.")
 @click.option("--keep-config", is_flag=True, help="Leave the configuration that is there as it is.")
 @partition_option
@@ -75,6 +76,7 @@ def install_(image: str, way: str, partition: int | None, **options: Any) -> Non
         serial=options["serial"],
         configure=not options["keep_config"],
         directory=options["directory"],
+        grub_modules=options["grub_modules"],
         time_ns=_now_ns(),
     )
     whole = str(replace(address, partition=None))

@@ -62,6 +62,9 @@ from blockwright.units import parse_size
 @click.option("--loader-dir", metavar="DIR", help="Where all loaders' files are, instead of SOURCE and this host.")
 @click.option("--cmdline", default="", help="Kernel command line; root=PARTUUID=… is put in front.")
 @click.option("--serial", is_flag=True, help="Use the first serial line too: console=ttyS0,115200.")
+@click.option(
+    "--grub-modules", is_flag=True, help="With --boot grub: all of GRUB's modules beside its configuration."
+)
 @click.option("--esp-size", callback=size_value, metavar="SIZE", help="Size of the boot partition.")
 @click.option("--verity", is_flag=True, help="Add a hash partition; the root is read-only, proven by roothash=….")
 @click.option("--seed", help="Text that every identity follows from, or random. Default: the input.")
@@ -140,6 +143,7 @@ def _definition(options: dict[str, Any]) -> Definition:
             loader_dir=options["loader_dir"],
             cmdline=options["cmdline"],
             serial=options["serial"],
+            grub_modules=options["grub_modules"],
             bios_home=None if options["bios_home"] is None else Home(options["bios_home"]),
             esp_size=options["esp_size"],
         ),

@@ -9,6 +9,7 @@ import os
 import stat as stat_module
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
@@ -30,8 +31,6 @@ from blockwright.fs.reader import FileSystem, Stat
 from blockwright.resolve import open_device, open_file_system
 from blockwright.units import format_size
 
-_Opened = Callable[[], FileSystem]
-
 _KINDS = {
     stat_module.S_IFREG: "file",
     stat_module.S_IFDIR: "directory",
@@ -43,25 +42,42 @@ _KINDS = {
 }
 
 
-def _image(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the argument IMAGE and how it is opened, and pass ``opened``: a function that returns its file system."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The file system that a command reads, and how its image is opened."""
+
+    image: str
+    partition: int | None
+    force_unlocked: bool
+    image_format: ImageFormat
+
+    def open(self) -> FileSystem:
+        """Return the file system; closing it closes the image."""
+        name = self.image if self.partition is None else f"{self.image}:{self.partition}"
+        device = open_device(
+            self.image,
+            partition=self.partition,
+            force_unlocked=self.force_unlocked,
+            form=self.image_format.form,
+            policy=self.image_format.policy,
+        )
+        try:
+            return open_file_system(device, source=name)
+        except BaseException:
+            device.close()
+            raise
+
+
+def _image(command: Callable[..., Any]) -> Any:
+    """Add the argument IMAGE and the options of opening it, and pass them as ``source``."""
 
     @wraps(command)
-    def with_image(
+    def with_source(
         *, image: str, partition: int | None, force_unlocked: bool, image_format: ImageFormat, **others: Any
     ) -> Any:
-        def opened() -> FileSystem:
-            form, policy = image_format.form, image_format.policy
-            device = open_device(image, partition=partition, force_unlocked=force_unlocked, form=form, policy=policy)
-            try:
-                return open_file_system(device, source=image if partition is None else f"{image}:{partition}")
-            except BaseException:
-                device.close()
-                raise
+        return command(source=Source(image, partition, force_unlocked, image_format), **others)
 
-        return command(opened=opened, **others)
-
-    return click.argument("image")(partition_option(force_unlocked_option(image_options(with_image))))
+    return click.argument("image")(partition_option(force_unlocked_option(image_options(with_source))))
 
 
 def _chmod() -> click.Command:
@@ -171,14 +187,14 @@ def fs() -> None:
 @click.option("-R", "--recursive", is_flag=True, help="List everything below PATH.")
 @json_option
 def fs_ls(
-    opened: _Opened,
+    source: Source,
     path: str,
-    long: bool,  # noqa: FBT001  # a click flag
+    long: bool,  # noqa: FBT001  # click passes flags by name
     recursive: bool,  # noqa: FBT001  # a click flag
     as_json: bool,  # noqa: FBT001  # a click flag
 ) -> None:
     """List the directory PATH, or the file PATH itself."""
-    with opened() as system:
+    with source.open() as system:
         found = _listing(system, os.fsencode(path), recursive=recursive)
         if as_json:
             documents = [{"name": _text(name), **_stat_document(system, stat)} for name, stat in found]
@@ -192,9 +208,9 @@ def fs_ls(
 @fs.command("cat")
 @_image
 @click.argument("path")
-def fs_cat(opened: _Opened, path: str) -> None:
+def fs_cat(source: Source, path: str) -> None:
     """Write the bytes of the file PATH to standard output."""
-    with opened() as system, system.open(os.fsencode(path)) as device:
+    with source.open() as system, system.open(os.fsencode(path)) as device:
         write_bytes(device)
 
 
@@ -205,15 +221,15 @@ def fs_cat(opened: _Opened, path: str) -> None:
 @force_option
 @quiet_option
 def fs_get(
-    opened: _Opened,
+    source: Source,
     path: str,
     output: str,
-    force: bool,  # noqa: FBT001  # a click flag
+    force: bool,  # noqa: FBT001  # click passes flags by name
     quiet: bool,  # noqa: FBT001  # a click flag
 ) -> None:
     """Copy the file PATH out of the image to OUTPUT, holes and all."""
     with (
-        opened() as system,
+        source.open() as system,
         system.open(os.fsencode(path)) as device,
         progress_bar("get", quiet=quiet) as progress,
     ):
@@ -225,9 +241,9 @@ def fs_get(
 @_image
 @click.argument("path")
 @json_option
-def fs_stat(opened: _Opened, path: str, as_json: bool) -> None:  # noqa: FBT001  # click
+def fs_stat(source: Source, path: str, as_json: bool) -> None:  # noqa: FBT001  # click
     """Show the metadata of PATH; a symbolic link itself, not what it points to."""
-    with opened() as system:
+    with source.open() as system:
         stat = system.stat(os.fsencode(path), follow=False)
         document = _stat_document(system, stat)
     if as_json:
@@ -247,9 +263,9 @@ def fs_stat(opened: _Opened, path: str, as_json: bool) -> None:  # noqa: FBT001 
 @fs.command("df")
 @_image
 @json_option
-def fs_df(opened: _Opened, as_json: bool) -> None:  # noqa: FBT001  # click
+def fs_df(source: Source, as_json: bool) -> None:  # noqa: FBT001  # click
     """Show how full the file system is."""
-    with opened() as system:
+    with source.open() as system:
         usage = system.usage()
         kind, label = system.kind, system.label
     if as_json:

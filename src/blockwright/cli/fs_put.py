@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import BinaryIO
 
 import click
 
 from blockwright.cli.editing import Target, edits, encode, join, mode_value, now_ns, parse_owner
 from blockwright.cli.fs_edit import is_directory
-from blockwright.device.file import FileDevice
 from blockwright.errors import NotFound, UsageError
 from blockwright.fs.editor import Attributes, Editor
-from blockwright.tree.content import EMPTY, BytesContent, Content, DeviceRange
+from blockwright.tree.content import EMPTY, Content
 from blockwright.tree.host import read_node
 from blockwright.tree.node import Directory, File, Node, walk
-from blockwright.units import MiB, parse_size
-
-_IN_MEMORY = MiB
-"""Bytes of a stream that are kept in memory; more goes to a temporary file."""
+from blockwright.tree.spool import spooled
+from blockwright.units import parse_size
 
 
 @click.command()
@@ -111,7 +105,7 @@ def write(
         raise UsageError("--append and --offset both say where to write: use one of them")
     if source is sys.stdin.buffer and sys.stdin.isatty():
         sys.stderr.write("blockwright: reading standard input\n")
-    with _spooled(source) as content, target.editing() as editor:
+    with spooled(source) as content, target.editing() as editor:
         _write(editor, encode(path), content, mode=mode, parents=parents, offset=offset, append=append)
 
 
@@ -135,19 +129,3 @@ def _write(
         return
     editor.write(path, content, offset=there.size if append else offset)
     editor.set_attributes(path, Attributes(permissions=mode, mtime_ns=now_ns()))
-
-
-@contextmanager
-def _spooled(source: BinaryIO) -> Iterator[Content]:
-    """Read a stream to its end; yield its bytes, of which little is in memory."""
-    first = source.read(_IN_MEMORY)
-    if len(first) < _IN_MEMORY:
-        yield BytesContent(first)
-        return
-    with tempfile.TemporaryFile() as file:
-        while first:
-            file.write(first)
-            first = source.read(_IN_MEMORY)
-        file.flush()
-        with FileDevice.adopt(os.dup(file.fileno()), "standard input", writable=False) as device:
-            yield DeviceRange(device, device.size, 0)

@@ -73,6 +73,12 @@ def _disk() -> click.Command:
     return disk
 
 
+def _dm() -> click.Command:
+    from blockwright.cli.dm import dm
+
+    return dm
+
+
 def _extract() -> click.Command:
     from blockwright.cli.extract import extract
 
@@ -128,6 +134,7 @@ _COMMANDS: Subcommands = {
     "compare": ("Tell whether two disks hold the same, whatever their formats.", _compare),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
     "disk": ("Make disks and change their partition tables: create, table, add, rm, set, resize.", _disk),
+    "dm": ("Make, change and show device-mapper's devices: create, load, table, status, remove and more.", _dm),
     "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
     "fs": ("Look into a file system, and change it in place: ls, get, put, write, rm and more.", _fs),
     "inspect": ("Tell what an image holds.", _inspect),

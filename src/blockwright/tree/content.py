@@ -87,14 +87,61 @@ class DeviceRange(Content):
         return _verified(self._device.backing(self._start + offset, length), self._verify)
 
 
-class DeviceContent(Content):
-    """A file with holes whose data lies in a device that outlives it: a tar archive, or a file of another image.
+class ScatteredContent(Content):
+    """A file with holes whose runs lie here and there in something larger, which implementers read.
 
-    ``starts`` holds, for each run of ``data_runs``, the byte of the device where it begins. ``verify`` is called as
-    by ``DeviceRange``.
+    ``starts`` holds, for each run of ``data_runs``, the byte of the whole where it begins.
     """
 
-    __slots__ = ("_data_runs", "_device", "_starts", "_verify")
+    __slots__ = ("_data_runs", "_starts")
+
+    def __init__(self, size: int, data_runs: Runs, starts: Sequence[int]) -> None:
+        self.size = size
+        self._data_runs = data_runs
+        self._starts = starts
+
+    @abstractmethod
+    def _read_whole(self, at: int, buffer: memoryview, /) -> None:
+        """Fill ``buffer`` from byte ``at`` of the whole on."""
+
+    @abstractmethod
+    def _back_whole(self, at: int, length: int, /) -> Backing:
+        """Answer as the whole does."""
+
+    def runs(self) -> Runs:
+        """Return the runs that were given."""
+        return self._data_runs
+
+    def read_into(self, offset: int, buffer: memoryview, /) -> None:
+        """Read from the whole; holes read as zeros."""
+        end = offset + len(buffer)
+        position = offset
+        for (start, length), at in zip(self._data_runs, self._starts, strict=True):
+            low, high = max(start, position), min(start + length, end)
+            if low >= high:
+                continue
+            if low > position:
+                buffer[position - offset : low - offset] = bytes(low - position)
+            self._read_whole(at + low - start, buffer[low - offset : high - offset])
+            position = high
+        if position < end:
+            buffer[position - offset :] = bytes(end - position)
+
+    def backing(self, offset: int, length: int, /) -> Backing:
+        """Answer as the whole does, for a range within one run."""
+        for (start, run_length), at in zip(self._data_runs, self._starts, strict=True):
+            if start <= offset and offset + length <= start + run_length:
+                return self._back_whole(at + offset - start, length)
+        return nullcontext(None)
+
+
+class DeviceContent(ScatteredContent):
+    """A file with holes whose data lies in a device that outlives it: a tar archive, or a file of another image.
+
+    ``verify`` is called as by ``DeviceRange``.
+    """
+
+    __slots__ = ("_device", "_verify")
 
     def __init__(
         self,
@@ -104,39 +151,21 @@ class DeviceContent(Content):
         starts: Sequence[int],
         verify: Verify | None = None,
     ) -> None:
-        super().__init__(size)
+        super().__init__(size, data_runs, starts)
         self._device = device
-        self._data_runs = data_runs
-        self._starts = starts
         self._verify = verify
-
-    def runs(self) -> Runs:
-        """Return the runs that were given."""
-        return self._data_runs
 
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
         """Read from the device; holes read as zeros."""
-        end = offset + len(buffer)
-        position = offset
-        for (start, length), at in zip(self._data_runs, self._starts, strict=True):
-            low, high = max(start, position), min(start + length, end)
-            if low >= high:
-                continue
-            if low > position:
-                buffer[position - offset : low - offset] = bytes(low - position)
-            self._device.read_into(at + low - start, buffer[low - offset : high - offset])
-            position = high
-        if position < end:
-            buffer[position - offset :] = bytes(end - position)
+        super().read_into(offset, buffer)
         if self._verify is not None:
             self._verify()
 
-    def backing(self, offset: int, length: int, /) -> Backing:
-        """Answer as the device does, for a range within one run."""
-        for (start, run_length), at in zip(self._data_runs, self._starts, strict=True):
-            if start <= offset and offset + length <= start + run_length:
-                return _verified(self._device.backing(at + offset - start, length), self._verify)
-        return nullcontext(None)
+    def _read_whole(self, at: int, buffer: memoryview, /) -> None:
+        self._device.read_into(at, buffer)
+
+    def _back_whole(self, at: int, length: int, /) -> Backing:
+        return _verified(self._device.backing(at, length), self._verify)
 
 
 def _verified(backing: Backing, verify: Verify | None) -> Backing:

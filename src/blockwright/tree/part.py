@@ -9,49 +9,28 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 
 from blockwright.device.base import Backing
-from blockwright.tree.content import Content, Runs
+from blockwright.tree.content import Content, Runs, ScatteredContent
 from blockwright.units import MiB
 
 
-class PartContent(Content):
+class PartContent(ScatteredContent):
     """A file whose data lies within ``whole``: each run of ``data_runs`` from the byte of ``starts`` on."""
 
-    __slots__ = ("_data_runs", "_starts", "_whole")
+    __slots__ = ("_whole",)
 
     def __init__(self, whole: Content, size: int, data_runs: Runs, starts: Sequence[int]) -> None:
-        super().__init__(size)
+        super().__init__(size, data_runs, starts)
         self._whole = whole
-        self._data_runs = data_runs
-        self._starts = starts
 
-    def runs(self) -> Runs:
-        """Return the runs that were given."""
-        return self._data_runs
+    def _read_whole(self, at: int, buffer: memoryview, /) -> None:
+        self._whole.read_into(at, buffer)
 
-    def read_into(self, offset: int, buffer: memoryview, /) -> None:
-        """Read from the whole; holes read as zeros."""
-        end = offset + len(buffer)
-        position = offset
-        for (start, length), at in zip(self._data_runs, self._starts, strict=True):
-            low, high = max(start, position), min(start + length, end)
-            if low >= high:
-                continue
-            if low > position:
-                buffer[position - offset : low - offset] = bytes(low - position)
-            self._whole.read_into(at + low - start, buffer[low - offset : high - offset])
-            position = high
-        if position < end:
-            buffer[position - offset :] = bytes(end - position)
-
-    def backing(self, offset: int, length: int, /) -> Backing:
-        """Answer as the whole does, for a range within one run."""
+    def _back_whole(self, at: int, length: int, /) -> Backing:
         answer = getattr(self._whole, "backing", None)
-        if answer is not None:
-            for (start, run_length), at in zip(self._data_runs, self._starts, strict=True):
-                if start <= offset and offset + length <= start + run_length:
-                    found: Backing = answer(at + offset - start, length)
-                    return found
-        return nullcontext(None)
+        if answer is None:
+            return nullcontext(None)
+        found: Backing = answer(at, length)
+        return found
 
 
 class ContentReader:

@@ -6,9 +6,19 @@ device keeps them.
 
 from __future__ import annotations
 
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import BinaryIO, Final
+
 from blockwright.device.base import ResizableDevice
-from blockwright.tree.content import Content, DeviceContent, DeviceRange, Fill, Runs
+from blockwright.device.file import FileDevice
+from blockwright.tree.content import BytesContent, Content, DeviceContent, DeviceRange, Fill, Runs
 from blockwright.units import MiB
+
+KEPT_IN_MEMORY: Final = MiB
+"""Bytes of a stream that are kept in memory; more goes to a temporary file."""
 
 
 class Spool:
@@ -37,3 +47,19 @@ class Spool:
         if tuple(runs) == ((0, size),):
             return DeviceRange(device, size, starts[0])
         return DeviceContent(device, size, runs, starts)
+
+
+@contextmanager
+def spooled(source: BinaryIO) -> Iterator[Content]:
+    """Have everything that ``source`` still gives as a content, in memory while it is little, else in a file."""
+    head = source.read(KEPT_IN_MEMORY)
+    if len(head) < KEPT_IN_MEMORY:
+        yield BytesContent(head)
+        return
+    with tempfile.TemporaryFile() as file:
+        while head:
+            file.write(head)
+            head = source.read(KEPT_IN_MEMORY)
+        file.flush()
+        with FileDevice.adopt(os.dup(file.fileno()), "the stream's temporary file", writable=False) as device:
+            yield DeviceRange(device, device.size, 0)

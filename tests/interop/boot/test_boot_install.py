@@ -165,6 +165,15 @@ def test_what_is_put_on_fat(parts: Path, tmp_path: Path, bits: str, mib: int) ->
     assert image.read_bytes()[:440] == (parts / "mbr.bin").read_bytes()
 
 
+def test_all_modules_of_grub_are_put_there_when_asked(parts: Path, tmp_path: Path) -> None:
+    image = install_small(tmp_path, parts, "mbr", [Piece("ext4", 32)], "grub", "--grub-modules")
+    names = {each["name"] for each in document("fs", "ls", f"{image}:1", "/boot/grub/i386-pc")["entries"]}
+    assert names >= {each.name for each in (parts / "i386-pc").glob("*.mod")}
+    got = blockwright("fs", "cat", f"{image}:1", "/boot/grub/i386-pc/ext2.mod").stdout
+    assert got == (parts / "i386-pc" / "ext2.mod").read_bytes()
+    run([tool("e2fsck"), "-fn", volume(image, 1, 32, tmp_path / "part")])
+
+
 @pytest.mark.parametrize("way", ["syslinux", "grub"])
 def test_once_more_changes_the_times_only(parts: Path, tmp_path: Path, way: str) -> None:
     image = install_small(tmp_path, parts, "gpt", [Piece("bios", 1), Piece("ext4", 32)], way)

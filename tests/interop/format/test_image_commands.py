@@ -197,6 +197,20 @@ def test_sizes(raw, tmp_path):
     assert raw.stat().st_size == 20 * MiB
 
 
+def test_a_file_system_over_a_backing_file_is_read_where_that_is_allowed(tmp_path):
+    tree = tmp_path / "tree"
+    tree.mkdir()
+    (tree / "inner.qcow2").write_bytes(b"a file is copied as it is")
+    ours("build", tree, "-o", tmp_path / "base.img", "--table", "none")
+    image = tmp_path / "over.qcow2"
+    run([tool("qemu-img"), "create", "-q", "-f", "qcow2", "-b", tmp_path / "base.img", "-F", "raw", image])
+    told = ours("fs", "cat", image, "/inner.qcow2", ok=(1,)).stderr
+    assert "is not opened unasked" in told
+    assert ours("fs", "cat", "--allow-backing", tmp_path, image, "/inner.qcow2").stdout == "a file is copied as it is"
+    ours("fs", "get", "--allow-backing", tmp_path, image, "/inner.qcow2", tmp_path / "inner.qcow2")
+    assert (tmp_path / "inner.qcow2").read_bytes() == b"a file is copied as it is"
+
+
 def test_files_change_in_an_image_over_another(tmp_path):
     """The file below it is opened where that is allowed, and stays as it is."""
     base, over = tmp_path / "base.qcow2", tmp_path / "over.qcow2"

@@ -27,6 +27,15 @@ def test_modules_come_behind_what_they_need(grub: Grub) -> None:
         circle.with_dependencies(["d"])
 
 
+def test_all_modules_and_lists_are_a_directory(grub: Grub) -> None:
+    files = grub.directory()
+    assert set(files) == {"biosdisk.mod", "ext2.mod", "fshelp.mod", "normal.mod", "moddep.lst"}
+    assert files["ext2.mod"] == loaders.grub_files()["ext2.mod"]
+    without = {key: value for key, value in loaders.grub_files().items() if key != "ext2.mod"}
+    with pytest.raises(NotFound, match=r"ext2\.mod"):
+        Grub(loaders.grub_reader(without), "here").directory()
+
+
 def test_the_payload_is_kernel_modules_configuration_and_prefix(grub: Grub) -> None:
     payload = grub.payload("(,gpt2)/boot/grub", ["ext2"], "echo hello")
     assert payload[:0x40] == b"text" * 10 + bytes(0x40 - 40)

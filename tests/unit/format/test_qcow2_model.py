@@ -149,14 +149,25 @@ class Machine(RuleBasedStateMachine):
             self.verify(leaks=False)
 
 
+@pytest.mark.soak
+@pytest.mark.parametrize("over", [False, True], ids=["alone", "over another"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_operations_for_long(kind, over, tmp_path):
+    _run(kind, over, tmp_path, examples=100)
+
+
 @pytest.mark.parametrize("over", [False, True], ids=["alone", "over another"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_operations(kind, over, tmp_path):
-    machine = type("Machine", (Machine,), {"kind": kind, "over": over, "folder": tmp_path})
+    _run(kind, over, tmp_path, examples=2)
+
+
+def _run(kind, over, folder, *, examples):
+    machine = type("Machine", (Machine,), {"kind": kind, "over": over, "folder": folder})
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=4,
+            max_examples=examples,
             stateful_step_count=25,
             deadline=None,
             derandomize=False,

@@ -6,7 +6,8 @@ import pytest
 
 from blockwright.errors import UsageError
 from blockwright.system.linux.dm import status, tables
-from blockwright.system.linux.dm.layout import Line
+from blockwright.system.linux.dm.device import Mapper
+from blockwright.system.linux.dm.layout import Flag, Line
 from blockwright.system.linux.dm.tables import (
     Crypt,
     Error,
@@ -108,6 +109,21 @@ def test_lines_that_are_not_as_documented_are_kept_as_they_are():
 
 def test_a_key_is_not_shown():
     assert "c0ffee" not in repr(Crypt(MiB, "aes", "c0ffee", "7:0"))
+
+
+def test_the_kernel_wipes_what_carried_a_key():
+    asked = []
+
+    class Control:
+        def request(self, command, name, *, flags, **given):
+            asked.append(flags)
+
+    mapper = Mapper.__new__(Mapper)
+    mapper._control = Control()
+    crypt, integrity = Crypt(MiB, "aes", "c0ffee", "7:0"), Other(MiB, "integrity", "7:0 0 4 J 0")
+    for table in ([Zero(MiB)], [Zero(MiB), crypt], [integrity], [Other(MiB, "crypt", "aes c0ffee")]):
+        mapper.load("x", table)
+    assert asked == [Flag(0), Flag.SECURE_DATA, Flag.SECURE_DATA, Flag.SECURE_DATA]
 
 
 POOL = "1 417/4161 1/131072 - rw discard_passdown queue_if_no_space - 1024 "

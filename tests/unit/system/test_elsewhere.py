@@ -1,4 +1,4 @@
-"""On another system than Linux each command for loop devices, partitions and verity says so and exits with 4."""
+"""On another system than Linux each command for loop devices, partitions, device-mapper and verity exits with 4."""
 
 import sys
 
@@ -16,6 +16,21 @@ COMMANDS = [
     ["map", "add", "disk.img"],
     ["map", "rm", "disk.img"],
     ["map", "list"],
+    ["dm", "list"],
+    ["dm", "info", "name"],
+    ["dm", "table", "name"],
+    ["dm", "status", "name"],
+    ["dm", "deps", "name"],
+    ["dm", "targets"],
+    ["dm", "create", "name", "no-table"],
+    ["dm", "load", "name", "no-table"],
+    ["dm", "clear", "name"],
+    ["dm", "resume", "name"],
+    ["dm", "suspend", "name"],
+    ["dm", "remove", "name"],
+    ["dm", "rename", "name", "to"],
+    ["dm", "message", "name", "0", "text"],
+    ["dm", "wait", "name"],
     ["verity", "open", "disk.img", "hashes.img", "00" * 32, "name"],
     ["verity", "close", "name"],
 ]

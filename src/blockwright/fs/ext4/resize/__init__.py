@@ -45,9 +45,9 @@ def _least(volume: Volume) -> int:
 def resize(device: BlockDevice, size: int | None = None, *, source: str | None = None) -> ResizeReport:
     """Give the file system ``size`` bytes, or all of the device; a device that can grow grows first.
 
-    Called again after it was interrupted at any moment, it finishes. Whole blocks count, and an end too short for a
-    group's metadata is left out. The device keeps what lies behind a smaller file system. ``source`` is what
-    messages call the device.
+    Called again after it was interrupted at any moment, it finishes; only blocks that were moving without a journal
+    need e2fsck first. Whole blocks count, and an end too short for a group's metadata is left out. The device keeps
+    what lies behind a smaller file system. ``source`` is what messages call the device.
 
     Raises NoSpace for a size at which an inode would have to move, or that what is in use does not fit, with nothing
     changed but what was moved until then; UsageError for a file system in a state that forbids changes, or a device

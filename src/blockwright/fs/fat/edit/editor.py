@@ -13,18 +13,17 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from blockwright.device.base import BlockDevice
-from blockwright.errors import Corrupt, NoSpace, NotFound, ReadOnly, Unsupported, UsageError
+from blockwright.errors import Corrupt, NoSpace, ReadOnly, Unsupported, UsageError
 from blockwright.fs.editor import DEFAULT_POLICY, Attributes, CommitPolicy, Editor
 from blockwright.fs.fat import layout
 from blockwright.fs.fat.allocation import Run
 from blockwright.fs.fat.boot import NO_NAME
-from blockwright.fs.fat.edit.bodies import Bodies, Patched
-from blockwright.fs.fat.edit.commit import Committer
-from blockwright.fs.fat.edit.files import EditedFiles
-from blockwright.fs.fat.edit.folder import MAX_SLOTS, SIZE, Folder, Item
-from blockwright.fs.fat.edit.pending import Pending, Step
-from blockwright.fs.fat.edit.state import VolumeState, damage_of_unclean
-from blockwright.fs.fat.edit.table import EditedTable
+from blockwright.fs.fat.edit.bodies import Patched
+from blockwright.fs.fat.edit.contents import Contents, chained, first_of
+from blockwright.fs.fat.edit.folder import SIZE, Folder, Item
+from blockwright.fs.fat.edit.pending import Step
+from blockwright.fs.fat.edit.session import Session
+from blockwright.fs.fat.edit.slots import DELETED, Slots
 from blockwright.fs.fat.entries import DOT, DOT_DOT, file_attributes, short_entry
 from blockwright.fs.fat.names import check_name, long_entries
 from blockwright.fs.fat.options import FatOptions
@@ -34,13 +33,7 @@ from blockwright.fs.fat.volume import Volume, read_volume
 from blockwright.fs.reader import FileSystem
 from blockwright.tree.content import EMPTY, Content
 from blockwright.tree.node import Directory, File, Node
-from blockwright.units import ceil_div
 
-MAX_PATCHES: Final = 1 << 16
-"""Changed entries that are kept in memory before they are committed."""
-MAX_PAGES: Final = 512
-"""Changed pages of the table that are: 16 MiB or 32."""
-_DELETED: Final = bytes((layout.DELETED,))
 _DOS: Final = layout.READ_ONLY | layout.HIDDEN | layout.SYSTEM | layout.ARCHIVE
 
 
@@ -67,22 +60,14 @@ class FatEditor(Editor):
     keeps_links = False
 
     def __init__(self, device: BlockDevice, volume: Volume, policy: CommitPolicy) -> None:
-        self._device = device
-        self._geometry = volume.geometry
-        self._policy = policy
-        self._table = EditedTable(device, volume)
-        damage = damage_of_unclean(device, volume, self._table)
-        if damage:
-            raise UsageError(f"fat: was not left clean, and is damaged: mend it first, as with fsck.fat -a: {damage}")
-        self._state = VolumeState(device, volume, self._table)
-        self._table.next_free = self._state.next_free or layout.FIRST_CLUSTER
-        self._pending = Pending(self._geometry.sector_size)
-        self._files = EditedFiles(device, volume, self._table, self._pending)
-        self._bodies = Bodies(device, self._geometry)
-        self._committer = Committer(device, self._geometry.sector_size, self._table, self._state)
-        self._shrunk: set[int] = set()
-        self._told = False
-        self._broken = False
+        self._session = session = Session(device, volume, policy)
+        self._device = session.device
+        self._geometry = session.geometry
+        self._table = session.table
+        self._pending = session.pending
+        self._files = session.files
+        self._slots = Slots(session)
+        self._contents = Contents(session)
 
     @property
     def files(self) -> FileSystem:
@@ -91,194 +76,30 @@ class FatEditor(Editor):
     def check_name(self, name: bytes) -> None:
         check_name(name, name)
 
-    # -- committing ------------------------------------------------------------------------------------------
-
     def commit(self) -> None:
-        if self._broken:
-            raise UsageError("fat: a commit failed, and what is in memory may not be what is on the device")
-        if not self._pending and not self._table.changed_pages:
-            return
-        seen = len(self._pending.visible())
-        if seen > 1:
-            self._tell(f"FAT has no journal: {seen} sectors of directories change one after another, each file whole")
-        free = self._files.free_clusters()
-        self._broken = True  # until all is written
-        self._committer.write(self._pending, self._files.held, free)
-        self._broken = False
-        self._pending.clear()
-        self._table.settle()
-        self._files.settle(free)
-        self._shrunk.clear()
-
-    def _tell(self, reason: str) -> None:
-        """Refuse what is not one change, or say once that it is not, before anything is written."""
-        if self._policy.atomic:
-            raise UsageError(f"fat: not one transaction: {reason}")
-        if not self._told and self._policy.on_split is not None:
-            self._policy.on_split(reason)
-        self._told = True
-
-    def _commit_before(self, reason: str) -> None:
-        """Commit what came before, where the next change cannot be in one commit with it."""
-        if self._pending or self._table.changed_pages:
-            self._tell(f"FAT has no journal: {reason}")
-            self.commit()
+        self._session.commit()
 
     def _step(self) -> None:
-        crowded = self._pending.count > MAX_PATCHES or self._table.changed_pages > MAX_PAGES
-        if crowded or (self._files.is_full and self._pending):
-            self._commit_before("more changes than are kept in memory are made one after another, each file whole")
+        self._session.step()
 
     def close(self) -> None:
-        self._device.close()
+        self._session.close()
 
-    # -- clusters --------------------------------------------------------------------------------------------
-
-    def _allocate(self, count: int) -> list[Run]:
-        try:
-            return self._table.allocate(count)
-        except NoSpace:
-            if not self._table.waiting:
-                raise
-            self._commit_before("clusters that are given back must be so before they are used again")
-            return self._table.allocate(count)
-
-    def _store(self, content: Content) -> list[Run]:
-        """Put a file's bytes into free clusters; return their runs."""
-        if not content.size:
-            return []
-        runs = self._allocate(ceil_div(content.size, self._geometry.cluster_size))
-        try:
-            self._bodies.write(runs, content)
-        except BaseException:
-            self._table.free(runs)
-            raise
-        return runs
-
-    def _chain(self, entry: layout.DirEntry) -> list[Run]:
-        """Return everything that an entry's chain holds."""
-        first = self._files.first_cluster(entry)
-        if not first:
-            return []
-        if self._geometry.bits == 32 and first == self._geometry.root_cluster:
-            raise Corrupt(f"fat: {entry.dir_name!r} begins where the root directory does")
-        return self._table.runs(first, self._geometry.clusters, whole=True)
-
-    # -- entries ---------------------------------------------------------------------------------------------
-
-    def _put_slots(self, folder: Folder, first: int, data: bytes) -> None:
-        """Have entries at places from ``first`` on. The last is a short one, in whose sector all are written at once.
-
-        What lies in a sector before is a part of a long name, which is nothing without it.
-        """
-        size = self._geometry.sector_size
-        count = len(data) // SIZE
-        sector = folder.position(first + count - 1) // size
-        for number in range(count):
-            position = folder.position(first + number)
-            early = folder.is_new or position // size != sector
-            part = data[number * SIZE : (number + 1) * SIZE]
-            self._pending.put(position, part, Step.PREPARE if early else Step.SWITCH)
-
-    def _change_entry(self, inode: int, entry: layout.DirEntry) -> None:
-        """Have another short entry in the place of one that is there."""
-        position = inode * SIZE
-        step = self._pending.step_at(position)
-        self._pending.put(position, entry.pack(), Step.SWITCH if step is None else step)
-
-    def _chained(self, entry: layout.DirEntry, cluster: int, size: int) -> layout.DirEntry:
-        return entry.replace(dir_fst_clus_hi=cluster >> 16, dir_fst_clus_lo=cluster & 0xFFFF, dir_file_size=size)
-
-    def _add(self, folder: Folder, text: str, make: Callable[[bytes, int], bytes], *, directory: bool) -> Item:
-        """Have a new name, whose short entry ``make`` gives for a short name and its case bits."""
-        if not folder.is_sound:
-            raise Corrupt("fat: a directory has entries behind its end", offset=folder.position(folder.end))
-        name = folder.name_for(text)
-        try:
-            first = self._room(folder, name.entries)
-        except BaseException:
-            folder.shorts.taken.discard(name.short)
-            raise
-        item = folder.enter(text, name, first, directory=directory)
-        folder.born.add(item.slot)
-        self._put_slots(folder, first, long_entries(name) + make(name.short, name.case))
-        return item
-
-    def _room(self, folder: Folder, count: int) -> int:
-        """Return where so many free places lie, with more clusters if need be. Raises NoSpace."""
-        found = folder.room(count)
-        if found is None and folder.frees_later and not self._can_grow(folder, count):
-            self._commit_before("places that are given back must be so before they are used again")
-            found = folder.room(count)
-        if found is not None:
-            return found
-        if not self._can_grow(folder, count):
-            most, free = folder.count, folder.used.count(0)
-            raise NoSpace(
-                f"fat: expected {count} free places side by side in a directory of at most {most} entries, "
-                f"found {free} free"
-            )
-        self._grow(folder, count - folder.free_at_end)
-        found = folder.room(count)
-        assert found is not None, "the directory has just grown by as much"
-        return found
-
-    def _can_grow(self, folder: Folder, count: int) -> bool:
-        if folder.cluster == 0:
-            return False
-        per_cluster = self._geometry.cluster_size // SIZE
-        return folder.count + ceil_div(count - folder.free_at_end, per_cluster) * per_cluster <= MAX_SLOTS
-
-    def _grow(self, folder: Folder, places: int) -> None:
-        size = self._geometry.cluster_size
-        runs = self._allocate(ceil_div(places * SIZE, size))
-        position, length = folder.pieces[-1]
-        last = (position + length - self._geometry.data_start) // size + layout.FIRST_CLUSTER - 1
-        for run in runs:
-            start = self._geometry.cluster_start(run.start)
-            self._device.zero(start, run.length * size)
-            folder.grow(start, run.length * size)
-        self._table.link(last, runs[0].start)
-
-    def _erase(self, folder: Folder, item: Item, seen: Step = Step.REMOVE) -> None:
-        """Take a name away. What the device has of it stays until everything new is there, or until ``seen``."""
-        size = self._geometry.sector_size
-        at_once = folder.is_new or item.slot in folder.born
-        sector = folder.position(item.slot) // size
-        for slot in item.slots:
-            position = folder.position(slot)
-            if at_once:
-                step = Step.PREPARE if folder.is_new else Step.SWITCH
-            else:
-                step = seen if position // size == sector else Step.CLEAN_UP
-            self._pending.put(position, _DELETED, step)
-        folder.leave(item, at_once=at_once)
-
-    def _need_name(self, folder: Folder, name: bytes) -> str:
-        """Return a new name as text, once no entry of that name is left on the device."""
-        text = check_name(name, name)
-        if folder.has_gone(text):
-            self._commit_before("a name that is removed must be gone before it can come again")
-        return text
-
-    def _item(self, folder: Folder, name: bytes, inode: int | None = None) -> tuple[int, Item]:
-        found = folder.find(name) if inode is None else inode
-        if found is None or found not in folder.items:
-            raise NotFound(f"fat: {name!r} is not in its directory")
-        return found, folder.items[found]
+    def _replace(self, inode: int, content: Content) -> None:
+        self._contents.replace(inode, content)
 
     # -- files and directories -------------------------------------------------------------------------------
 
     def _create(self, parent: int, name: bytes, node: Node) -> int:
         folder = self._files.folder(parent)
         if isinstance(node, Directory):
-            return self._create_directory(folder, self._need_name(folder, name), node)
+            return self._create_directory(folder, self._slots.need_name(folder, name), node)
         if not isinstance(node, File):
             raise unsupported(name)
         check_content(name, node.content)
-        text = self._need_name(folder, name)
-        runs = self._store(node.content)
-        attributes, cluster, size = file_attributes(node.permissions), _first(runs), node.content.size
+        text = self._slots.need_name(folder, name)
+        runs = self._session.store(node.content)
+        attributes, cluster, size = file_attributes(node.permissions), first_of(runs), node.content.size
 
         def make(short: bytes, case: int) -> bytes:
             return short_entry(short, case, attributes, node.mtime_ns, cluster, size)
@@ -286,7 +107,7 @@ class FatEditor(Editor):
         return self._add_or_free(folder, text, make, runs, directory=False)
 
     def _create_directory(self, folder: Folder, text: str, node: Directory) -> int:
-        runs = self._allocate(1)
+        runs = self._session.allocate(1)
         cluster, size = runs[0].start, self._geometry.cluster_size
         start = self._geometry.cluster_start(cluster)
 
@@ -309,7 +130,7 @@ class FatEditor(Editor):
     ) -> int:
         """Add an entry for clusters that were taken, or give them back."""
         try:
-            return folder.inode(self._add(folder, text, make, directory=directory).slot)
+            return folder.inode(self._slots.add(folder, text, make, directory=directory).slot)
         except BaseException:
             self._table.free(runs)
             raise
@@ -323,22 +144,22 @@ class FatEditor(Editor):
             raise unsupported(name)
         check_content(name, node.content)
         entry = self._files.entry(inode)
-        old = self._chain(entry)
-        runs = self._store(node.content)
-        cluster, size = _first(runs), node.content.size
+        old = self._session.chain(entry)
+        runs = self._session.store(node.content)
+        cluster, size = first_of(runs), node.content.size
         raw = short_entry(
             entry.dir_name, entry.dir_ntres, file_attributes(node.permissions), node.mtime_ns, cluster, size
         )
-        self._change_entry(inode, layout.DirEntry.parse(raw))
+        self._session.change_entry(inode, layout.DirEntry.parse(raw))
         self._table.free(old)
         return inode
 
     def _unlink(self, parent: int, name: bytes, inode: int) -> None:
         folder = self._files.folder(parent)
-        _, item = self._item(folder, name, inode)
+        _, item = self._slots.item(folder, name, inode)
         entry = self._files.entry(inode)
-        runs = self._chain(entry)
-        self._erase(folder, item)
+        runs = self._session.chain(entry)
+        self._slots.erase(folder, item)
         self._release(entry, runs)
 
     def _release(self, entry: layout.DirEntry, runs: Sequence[Run]) -> None:
@@ -350,84 +171,16 @@ class FatEditor(Editor):
                 self._pending.forget(start, run.length * self._geometry.cluster_size)
         self._table.free(runs)
 
-    # -- contents --------------------------------------------------------------------------------------------
-
-    def _replace(self, inode: int, content: Content) -> None:
-        check_content(b"", content)
-        entry = self._files.entry(inode)
-        old = self._chain(entry)
-        runs = self._store(content)
-        changed = self._chained(entry, _first(runs), content.size)
-        self._change_entry(inode, changed.replace(dir_attr=entry.dir_attr | layout.ARCHIVE))
-        self._table.free(old)
-
     def _write_at(self, inode: int, offset: int, content: Content) -> None:
         if content.size:
-            self._patch_file(inode, offset, content, offset + content.size)
+            self._contents.patch(inode, offset, content, offset + content.size)
 
     def _truncate(self, inode: int, size: int) -> None:
         entry = self._files.entry(inode)
         if size > entry.dir_file_size:
-            self._patch_file(inode, entry.dir_file_size, EMPTY, size)
+            self._contents.patch(inode, entry.dir_file_size, EMPTY, size)
         elif size < entry.dir_file_size:
-            self._shorten(inode, entry, size)
-
-    def _patch_file(self, inode: int, offset: int, part: Content, end: int) -> None:
-        """Change a part of a file, which ends at ``end`` or where it did, whatever is more."""
-        entry = self._files.entry(inode)
-        before = entry.dir_file_size
-        if end > layout.MAX_FILE:
-            raise UsageError(f"fat: expected a file of at most {layout.MAX_FILE} bytes, found {end}")
-        with self._files.open_inode(inode) as old:
-            content = Patched(old, part, offset, max(before, end))
-            if offset < before or not self._extend(inode, content):
-                self._replace(inode, content)
-
-    def _extend(self, inode: int, content: Content) -> bool:
-        """Let a file become longer where it lies; False where that cannot be one change."""
-        if inode in self._shrunk:
-            self._commit_before("a file that is cut must be so before it grows again")
-        entry = self._files.entry(inode)
-        size, before = self._geometry.cluster_size, entry.dir_file_size
-        have = ceil_div(before, size)
-        last = _last(self._table.runs(self._files.first_cluster(entry), have, whole=False)) if have else 0
-        if not have or self._table.get(last) < self._table.eoc or self._straddles(last):
-            return False
-        more = ceil_div(content.size, size) - have
-        runs = self._allocate(more) if more else []
-        skip = before // size * size
-        try:
-            self._bodies.write([Run(last, 1), *runs] if before % size else runs, content, skip=skip)
-        except BaseException:
-            self._table.free(runs)
-            raise
-        if runs:
-            self._table.link(last, runs[0].start)
-        changed = entry.replace(dir_file_size=content.size, dir_attr=entry.dir_attr | layout.ARCHIVE)
-        self._change_entry(inode, changed)
-        return True
-
-    def _straddles(self, cluster: int) -> bool:
-        """Whether an entry of 12 bits lies in two sectors, so that it cannot be changed at once."""
-        sector = self._geometry.sector_size
-        return self._geometry.bits == 12 and cluster * 3 // 2 % sector == sector - 1
-
-    def _shorten(self, inode: int, entry: layout.DirEntry, size: int) -> None:
-        runs = self._chain(entry)
-        keep = ceil_div(size, self._geometry.cluster_size)
-        kept, rest = _split(runs, keep)
-        if sum(run.length for run in kept) < keep:
-            raise Corrupt(f"fat: {entry.dir_name!r}: expected {keep} clusters or more, found fewer")
-        if keep and self._straddles(_last(kept)):
-            with self._files.open_inode(inode) as old:
-                self._replace(inode, Patched(old, EMPTY, size, size))
-            return
-        changed = self._chained(entry, _first(kept), size)
-        self._change_entry(inode, changed.replace(dir_attr=entry.dir_attr | layout.ARCHIVE))
-        if kept and rest:
-            self._table.cut(_last(kept))
-        self._table.free(rest)
-        self._shrunk.add(inode)
+            self._contents.shorten(inode, entry, size)
 
     # -- names -----------------------------------------------------------------------------------------------
 
@@ -436,10 +189,10 @@ class FatEditor(Editor):
 
     def _rename(self, parent: int, name: bytes, new_parent: int, new_name: bytes) -> None:
         folder, new_folder = self._files.folder(parent), self._files.folder(new_parent)
-        inode, item = self._item(folder, name)
+        inode, item = self._slots.item(folder, name)
         same = folder is new_folder
         if not same or new_folder.find(new_name) != inode:
-            text = self._need_name(new_folder, new_name)
+            text = self._slots.need_name(new_folder, new_name)
         else:
             text = check_name(new_name, new_name)
         entry = self._files.entry(inode)
@@ -451,7 +204,7 @@ class FatEditor(Editor):
             return moved.replace(dir_name=short, dir_ntres=case).pack()
 
         self._add_or_free(new_folder, text, make, copied, directory=item.directory)
-        self._erase(folder, item)
+        self._slots.erase(folder, item)
         self._leave_old(folder, new_folder, item, entry, copied)
 
     def _leave_old(
@@ -459,7 +212,7 @@ class FatEditor(Editor):
     ) -> None:
         """Finish a move: what was copied goes, and ``..`` says where the directory is."""
         if copied:
-            self._table.free(self._chain(entry))
+            self._table.free(self._session.chain(entry))
         if item.directory and folder is not new_folder:
             self._set_dot_dot(self._files.first_cluster(entry), new_folder)
 
@@ -476,10 +229,10 @@ class FatEditor(Editor):
         inode = folder.inode(item.slot)
         with self._files.open_inode(inode) as body:
             try:
-                runs = self._store(Patched(body, EMPTY, body.size, body.size))
+                runs = self._session.store(Patched(body, EMPTY, body.size, body.size))
             except NoSpace:
                 return entry, []
-        return self._chained(entry, _first(runs), entry.dir_file_size), runs
+        return chained(entry, first_of(runs), entry.dir_file_size), runs
 
     def _rename_within_sector(self, folder: Folder, item: Item, text: str, entry: layout.DirEntry) -> bool:
         """Give an entry another name in the sector where it lies, in one write; False where there is no room."""
@@ -496,27 +249,27 @@ class FatEditor(Editor):
         step = Step.PREPARE if folder.is_new else Step.SWITCH
         for slot in item.slots:
             late = slot not in places and not fresh
-            self._pending.put(folder.position(slot), _DELETED, Step.CLEAN_UP if late else step)
+            self._pending.put(folder.position(slot), DELETED, Step.CLEAN_UP if late else step)
         kept = range(first, first + name.entries)
         folder.leave(item, at_once=fresh, kept=kept, short=name.short)
         renamed = folder.enter(text, name, first, directory=item.directory)
         if fresh:
             folder.born.add(renamed.slot)
-        self._put_slots(
+        self._slots.put(
             folder, first, long_entries(name) + entry.replace(dir_name=name.short, dir_ntres=name.case).pack()
         )
         return True
 
     def _rename_over(self, parent: int, name: bytes, new_parent: int, new_name: bytes, target: int) -> None:
         folder, new_folder = self._files.folder(parent), self._files.folder(new_parent)
-        inode, item = self._item(folder, name)
+        inode, item = self._slots.item(folder, name)
         entry, there = self._files.entry(inode), self._files.entry(target)
-        old = self._chain(there)
+        old = self._session.chain(there)
         size = self._geometry.sector_size
         at_once = inode * SIZE // size == target * SIZE // size
         moved, copied = (entry, []) if at_once else self._to_move(folder, item, entry)
-        self._change_entry(target, moved.replace(dir_name=there.dir_name, dir_ntres=there.dir_ntres))
-        self._erase(folder, item, Step.SWITCH if at_once else Step.REMOVE)
+        self._session.change_entry(target, moved.replace(dir_name=there.dir_name, dir_ntres=there.dir_ntres))
+        self._slots.erase(folder, item, Step.SWITCH if at_once else Step.REMOVE)
         self._leave_old(folder, new_folder, item, entry, copied)
         self._release(there, old)
 
@@ -527,7 +280,7 @@ class FatEditor(Editor):
         if entry.dir_name != DOT_DOT:
             raise Corrupt(f"fat: expected '..' as the second entry, found {entry.dir_name!r}", offset=position)
         step = Step.PREPARE if self._table.is_new(cluster) else Step.SWITCH
-        self._pending.put(position, self._chained(entry, self._as_parent(parent), 0).pack(), step)
+        self._pending.put(position, chained(entry, self._as_parent(parent), 0).pack(), step)
 
     # -- metadata --------------------------------------------------------------------------------------------
 
@@ -545,7 +298,7 @@ class FatEditor(Editor):
         if attributes.atime_ns is not None:
             changed = changed.replace(dir_lst_acc_date=layout.encode_time(attributes.atime_ns // 10**9)[0])
         if changed != entry:
-            self._change_entry(inode, changed)
+            self._session.change_entry(inode, changed)
 
     def _flags(self, entry: layout.DirEntry, attributes: Attributes) -> int:
         """Return an entry's attribute bits with the changes. Of permissions only a file's read-only bit is kept."""
@@ -573,18 +326,18 @@ class FatEditor(Editor):
         slot = folder.label
         if stored:
             if slot is None:
-                slot = folder.label = self._room(folder, 1)
+                slot = folder.label = self._slots.room(folder, 1)
                 folder.used[slot] = 1
-                self._put_slots(folder, slot, short_entry(stored, 0, layout.VOLUME, 0, 0, 0))
+                self._slots.put(folder, slot, short_entry(stored, 0, layout.VOLUME, 0, 0, 0))
             else:
                 raw = self._files.bytes_at(folder.position(slot), SIZE)
-                self._put_slots(folder, slot, stored + raw[len(stored) :])
+                self._slots.put(folder, slot, stored + raw[len(stored) :])
         elif slot is not None:
-            self._pending.put(folder.position(slot), _DELETED, Step.SWITCH)
+            self._pending.put(folder.position(slot), DELETED, Step.SWITCH)
             folder.used[slot] = 0
             folder.label = None
         folder.touched = True
-        self._state.put_label(self._pending, stored or NO_NAME)
+        self._session.state.put_label(self._pending, stored or NO_NAME)
         self._files.label = stored.decode("ascii").rstrip(" ")
 
 
@@ -596,25 +349,3 @@ def _places(folder: Folder, slot: int, sector: int, size: int) -> range:
     while last + 1 < folder.count and folder.position(last + 1) // size == sector:
         last += 1
     return range(first, last + 1)
-
-
-def _first(runs: Sequence[Run]) -> int:
-    return runs[0].start if runs else 0
-
-
-def _last(runs: Sequence[Run]) -> int:
-    return runs[-1].start + runs[-1].length - 1
-
-
-def _split(runs: Sequence[Run], count: int) -> tuple[list[Run], list[Run]]:
-    """Return the runs of the first ``count`` clusters, and of the others."""
-    kept: list[Run] = []
-    rest: list[Run] = []
-    for run in runs:
-        part = min(run.length, count)
-        if part:
-            kept.append(Run(run.start, part))
-        if part < run.length:
-            rest.append(Run(run.start + part, run.length - part))
-        count -= part
-    return kept, rest

@@ -33,6 +33,7 @@ from blockwright.system.linux.dm.tables import (
     Zero,
     size_of,
 )
+from blockwright.system.linux.dm.text import format_line, parse_table, without_keys
 
 __all__ = [
     "Crypt",
@@ -58,5 +59,8 @@ __all__ = [
     "VerityStatus",
     "Watch",
     "Zero",
+    "format_line",
+    "parse_table",
     "size_of",
+    "without_keys",
 ]

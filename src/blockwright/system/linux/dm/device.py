@@ -5,6 +5,7 @@ Knows: the order of requests that leaves nothing half done. Refuses to know: wha
 
 from __future__ import annotations
 
+import errno
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -13,13 +14,14 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from blockwright.device import holders
-from blockwright.errors import BlockwrightError, InUse, NotFound
+from blockwright.errors import BlockwrightError, InUse, KernelError, NotFound
 from blockwright.system.linux import blkdev
 from blockwright.system.linux.dm import layout, nodes, status, tables
 from blockwright.system.linux.dm.control import Control, Reply
+from blockwright.system.linux.dm.events import Watch
 from blockwright.system.linux.dm.layout import Command, Flag
 from blockwright.system.linux.dm.status import Status
-from blockwright.system.linux.dm.tables import Crypt, Error, Target, lines
+from blockwright.system.linux.dm.tables import Error, Target, lines
 from blockwright.system.linux.ioctl import join_device, split_device
 from blockwright.system.linux.log import Logger, told
 
@@ -84,7 +86,7 @@ class Mapper:
         wanted = lines(table, nodes.number_of)
         made = self._control.request(Command.DEV_CREATE, name, uuid=uuid)
         try:
-            self._load(name, table, wanted, read_only=read_only)
+            self._load(name, wanted, read_only=read_only)
             path = self._run(name)
         except BaseException:
             self._control.request(Command.DEV_REMOVE, name)
@@ -99,10 +101,10 @@ class Mapper:
         Where the kernel does not take the new table, or does not run with it, the old one runs on. Raises NotFound,
         KernelError.
         """
-        old = self._lines(name)
+        old = self.table_lines(name)
         was_read_only = self.info(name).read_only
         try:
-            self._load(name, table, lines(table, nodes.number_of), read_only=read_only)
+            self._load(name, lines(table, nodes.number_of), read_only=read_only)
             self._run(name)
         except BlockwrightError:
             self._go_back(name, old, read_only=was_read_only)
@@ -111,7 +113,7 @@ class Mapper:
     def _go_back(self, name: str, old: Sequence[layout.Line], *, read_only: bool) -> None:
         """A device whose new table does not run is suspended; only another table wakes it."""
         if self.info(name).suspended and old:
-            self._load_lines(name, old, Flag.READ_ONLY if read_only else Flag(0))
+            self._load(name, old, read_only=read_only)
             self._run(name)
         else:
             self.clear(name)
@@ -163,7 +165,7 @@ class Mapper:
 
         Raises InUse for a thin pool under thin devices, which would wait for it without end.
         """
-        old = self._lines(name)
+        old = self.table_lines(name)
         if any(line.type == "thin-pool" for line in old):
             info = self.info(name)
             above = [user for user in blkdev.users(info.path) if user.startswith("used by")]
@@ -179,17 +181,19 @@ class Mapper:
 
     def load(self, name: str, table: Sequence[Target], *, read_only: bool = False) -> None:
         """Have ``table`` ready for the next ``resume``; what runs is not touched. Raises NotFound, KernelError."""
-        self._load(name, table, lines(table, nodes.number_of), read_only=read_only)
+        self._load(name, lines(table, nodes.number_of), read_only=read_only)
 
-    def _load(self, name: str, table: Sequence[Target], wanted: Sequence[layout.Line], *, read_only: bool) -> None:
+    def _load(self, name: str, wanted: Sequence[layout.Line], *, read_only: bool) -> None:
         flags = Flag.READ_ONLY if read_only else Flag(0)
-        if any(isinstance(target, Crypt) for target in table):
+        if any(line.type in tables.KEYED for line in wanted):
             flags |= Flag.SECURE_DATA
-        self._load_lines(name, wanted, flags)
-
-    def _load_lines(self, name: str, wanted: Sequence[layout.Line], flags: Flag) -> None:
         payload = layout.pack_targets(wanted)
-        self._control.request(Command.TABLE_LOAD, name, flags=flags, target_count=len(wanted), payload=payload)
+        try:
+            self._control.request(Command.TABLE_LOAD, name, flags=flags, target_count=len(wanted), payload=payload)
+        except KernelError as error:
+            if error.errno == errno.ENXIO:  # of this device, or of one that the table names
+                self.info(name)
+            raise
 
     def clear(self, name: str) -> None:
         """Forget a table that was loaded and does not run."""
@@ -292,15 +296,19 @@ class Mapper:
 
     def table(self, name: str, *, inactive: bool = False) -> list[Target]:
         """Return the table that runs, or the loaded one that does not yet. An encrypted device's has its key."""
-        return [tables.parse(line) for line in self._lines(name, inactive=inactive)]
+        return [tables.parse(line) for line in self.table_lines(name, inactive=inactive)]
 
-    def _lines(self, name: str, *, inactive: bool = False) -> list[layout.Line]:
+    def table_lines(self, name: str, *, inactive: bool = False) -> list[layout.Line]:
+        """Return the same as the kernel's text (see ``text``), which may say more than the type has fields for."""
         return self._ask_targets(name, Flag.STATUS_TABLE | (Flag.QUERY_INACTIVE_TABLE if inactive else Flag(0)))
 
     def status(self, name: str, *, flush: bool = True) -> list[Status]:
         """Return what each target tells of itself; a thin pool commits first, with ``flush``."""
-        found = self._ask_targets(name, Flag(0) if flush else Flag.NO_FLUSH)
-        return [status.parse(line) for line in found]
+        return [status.parse(line) for line in self.status_lines(name, flush=flush)]
+
+    def status_lines(self, name: str, *, flush: bool = True) -> list[layout.Line]:
+        """Return the same as the kernel's text, with where each target lies."""
+        return self._ask_targets(name, Flag(0) if flush else Flag.NO_FLUSH)
 
     def _ask_targets(self, name: str, flags: Flag) -> list[layout.Line]:
         reply = self._control.request(Command.TABLE_STATUS, name, flags=flags)
@@ -311,12 +319,22 @@ class Mapper:
         reply = self._control.request(Command.TABLE_DEPS, name)
         return [split_device(dev) for dev in layout.parse_dependencies(reply.data)]
 
-    def wait(self, name: str, event_nr: int) -> Info:
-        """Return when the device's event number is another than ``event_nr``, which was read before looking at it.
+    def wait(self, name: str, event_nr: int, *, timeout_s: float | None = None) -> Info:
+        """Return the device when its event number is another than ``event_nr``, which was read before looking at it.
 
-        Waits for as long as that takes; ``events.Watch`` waits for a time.
+        Waits for as long as that takes, or for ``timeout_s``; the number is ``event_nr`` still where that was too
+        short. Raises NotFound, also where the device goes meanwhile.
         """
-        return _info(self._control.request(Command.DEV_WAIT, name, event_nr=event_nr))
+        if timeout_s is None:
+            self._control.request(Command.DEV_WAIT, name, event_nr=event_nr)
+            return self.info(name)  # that it goes is an event too
+        end = time.monotonic() + timeout_s
+        with Watch() as watch:
+            while True:
+                found, left = self.info(name), end - time.monotonic()
+                if found.event_nr != event_nr or left <= 0:
+                    return found
+                watch.happened(left)
 
 
 def _info(reply: Reply) -> Info:

@@ -33,14 +33,19 @@ class Watch:
         end = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left = None if end is None else max(0.0, end - time.monotonic())
-            ready = self._ready(left)
-            # Armed before looking: what happens between the two is told by the next poll.
-            self._arm()
+            ready = self.happened(left)
             now = self._events()
             changed = {name: event for name, event in now.items() if self._seen.get(name) != event}
             self._seen = now
             if changed or (not ready and left is not None):
                 return changed
+
+    def happened(self, timeout_s: float | None = None) -> bool:
+        """Whether there was an event of any device, or one went, since the last call; False after the time."""
+        ready = self._ready(timeout_s)
+        # Armed before anybody looks: what happens between the two is told by the next poll.
+        self._arm()
+        return ready
 
     def _ready(self, timeout_s: float | None) -> bool:
         if sys.platform == "win32":

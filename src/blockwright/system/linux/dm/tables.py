@@ -19,6 +19,10 @@ Number = Callable[[str], str]
 """Turns a device's path into ``major:minor``, as the kernel takes it whatever nodes there are."""
 
 
+KEYED: Final = ("crypt", "integrity")
+"""Types whose parameters may have keys: the kernel wipes what carried them."""
+
+
 def _as_it_is(device: str) -> str:
     return device
 
@@ -317,6 +321,8 @@ def _thin(length: int, words: list[str]) -> Target:
 
 def _verity(length: int, words: list[str]) -> Target:
     version, data, hashes, data_block, hash_block, _, start, algorithm, root, salt, *rest = words
+    if not int(data_block):
+        raise ValueError
     return Verity(
         length=length,
         data=data,
