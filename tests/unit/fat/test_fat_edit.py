@@ -20,6 +20,7 @@ from blockwright.tree import BytesContent, Content, Directory, File, Symlink
 from blockwright.units import GiB, KiB, MiB
 from tests.support.disks import memory
 from tests.support.fatvolumes import TIME_NS, file, planned, small32
+from tests.support.fsedits import differences
 
 pytestmark = pytest.mark.unprivileged
 
@@ -305,3 +306,26 @@ def test_a_fat_that_is_not_mirrored_is_changed_alone():
     assert dataclasses.replace(read_volume(device), mirrored=True, active_fat=0) == volume
     with read.open(device) as files:
         assert files.stat(b"/new").size == 5000
+
+
+@pytest.mark.parametrize("to", [b"/zero", b"/empty/README"], ids=["over", "new"])
+def test_a_move_of_what_is_damaged_changes_nothing(to):
+    """What is wrong with a file behind its end shows before its entry is made anew."""
+    device = small32()
+    with read.open(Window(device, 0, device.size, owns=False)) as files:
+        last = files.placement(files.resolve(b"/README"))[-1]
+    geometry = read_volume(device).geometry
+    cluster = (last.position - geometry.data_start) // geometry.cluster_size + layout.FIRST_CLUSTER
+    for copy in range(geometry.fats):
+        device.write(geometry.fat_start(copy) + cluster * 4, (geometry.end_cluster + 5).to_bytes(4, "little"))
+    original = MemoryDevice(content=device.read(0, device.size))
+    with opened(device) as editor:
+        with pytest.raises(Corrupt, match="fat chain"):
+            editor.mv(b"/README", to)
+        with pytest.raises(Corrupt, match="fat chain"):
+            editor.mv(b"/README", b"/a long name that takes more than a sector of places " + b"x" * 150)
+        editor.put(b"/new", file(5))
+    with read.open(original) as before, read.open(Window(device, 0, device.size, owns=False)) as after:
+        tree = after.tree()
+        del tree.entries[b"new"]
+        assert differences(before.tree(), tree) == []

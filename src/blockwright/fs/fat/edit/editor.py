@@ -198,6 +198,7 @@ class FatEditor(Editor):
         entry = self._files.entry(inode)
         if same and self._rename_within_sector(folder, item, text, entry):
             return
+        self._check_moved(item, entry, away=not same)
         moved, copied = self._to_move(folder, item, entry)
 
         def make(short: bytes, case: int) -> bytes:
@@ -206,6 +207,13 @@ class FatEditor(Editor):
         self._add_or_free(new_folder, text, make, copied, directory=item.directory)
         self._slots.erase(folder, item)
         self._leave_old(folder, new_folder, item, entry, copied)
+
+    def _check_moved(self, item: Item, entry: layout.DirEntry, *, away: bool) -> None:
+        """Raise Corrupt for what ``_leave_old`` could not finish, while nothing is changed."""
+        if not item.directory:
+            self._session.chain(entry)
+        elif away:
+            self._dot_dot(self._files.first_cluster(entry))
 
     def _leave_old(
         self, folder: Folder, new_folder: Folder, item: Item, entry: layout.DirEntry, copied: list[Run]
@@ -265,6 +273,7 @@ class FatEditor(Editor):
         inode, item = self._slots.item(folder, name)
         entry, there = self._files.entry(inode), self._files.entry(target)
         old = self._session.chain(there)
+        self._check_moved(item, entry, away=folder is not new_folder)
         size = self._geometry.sector_size
         at_once = inode * SIZE // size == target * SIZE // size
         moved, copied = (entry, []) if at_once else self._to_move(folder, item, entry)
@@ -275,12 +284,17 @@ class FatEditor(Editor):
 
     def _set_dot_dot(self, cluster: int, parent: Folder) -> None:
         """Have a directory's ``..`` name its parent."""
+        position, entry = self._dot_dot(cluster)
+        step = Step.PREPARE if self._table.is_new(cluster) else Step.SWITCH
+        self._pending.put(position, chained(entry, self._as_parent(parent), 0).pack(), step)
+
+    def _dot_dot(self, cluster: int) -> tuple[int, layout.DirEntry]:
+        """Return where a directory's ``..`` lies, and the entry. Raises Corrupt where it is none."""
         position = self._geometry.cluster_start(cluster) + SIZE
         entry = layout.DirEntry.parse(self._files.bytes_at(position, SIZE))
         if entry.dir_name != DOT_DOT:
             raise Corrupt(f"fat: expected '..' as the second entry, found {entry.dir_name!r}", offset=position)
-        step = Step.PREPARE if self._table.is_new(cluster) else Step.SWITCH
-        self._pending.put(position, chained(entry, self._as_parent(parent), 0).pack(), step)
+        return position, entry
 
     # -- metadata --------------------------------------------------------------------------------------------
 
