@@ -114,7 +114,7 @@ def mkfs(part: str, label: str = "") -> None:
     """Have an empty ext4 file system on ``part``."""
     from blockwright.disk.mkfs import make_ext4
 
-    with open_device(part, writable=True) as device:
+    with open_device(part, writable=True, alone=True) as device:
         make_ext4(device, label=label, seed=os.urandom(32), time_ns=_now_ns())
 
 
@@ -192,7 +192,7 @@ def syslinux(part: str, *, loaders: Sequence[str] = ()) -> None:
     from blockwright.boot.loaders import syslinux as find_syslinux
 
     parts = find_syslinux(_shelves(loaders))
-    with open_device(part, writable=True) as device:
+    with open_device(part, writable=True, alone=True) as device:
         start = device.start if isinstance(device, Window) else 0
         extlinux.install(device, parts, directory="/", start=start, time_ns=_now_ns(), source=part)
 
@@ -234,7 +234,7 @@ def _files(part: str) -> FileSystem:
 
 
 def _editor(part: str) -> Editor:
-    device = open_device(part, writable=True)
+    device = open_device(part, writable=True, alone=True)
     try:
         return open_editor(device, source=part)
     except BaseException:

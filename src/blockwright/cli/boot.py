@@ -85,6 +85,7 @@ def install_(image: str, way: str, partition: int | None, **options: Any) -> Non
         whole,
         writable=True,
         force_unlocked=options["force_unlocked"],
+        alone=True,
         form=image_format.form,
         policy=image_format.policy,
     ) as device:

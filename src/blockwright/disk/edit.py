@@ -76,7 +76,13 @@ class DiskEditor:
             raise UsageError(f"{image}: expected a whole disk, found a part of one")
         self.name = image
         self.device = open_device(
-            image, writable=writable, force_unlocked=force_unlocked, client=client, form=form, policy=policy
+            image,
+            writable=writable,
+            force_unlocked=force_unlocked,
+            alone=writable,
+            client=client,
+            form=form,
+            policy=policy,
         )
         self._given = sector_size or sector_size_of(self.device)
         self._changed = False

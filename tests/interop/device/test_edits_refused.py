@@ -94,6 +94,31 @@ def test_what_we_serve_read_only(image, tmp_path):
 
 
 @needs_loop
+def test_what_we_serve_read_only_from_what_changes_disks(tmp_path):
+    disk = tmp_path / "disk.img"
+    blockwright("disk", "create", disk, "16M", "--table", "gpt")
+    blockwright("disk", "add", disk, "--size", "8M")
+    blockwright("fs", "mkfs", f"{disk}:1", "-q")
+    before = disk.read_bytes()
+    with serving("--read-only", "--socket", tmp_path / "sock", disk):
+        for command in (
+            ["disk", "add", disk],
+            ["disk", "set", f"{disk}:1", "--name", "x"],
+            ["disk", "resize", disk, "32M"],
+            ["disk", "boot-code", disk, "--clear"],
+            ["boot", "install", disk, "syslinux", "--keep-config"],
+            ["loopless", disk, "create-gpt"],
+            ["loopless", f"{disk}:1", "mkfs"],
+            ["loopless", f"{disk}:1", "syslinux"],
+            ["loopless", f"{disk}:1", "rm", "/x"],
+            ["loopless", f"{disk}:1", "set-bootable", "true"],
+        ):
+            said = blockwright(*command, code=1).stderr.decode()
+            assert "is in use: process" in said, f"{command}: {said}"
+        assert blockwright("disk", "table", disk, "--json").stdout
+    assert disk.read_bytes() == before
+
+
 def test_what_is_attached_and_what_is_mounted(image, tmp_path):
     with mounted(image, tmp_path / "at") as at:
         loop = run(["findmnt", "-n", "-o", "SOURCE", at]).stdout.strip()
