@@ -152,13 +152,13 @@ class _Job:
         """Check all that a BIOS's loader needs; return the steps that install it."""
         found, request = self.found, self.request
         assert request.ways.bios is not None, "asked for"
+        directory = None if request.directory is None else _directory(request.directory)
         table = found.table
         if table is not None and table.sector_size != SECTOR:
             raise Unsupported(f"{found.name}: loaders for a BIOS count in sectors of 512 bytes, its table does not")
         kind = "none" if table is None else table.kind
         starter = bios.find_starter(request.ways.bios, self.shelves, kind, modules=request.grub_modules)
         volume = found.home(request.home, self.root, marked=starter.marked)
-        directory = None if request.directory is None else request.directory.strip("/")
         home = bios.Home(volume.fat, "boot/" if volume == self.root else "", directory)
         core = found.core_room() if starter.core else (0, 0)
         target = Target(self.device, volume, found.name, request.time_ns)
@@ -251,6 +251,14 @@ class _Job:
 
     def _place(self, volume: Volume) -> str:
         return part_name(self.found.name, volume.number) if volume.number else self.found.name
+
+
+def _directory(path: str) -> str:
+    """Return a directory of a partition without slashes around it. Raises UsageError for one told by dots."""
+    parts = path.strip("/").split("/")
+    if {".", ".."} & set(parts) or (len(parts) > 1 and "" in parts):
+        raise UsageError(f"{path[:200]!r}: expected a directory by its own name, without '.', '..' and empty parts")
+    return "/".join(parts)
 
 
 def _sparse(files: FileSystem, kernel: Kernel) -> uefi.Files:

@@ -344,3 +344,13 @@ def test_holes_of_a_kernel_are_filled_where_its_loader_cannot_read_them(
         assert (size, mode) == ((1 << 20) + 3, 0o640)
         assert blockwright("fs", "cat", f"{made}:1", "/boot/vmlinuz-1").stdout == kernel.read_bytes()
         run([tool("e2fsck"), "-fn", volume(made, 1, made.stat().st_size // MIB - 1, tmp_path / "part")])
+
+
+@pytest.mark.parametrize("path", ["../x", "/boot/./x", "boot//x"])
+def test_a_directory_is_told_by_its_own_name(tmp_path, path):
+    image = tmp_path / "disk.img"
+    blockwright("fs", "mkfs", image, "--size", "8M", "-q")
+    before = image.read_bytes()
+    arguments = ("boot", "install", image, "syslinux", "--keep-config", "--directory", path)
+    assert "expected a directory by its own name" in blockwright(*arguments, code=2).stderr.decode()
+    assert image.read_bytes() == before
