@@ -36,8 +36,9 @@ KERNEL = "BLOCKWRIGHT_GUEST_KERNEL"
 _SCRIPT = """\
 cd "$BLOCKWRIGHT_ROOT" || exit 99
 "$BLOCKWRIGHT_PYTHON" -m pytest -q -p no:cacheprovider -p tests.guest.reporter \\
-    --basetemp=/run/tmp/pytest @"$GUEST_SHARE/selected"
+    -o tmp_path_retention_policy=failed --basetemp=/run/tmp/pytest @"$GUEST_SHARE/selected"
 """
+"""Files of a test that passed are removed: the guest's memory holds those of all."""
 
 # What pytest returns when it ran tests, whatever came of them.
 _RAN = (0, 1)

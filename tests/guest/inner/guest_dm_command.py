@@ -1,5 +1,6 @@
 """`blockwright dm` in a kernel of our own, beside dmsetup: each reads what the other made."""
 
+import contextlib
 import os
 import subprocess
 import threading
@@ -190,11 +191,19 @@ def test_a_wait_ends_with_its_device(disks, timeout_s):
     assert failed == ["x: no such device-mapper device"]
 
 
+def has_open(pid, path):
+    for each in glob(f"/proc/{pid}/fd/*"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            if os.readlink(each) == path:
+                return True
+    return False
+
+
 @pytest.mark.parametrize("options", [[], ["--timeout", "60"]], ids=str)
 def test_a_wait_ends_with_a_signal(disks, options):
     ours("create", "x", table="0 8 zero")
     waiter = subprocess.Popen([*COMMAND, "dm", "wait", "x", *options], stderr=subprocess.PIPE)
-    while "/dev/mapper/control" not in [os.path.realpath(each) for each in glob(f"/proc/{waiter.pid}/fd/*")]:
+    while not has_open(waiter.pid, "/dev/mapper/control"):
         assert waiter.poll() is None
         time.sleep(0.01)
     waiter.terminate()
