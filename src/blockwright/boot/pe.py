@@ -116,6 +116,12 @@ def read(data: bytes, source: str) -> Program:
         raise LimitExceeded(f"expected at most {MAX_SECTIONS} sections, found {count}", source=source)
     if header.size_of_optional_header < OptionalHeader.SIZE or sections_at + count * SectionHeader.SIZE > len(data):
         raise Corrupt("its section table lies behind its end", source=source, offset=header_at)
+    if optional.size_of_headers > len(data):
+        raise Corrupt(
+            f"headers: expected to end by byte {len(data)}, found {optional.size_of_headers}",
+            source=source,
+            offset=optional_at + 60,
+        )
     sections = tuple(_section(data, sections_at + 40 * number, source) for number in range(count))
     signed = _directory(data, optional_at, sections_at, CERTIFICATES, _DIRECTORIES[optional.magic])
     return Program(header.machine, optional, header_at, optional_at, sections_at, sections, signed)

@@ -77,7 +77,10 @@ class Served:
         return f"{scheme}://localhost:{self.port}/{query}"
 
     def reasons(self):
-        """Why sessions ended, when all have."""
+        """Why sessions ended, when all have by themselves: a client may be gone before the server has seen why."""
+        end = time.monotonic() + 30
+        while self.server.connections and time.monotonic() < end:
+            time.sleep(0.01)
         self.server.stop()
         self.server.wait()
         return [fields["reason"] for event, fields in self.events if event == "disconnected"]

@@ -54,6 +54,13 @@ def test_symbols_behind_the_stub_are_forgotten() -> None:
     assert b"symbols" not in image
 
 
+def test_headers_that_end_behind_the_stub_are_refused() -> None:
+    stub = bytearray(loaders.stub())
+    struct.pack_into("<I", stub, 0x98 + 60, len(stub) + 0x200)
+    with pytest.raises(Corrupt, match="headers: expected to end by byte"):
+        uki.assemble(bytes(stub), SECTIONS, "here")
+
+
 def test_headers_that_have_no_room_are_refused() -> None:
     room = (0x400 - 0x98 - 240) // 40
     names = [(".sdmagic", b"#### LoaderInfo: systemd-stub"), *((f".s{n}", b"x") for n in range(room - 3))]
