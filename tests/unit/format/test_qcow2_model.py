@@ -170,7 +170,6 @@ def _run(kind, over, folder, *, examples):
             max_examples=examples,
             stateful_step_count=25,
             deadline=None,
-            derandomize=False,
             print_blob=True,
             suppress_health_check=list(HealthCheck),
         ),
