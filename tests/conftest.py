@@ -48,8 +48,9 @@ def _numbered(traceback: TracebackType) -> TracebackType:
 
 
 _UNPRIVILEGED = ("interop", "guest/inner/guest_kernel.py", "guest/inner/guest_build.py")
-"""Where tests are whose point is that no root is needed; others mark theirs one by one. Of those in a guest, whose user
-is root whoever starts it, the ones that prove that anybody can start it, and what was built outside of it.
+"""Where tests are whose point is that no root is needed, but for long ones (`ci`); others mark theirs one by one. Of
+those in a guest, whose user is root whoever starts it, the ones that prove that anybody can start it, and what was
+built outside of it.
 """
 
 
@@ -60,7 +61,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     `ci` is asked for by CI=true or by name (`-m ci`), `soak` by name only.
     """
     for item in items:
-        if item.path.relative_to(_HERE).as_posix().startswith(_UNPRIVILEGED):
+        where = item.path.relative_to(_HERE).as_posix()
+        if where.startswith(_UNPRIVILEGED) and item.get_closest_marker("ci") is None:
             item.add_marker("unprivileged")
     asked = config.getoption("markexpr", "")
     if "ci" not in asked and not under_ci():

@@ -10,7 +10,7 @@ import pytest
 from tests.support.tools import package_file, tool
 
 ROOT = Path(__file__).parents[2]
-pytestmark = pytest.mark.ci
+pytestmark = [pytest.mark.ci, pytest.mark.unprivileged]
 
 
 @pytest.fixture
