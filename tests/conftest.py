@@ -18,7 +18,7 @@ if not os.access(".", os.W_OK):
 _always = hypothesis.settings(_always, database=None)  # the checkout is somebody else's
 
 hypothesis.settings.register_profile("default", _always)
-# The same cases for the same tree: a run that lets a change in must not depend on chance. Elsewhere they are new ones.
+# The same cases for the same tree: what lets a change in must not depend on chance. Elsewhere they are new ones.
 hypothesis.settings.register_profile("ci", _always, max_examples=200, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if under_ci() else "default")
 
