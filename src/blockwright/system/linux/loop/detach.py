@@ -124,8 +124,8 @@ def detach(
     finally:
         os.close(fd)
     end = time.monotonic() + timeout_s
-    _wait_until_free(number, path, found, end)
-    _wait_until_let_go(backing, end)
+    if _wait_until_free(number, path, found, end):
+        _wait_until_let_go(backing, end)
     ownership.forget(number, found)
     told(logger).info("detached %s from %s", path, backing)
     return True
@@ -147,11 +147,12 @@ def _clear(fd: int, number: int, path: str, timeout_s: float) -> bool:
     return True
 
 
-def _wait_until_free(number: int, path: str, sequence: int | None, end: float) -> None:
+def _wait_until_free(number: int, path: str, sequence: int | None, end: float) -> bool:
+    """Return whether somebody else was the device's last user."""
     wait = _FIRST_PAUSE_S
     while True:
         if not state.backing_of(number) or state.sequence_of(number) != sequence:
-            return
+            return wait > _FIRST_PAUSE_S
         if time.monotonic() >= end:
             who = _users(path) or "somebody unknown"
             raise InUse(f"{path}: is in use: {who}; it is detached when its last user closes it")
