@@ -70,6 +70,8 @@ def test_what_workers_hold_is_counted(image):
 
     with running([Export("", image)], workers=1) as server, server.client() as here, server.client() as there:
         here.go()
+        here.request(READ, 1, 0, 512)
+        assert here.reply(512)[0] == 0  # it is served, so the next one leaves
         there.go()
         for cookie in range(4):
             there.request(READ, cookie, 0, MIB)  # in simple replies, which are whole in memory
