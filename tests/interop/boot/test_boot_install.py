@@ -25,6 +25,7 @@ from tests.support.bootdisks import GREETING, MIB, Piece, make_disk, root_files,
 from tests.support.command import blockwright, document
 from tests.support.loaders import debian_loaders
 from tests.support.qemu import Firmware, boot_disk
+from tests.support.smallroot import debian_kernel
 from tests.support.tools import package_file, run, tool
 
 OPTIONS = ["--serial", "--cmdline", "quiet panic=-1"]
@@ -32,7 +33,7 @@ OPTIONS = ["--serial", "--cmdline", "quiet panic=-1"]
 
 @pytest.fixture
 def kernel() -> Path:
-    return package_file("boot/vmlinuz-*-cloud-amd64", package="linux-image-cloud-amd64")
+    return debian_kernel()
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import pytest
 from tests.support.command import blockwright, document
 from tests.support.loaders import debian_loaders
 from tests.support.qemu import Firmware, boot_disk
+from tests.support.smallroot import debian_kernel, small_root
 from tests.support.tools import package_file, run, tool
 
 GREETING = b"hello from the guest"
@@ -26,19 +27,12 @@ OPTIONS = ["--serial", "--cmdline", "quiet panic=-1"]
 
 @pytest.fixture
 def rootfs(tmp_path: Path) -> Path:
-    root = tmp_path / "rootfs"
-    for name in ("bin", "dev", "proc", "sbin", "boot", "etc"):
-        (root / name).mkdir(parents=True)
-    shutil.copy(package_file("bin/busybox", package="busybox-static"), root / "bin" / "busybox")
-    (root / "sbin" / "init").write_text(INIT)
-    (root / "sbin" / "init").chmod(0o755)
-    (root / "etc" / "os-release").write_text('PRETTY_NAME="Test System 1"\n')
-    return root
+    return small_root(tmp_path / "rootfs", INIT)
 
 
 @pytest.fixture
 def kernel() -> Path:
-    return package_file("boot/vmlinuz-*-cloud-amd64", package="linux-image-cloud-amd64")
+    return debian_kernel()
 
 
 @pytest.fixture
