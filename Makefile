@@ -10,7 +10,7 @@ lint:
 	scripts/lint
 
 bench:
-	scripts/with-venv python bench/build.py
+	scripts/with-venv python bench/run.py
 
 fuzz:
 	scripts/fuzz

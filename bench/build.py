@@ -17,7 +17,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 from measure import Contender, Row, compare, compile_modules
-from trees import archive, layers, tree
+from trees import archive, deep_archive, flat_archive, layers, tree
 
 BLOCKWRIGHT = [str(Path(sys.executable).parent / "blockwright"), "build", "--quiet", "--force", "--table", "none"]
 DECODE = (
@@ -46,9 +46,23 @@ def check(contender: Contender) -> None:
         subprocess.run(["e2fsck", "-fn", str(contender.output)], check=True, capture_output=True)
 
 
+def million(base: Path, out: Path) -> None:
+    """Many names in one directory, and in a tree: time and memory have to follow their number."""
+    for name, make in (("one directory", flat_archive), ("a tree", deep_archive)):
+        for count in (250_000, 500_000, 1_000_000):
+            packed = make(base / f"{name.replace(' ', '-')}-{count}.tar", count)
+            rows = {"blockwright": compare([ours(packed, out, rounds=1)], check)["blockwright"]}
+            with packed.open("rb") as stream:
+                rows["from a stream"] = compare([ours(Path("-"), out, rounds=1)], check, stream)["blockwright"]
+            report(f"{count} names in {name}, of a tar archive", rows, "")
+            packed.unlink()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("case", nargs="*", default=["share", "small", "flat", "links", "huge", "targz", "layers"])
+    parser.add_argument(
+        "case", nargs="*", default=["share", "small", "flat", "links", "huge", "targz", "layers", "million"]
+    )
     parser.add_argument("--dir", default=os.environ.get("BENCH_DIR", tempfile.gettempdir() + "/blockwright-bench"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--share", default="/usr/share", help="the large real tree")
@@ -100,6 +114,8 @@ def main() -> None:
             "decode to a file (isal)", [sys.executable, "-c", DECODE, str(packed), str(out)], out, rounds
         )
         report("tar.gz of 1.8 GiB", compare([ours(packed, out, rounds=rounds), decode], check), decode.name)
+    if "million" in options.case:
+        million(base, out)
     if "layers" in options.case:
         sources = [[options.share], ["/usr/bin", "/usr/lib/x86_64-linux-gnu"], [f"{options.share}/doc"]]
         layout = layers(base, sources)

@@ -61,6 +61,20 @@ def pairs(disk: Path) -> list[tuple[str, list[str], list[str], Path]]:
             [*ours, "qcow2", "--compress", str(disk), str(out)],
             out,
         ),
+        (
+            "raw to streamOptimized VMDK",
+            [*qemu, "vmdk", "-o", "subformat=streamOptimized", str(disk), str(out)],
+            [*ours, "vmdk", "--vmdk-type", "streamOptimized", str(disk), str(out)],
+            out,
+        ),
+        (
+            "raw to VHD",
+            [*qemu, "vpc", "-o", "force_size=on", str(disk), str(out)],
+            [*ours, "vhd", str(disk), str(out)],
+            out,
+        ),
+        ("raw to VHDX", [*qemu, "vhdx", str(disk), str(out)], [*ours, "vhdx", str(disk), str(out)], out),
+        ("raw to VDI", [*qemu, "vdi", str(disk), str(out)], [*ours, "vdi", str(disk), str(out)], out),
     ]
 
 

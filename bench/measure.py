@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 import blockwright
 
@@ -44,15 +45,19 @@ class Contender:
     rounds: int = 5
 
 
-def once(argv: Sequence[str], output: Path, *, keep: bool = False) -> tuple[float, int]:
-    """Run a command, sync its output, and return (seconds, peak resident bytes).
+def once(
+    argv: Sequence[str], output: Path, *, keep: bool = False, stdin: BinaryIO | None = None
+) -> tuple[float, int]:
+    """Run a command on ``stdin``, sync its output, and return (seconds, peak resident bytes).
 
     The output is removed before, unless the command is to change one that is there (``keep``).
     """
     if not keep:
         output.unlink(missing_ok=True)
     started = time.perf_counter()
-    process = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    if stdin is not None:
+        stdin.seek(0)
+    process = subprocess.Popen(argv, stdin=stdin, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr is not None
     errors = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
@@ -66,14 +71,18 @@ def once(argv: Sequence[str], output: Path, *, keep: bool = False) -> tuple[floa
     return time.perf_counter() - started, usage.ru_maxrss * 1024
 
 
-def compare(contenders: Sequence[Contender], after: Callable[[Contender], None] | None = None) -> dict[str, Row]:
+def compare(
+    contenders: Sequence[Contender],
+    after: Callable[[Contender], None] | None = None,
+    stdin: BinaryIO | None = None,
+) -> dict[str, Row]:
     """Run all contenders in turn, round by round, and return their rows."""
     rows = {each.name: Row(each.name) for each in contenders}
     for turn in range(max(each.rounds for each in contenders)):
         for each in contenders:
             if turn >= each.rounds:
                 continue
-            seconds, memory = once(each.argv, each.output)
+            seconds, memory = once(each.argv, each.output, stdin=stdin)
             rows[each.name].seconds.append(seconds)
             rows[each.name].memory.append(memory)
             if after is not None and turn == 0:

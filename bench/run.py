@@ -9,16 +9,23 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import attach
 import build
+import content
 import convert
 import ext4_edit
 import fat_edit
 import nbd
 import nbd_copy
 import nbd_tls
+import pipeline
 import resize
+import start
+import volumes
+import volumes_thin
 
 if __name__ == "__main__":
+    start.main(start.ROUNDS)
     build.main()
+    content.main()
     ext4_edit.main()
     fat_edit.main()
     attach.main()
@@ -27,3 +34,6 @@ if __name__ == "__main__":
     nbd_tls.main()
     convert.main()
     resize.main()
+    volumes.main()
+    volumes_thin.main()
+    pipeline.main()

@@ -51,6 +51,40 @@ def hard_links(pairs: int) -> Callable[[Path], None]:
     return make
 
 
+def _member(name: str, kind: bytes, body: bytes = b"") -> bytes:
+    """Return a tar member: its header, and its body in whole blocks."""
+    info = tarfile.TarInfo(name)
+    info.type, info.size, info.mtime = kind, len(body), 1_600_000_000
+    info.mode = 0o755 if kind == tarfile.DIRTYPE else 0o644
+    return info.tobuf(tarfile.USTAR_FORMAT) + body.ljust(-(-len(body) // 512) * 512, b"\0")
+
+
+def flat_archive(path: Path, count: int) -> Path:
+    """Return an archive of ``count`` empty files in one directory."""
+    with path.open("wb") as file:
+        file.write(_member("d", tarfile.DIRTYPE))
+        for number in range(count):
+            file.write(_member(f"d/name-of-a-file-{number:07d}", tarfile.REGTYPE))
+        file.write(bytes(1024))
+    return path
+
+
+def deep_archive(path: Path, count: int) -> Path:
+    """Return an archive of ``count`` files of a few bytes, a hundred in each directory."""
+    with path.open("wb") as file:
+        for number in range(count):
+            above, inner = f"t{number // 10_000:03d}", f"{number // 100 % 100:02d}"
+            if number % 10_000 == 0:
+                file.write(_member(above, tarfile.DIRTYPE))
+            if number % 100 == 0:
+                file.write(_member(f"{above}/{inner}", tarfile.DIRTYPE))
+            file.write(
+                _member(f"{above}/{inner}/file-{number:07d}.txt", tarfile.REGTYPE, b"content of %07d" % number)
+            )
+        file.write(bytes(1024))
+    return path
+
+
 def little(root: Path) -> None:
     """A handful of files."""
     for name in ("etc", "bin", "usr"):

@@ -197,15 +197,19 @@ make_venv() {
 
 # program:package, what the tests compare with and boot in.
 peers="
-    e2fsck:e2fsprogs sgdisk:gdisk fsck.fat:dosfstools mcopy:mtools qemu-img:qemu-utils
+    e2fsck:e2fsprogs sgdisk:gdisk genimage:genimage systemd-repart:systemd fsck.fat:dosfstools mcopy:mtools qemu-img:qemu-utils
     qemu-system-x86_64:qemu-system-x86 linux.uml:user-mode-linux sfdisk:fdisk getfattr:attr getfacl:acl
     nbdkit:nbdkit nbdcopy:libnbd-bin certtool:gnutls-bin openssl:openssl
     fio:fio nbdsh:python3-libnbd fusermount3:fuse3
     busybox:busybox-static bsdtar:libarchive-tools zstd:zstd xz:xz-utils bzip2:bzip2
-    dmsetup:dmsetup kpartx:kpartx losetup:mount udevadm:udev
-    strace:strace skopeo:skopeo umoci:umoci
+    dmsetup:dmsetup kpartx:kpartx losetup:mount udevadm:udev thin_dump:thin-provisioning-tools
+    strace:strace skopeo:skopeo umoci:umoci docker-registry:docker-registry
     qemu-nbd:qemu-utils nbd-server:nbd-server nbd-client:nbd-client veritysetup:cryptsetup-bin
-    objcopy:binutils
+    objcopy:binutils git:git mkfs.xfs:xfsprogs sbsign:sbsigntool osslsigncode:osslsigncode
+    chromium:chromium chromedriver:chromium-driver
+    mtree:mtree-netbsd genext2fs:genext2fs setcap:libcap2-bin matchpathcon:selinux-utils
+    postgres:postgresql clamscan:clamav debsecan:debsecan
+    zsh:zsh fish:fish mandoc:mandoc man:man-db
 "
 # User-Mode Linux needs help, which is compiled, on processors with more registers than it knows.
 if grep -qs amx_tile /proc/cpuinfo; then
@@ -223,11 +227,15 @@ missing_peers() {
     has_file usr/share/seabios/bios-256k.bin || printf 'seabios '
 }
 
-# file:package, boot loaders that disks of the tests are made with. They are unpacked and never installed, since some
-# of these packages have opinions on how this machine starts.
+# file:package, boot loaders that disks of the tests are made with, and a policy with labels. They are unpacked and
+# never installed, since some of these packages have opinions on how this machine starts, or what it allows.
 loaders="
     usr/bin/extlinux:extlinux usr/lib/syslinux/mbr/gptmbr.bin:syslinux-common usr/bin/grub-mkimage:grub-common
     usr/lib/grub/i386-pc/kernel.img:grub-pc-bin usr/lib/grub/x86_64-efi/monolithic/grubx64.efi:grub-efi-amd64-bin
+    usr/share/selinux/default/base.pp.bz2:selinux-policy-default
+    usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed:grub-efi-amd64-signed
+    usr/lib/shim/shimx64.efi:shim-unsigned usr/lib/shim/shimx64.efi.signed:shim-signed
+    usr/lib/shim/mmx64.efi.signed:shim-helpers-amd64-signed
 "
 
 missing_loaders() {

@@ -1,6 +1,8 @@
 """What every test shares: hypothesis profiles, and which marked tests run when."""
 
 import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
 
@@ -11,16 +13,33 @@ from tests.support.tools import under_ci
 
 _HERE = Path(__file__).parent
 
-_always = hypothesis.settings(deadline=None, print_blob=True)
+# No time decides a test: neither that of a case, nor that in which cases are made up.
+_always = hypothesis.settings(deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow])
 if not os.access(".", os.W_OK):
-    _HERE = Path(__file__).parent
-
-_always = hypothesis.settings(_always, database=None)  # the checkout is somebody else's
+    _always = hypothesis.settings(_always, database=None)  # the checkout is somebody else's
 
 hypothesis.settings.register_profile("default", _always)
 # The same cases for the same tree: what lets a change in must not depend on chance. Elsewhere they are new ones.
 hypothesis.settings.register_profile("ci", _always, max_examples=200, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if under_ci() else "default")
+
+
+# A shell starts what it leaves in the background deaf to SIGINT, and so would be every program of the tests.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(autouse=True)
+def _signals_as_they_were() -> Iterator[None]:
+    """Undo what a command that ran in this process did to signals: later programs ignore what is ignored here."""
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    handlers = {each: signal.getsignal(each) for each in names}
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    yield
+    signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    for each, handler in handlers.items():
+        if signal.getsignal(each) is not handler:
+            signal.signal(each, handler)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -64,6 +83,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         where = item.path.relative_to(_HERE).as_posix()
         if where.startswith(_UNPRIVILEGED) and item.get_closest_marker("ci") is None:
             item.add_marker("unprivileged")
+    if os.environ.get("BLOCKWRIGHT_IN_GUEST"):
+        return  # what runs there was asked for outside
     asked = config.getoption("markexpr", "")
     if "ci" not in asked and not under_ci():
         _skip(items, "ci", "runs with CI=true, or with -m ci")

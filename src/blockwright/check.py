@@ -8,15 +8,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from blockwright.address import parse_address, part_name
 from blockwright.device.base import BlockDevice
 from blockwright.device.window import Window
-from blockwright.errors import FormatError, NotAllowed, NotThisFormat, Unsupported, UsageError
+from blockwright.errors import Corrupt, FormatError, NotAllowed, NotThisFormat, Unsupported, UsageError
 from blockwright.finding import Finding
-from blockwright.format.open import format_of, is_probed
+from blockwright.format.open import Files, format_of, is_probed
 from blockwright.format.policy import REFUSE, Policy
+from blockwright.format.registry import find_format
 from blockwright.fs.ext4.check import check as check_ext4
 from blockwright.fs.fat.check import check as check_fat
-from blockwright.resolve import Known, identify, naming, open_device, parse_address, sector_size_of
+from blockwright.resolve import Known, identify, naming, open_device, sector_size_of
 from blockwright.table import read as tables
 from blockwright.table.check import check as check_table
 from blockwright.table.partition import AnyPartition
@@ -26,13 +28,15 @@ from blockwright.table.partition import AnyPartition
 class Place:
     """Something that was checked: its name (``disk.img:1``), what it is, its findings.
 
-    ``start`` is the byte of the checked device where it begins; findings count from there.
+    ``start`` is the byte of the checked device where it begins; findings count from there. ``unchecked`` says why
+    it could not be looked at, where that is no damage.
     """
 
     name: str
     kind: str
     start: int
     findings: tuple[Finding, ...]
+    unchecked: str | None = None
 
 
 def check_image(
@@ -45,22 +49,23 @@ def check_image(
 ) -> Iterator[Place]:
     """Yield what can be verified of the image that ``text`` names: its format, where that is not raw, then its disk.
 
-    A disk that cannot be had, since its backing file may not be opened or its format is damaged, is left out. Raises
-    as ``check`` and ``open_device`` do.
+    A disk that cannot be had is left out where its format is damaged, and unchecked where its backing file may not be
+    opened; one of which the format does not give all that had to be read is ``unreadable``. Raises as ``check`` and
+    ``open_device`` do.
     """
     address = parse_address(text, partition=partition)
     found = None
     if address.scheme == "file":
         with open_device(f"file:{address.rest}", form="raw", force_unlocked=force_unlocked) as file:
-            if (form or (format_of(file) if is_probed(file) else "raw")) == "qcow2":
-                found = _check_qcow2(file, address.rest)
+            found = _check_format(file, form, Files(address.rest, policy))
     if found is not None:
         yield found
     try:
         device = open_device(text, partition=partition, force_unlocked=force_unlocked, form=form, policy=policy)
-    except NotAllowed:
+    except NotAllowed as refusal:
         if found is None:
             raise
+        yield Place(text, "disk", 0, (), unchecked=str(refusal))
         return
     except FormatError:
         if found is None or not found.findings:
@@ -72,35 +77,45 @@ def check_image(
         except NotThisFormat:
             if found is None or address.is_part:
                 raise
+        except Corrupt as error:
+            if found is None:
+                raise
+            yield Place(text, "disk", 0, (_unreadable(error),))
 
 
-def _check_qcow2(file: BlockDevice, name: str) -> Place:
-    from blockwright.format.qcow2.check import check as check_qcow2
+def _format(file: BlockDevice, form: str | None) -> str:
+    return form or (format_of(file) if is_probed(file) else "raw")
 
+
+def _check_format(file: BlockDevice, form: str | None, files: Files) -> Place | None:
+    """Return the image's own structures, verified; None where its format has none, or is not read."""
+    kind, name = find_format(_format(file, form)), files.path or ""
+    if kind is None:
+        return None
     try:
-        return Place(name, "qcow2", 0, tuple(check_qcow2(file)))
-    except Unsupported:
+        found = kind.load().check(file, files)
+        return None if found is None else Place(name, kind.name, 0, tuple(found))
+    except (Unsupported, NotAllowed):
         raise
     except FormatError as error:
-        return Place(name, "qcow2", 0, (_unreadable(error),))
+        return Place(name, kind.name, 0, (_unreadable(error),))
 
 
 def repair(text: str, *, form: str | None = None, force_unlocked: bool = False) -> bool:
-    """Mend the refcounts of the qcow2 image in the file that ``text`` names, and return whether any was changed.
+    """Mend what the format of the image in the file that ``text`` names lets be mended, and return whether any was.
 
-    Raises UsageError for another format, Corrupt where more than refcounts is wrong, with nothing changed.
+    Raises UsageError for a format that has nothing to mend, Corrupt where more is wrong, with nothing changed.
     """
-    from blockwright.format.qcow2.repair import repair as repair_qcow2
-
     address = parse_address(text)
+    address.check_writable()
     if address.scheme != "file" or address.is_part:
         raise UsageError(f"{text}: expected a file whose image is to be repaired")
     with open_device(f"file:{address.rest}", form="raw", writable=True, force_unlocked=force_unlocked) as file:
-        kind = form or (format_of(file) if is_probed(file) else "raw")
-        if kind != "qcow2":
-            raise UsageError(f"{text}: expected an image of the format qcow2 to repair, found {kind}")
+        kind = find_format(_format(file, form))
+        if kind is None:
+            raise UsageError(f"{text}: expected an image of a format that is read, found {format_of(file)}")
         with naming(text):
-            return repair_qcow2(file)
+            return kind.load().repair(file)
 
 
 def check(device: BlockDevice, *, source: str) -> Iterator[Place]:
@@ -127,7 +142,7 @@ def check(device: BlockDevice, *, source: str) -> Iterator[Place]:
     partitions: Sequence[AnyPartition] = table.partitions
     for partition in sorted(partitions, key=lambda each: each.start):
         with Window(device, partition.start, partition.size, owns=False) as window:
-            place = _check_file_system(window, f"{source}:{partition.number}", partition.start)
+            place = _check_file_system(window, part_name(source, partition.number), partition.start)
         if place is not None:
             yield place
 

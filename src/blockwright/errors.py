@@ -9,8 +9,9 @@ A message reads ``thing: what is wrong: expected X, found Y (byte N; spec sectio
 from __future__ import annotations
 
 import errno
+from collections.abc import Mapping
 from enum import Enum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class BlockwrightError(Exception):
@@ -115,6 +116,12 @@ class NotThisFormat(FormatError):
 
 class Corrupt(FormatError):
     """The input is of the format, and breaks its rules."""
+
+
+class Damaged(Corrupt):
+    """What was to be used was checked first, and is not used."""
+
+    exit_code = 3
 
 
 class Unsupported(FormatError):
@@ -258,6 +265,23 @@ class Throttled(StoreError):
 
     def __init__(self, message: str) -> None:
         super().__init__(message, permanent=False)
+
+
+class ScanFailed(BlockwrightError):
+    """A scan came to no answer that can be relied on, or there is none to run, where one is demanded.
+
+    ``verdict`` is what is known of it, as a JSON object; None where nothing is.
+    """
+
+    def __init__(self, message: str, *, verdict: Mapping[str, Any] | None = None) -> None:
+        super().__init__(message)
+        self.verdict = verdict
+
+
+class PolicyViolated(ScanFailed):
+    """A scan found what the policy does not accept; ``verdict`` has it."""
+
+    exit_code = 3
 
 
 class KernelError(BlockwrightError, OSError):

@@ -8,13 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from blockwright.address import part_name
 from blockwright.device.base import BlockDevice
 from blockwright.device.extent import HOLE
 from blockwright.device.window import Window
 from blockwright.errors import FormatError, NotThisFormat
 from blockwright.finding import Finding
+from blockwright.format.describe import Described, Description
 from blockwright.fs.reader import Usage
-from blockwright.resolve import Known, identify, naming, open_file_system, part_name, sector_size_of
+from blockwright.resolve import Known, identify, naming, open_file_system, sector_size_of
 from blockwright.table import read as tables
 from blockwright.table.check import check as check_table
 from blockwright.table.partition import AnyPartition, AnyTable
@@ -47,20 +49,6 @@ class Region:
 
 
 @dataclass(frozen=True, slots=True)
-class FormatReport:
-    """What an image that is not raw says of itself: ``details`` by name, in the order in which to show them.
-
-    ``file_size`` is the bytes of the file; ``snapshots`` and ``bitmaps`` are names.
-    """
-
-    name: str
-    file_size: int
-    details: tuple[tuple[str, str], ...]
-    snapshots: tuple[str, ...] = ()
-    bitmaps: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Report:
     """An image: its format, its size, how much of it is allocated, its table and its regions in ascending order."""
 
@@ -70,7 +58,7 @@ class Report:
     table: AnyTable | None
     regions: tuple[Region, ...]
     findings: tuple[Finding, ...] = field(default=())
-    format: FormatReport | None = None
+    format: Description | None = None
 
 
 def inspect(device: BlockDevice, *, source: str) -> Report:
@@ -79,7 +67,7 @@ def inspect(device: BlockDevice, *, source: str) -> Report:
     A partition that holds nothing known, or something broken, is told as such. Raises FormatError only where the
     table itself can be read from neither of its copies.
     """
-    form = _format(device)
+    form = device.describe() if isinstance(device, Described) else None
     if identify(device) not in (Known.GPT, Known.MBR):
         allocated = _allocated(device, 0, device.size)
         return Report(source, device.size, allocated, None, (_whole(device, source),), format=form)
@@ -94,18 +82,6 @@ def inspect(device: BlockDevice, *, source: str) -> Report:
         allocated = _allocated(device, partition.start, partition.size)
         regions.append(Region(partition.start, partition.size, allocated, partition, found, problem))
     return Report(source, device.size, _allocated(device, 0, device.size), table, tuple(regions), findings, form)
-
-
-def _format(device: BlockDevice) -> FormatReport | None:
-    """Return what the image says of itself; None for a raw one."""
-    from blockwright.format.qcow2.device import Qcow2Device
-
-    if not isinstance(device, Qcow2Device):
-        return None
-    from blockwright.format.qcow2.describe import describe
-
-    told = describe(device)
-    return FormatReport("qcow2", device.file.size, told.details, told.snapshots, told.bitmaps)
 
 
 def _whole(device: BlockDevice, source: str) -> Region:

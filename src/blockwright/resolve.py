@@ -1,132 +1,36 @@
-"""Text becomes a device: the only module that knows every provider.
+"""An address becomes a device: the only module that knows every provider.
 
-An address is a path, or ``file:PATH``, ``mem:SIZE``, ``null:SIZE``, or an export of an NBD server (``nbd://…`` and
-the other schemes of ``nbd.uri``). On a path a last ``:N`` selects partition N and ``:START,SIZE`` a range (bytes, or
-512-byte sectors with the suffix ``s``), unless a file of the whole name exists. On a URL the fragment does: ``#2``,
-``#start=1M,size=4G``.
-
-Knows: how addresses are written, and which module opens what. Refuses to know: what is done with the device.
+Knows: which module opens what. Refuses to know: what is done with the device.
 """
 
 from __future__ import annotations
 
 import os
-import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
+from typing import TYPE_CHECKING
 
+from blockwright.address import Address, parse_address, part_name
 from blockwright.device.base import BlockDevice
 from blockwright.device.file import HostBlockDevice, open_path
 from blockwright.device.inplace import DeviceOutput
 from blockwright.device.memory import MemoryDevice, ZeroDevice
 from blockwright.device.output import OutputFile
 from blockwright.device.window import Window
-from blockwright.errors import FormatError, NotFound, NotThisFormat, OutOfRange, Unsupported, UsageError
+from blockwright.errors import FormatError, NotFound, NotThisFormat, OutOfRange, ReadOnly, Unsupported, UsageError
 from blockwright.format.policy import REFUSE, Policy
-from blockwright.fs.editor import DEFAULT_POLICY, CommitPolicy, Editor
-from blockwright.fs.reader import FileSystem
 from blockwright.nbd.client.options import DEFAULT, ClientOptions
-from blockwright.table import read as tables
-from blockwright.table.gpt import read as gpt
-from blockwright.table.mbr import read as mbr
-from blockwright.table.partition import AnyTable
+from blockwright.plugin import DEVICES, find_plugin
 from blockwright.units import parse_size
 
-_SELECTOR = re.compile(r"(?P<path>.+):(?:(?P<number>[0-9]{1,4})|(?P<start>[0-9]+s?),(?P<size>[0-9]+s?))", re.DOTALL)
-_SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+]{1,15}):(?P<rest>.*)", re.DOTALL)
-_URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+]*)://[^#]*(?:#(?P<fragment>.*))?", re.DOTALL)
-_FRAGMENT = re.compile(r"(?P<number>[0-9]{1,4})|start=(?P<start>[^,=]+),size=(?P<size>[^,=]+)")
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a device is: ``scheme`` and ``rest``, and which part of it: a partition number or a range in bytes."""
-
-    scheme: str
-    rest: str
-    partition: int | None = None
-    start: int | None = None
-    length: int | None = None
-
-    @property
-    def is_part(self) -> bool:
-        """Whether the address selects less than the whole device."""
-        return self.partition is not None or self.start is not None
-
-    @property
-    def whole(self) -> str:
-        """The address of the device that a part is of."""
-        return self.rest if self.scheme in ("file", "nbd") else f"{self.scheme}:{self.rest}"
-
-    def __str__(self) -> str:
-        if self.partition is not None:
-            return part_name(self.whole, self.partition)
-        if self.start is None:
-            return self.whole
-        if self.scheme == "nbd":
-            return f"{self.whole}#start={self.start},size={self.length}"
-        return f"{self.whole}:{self.start},{self.length}"
-
-
-def parse_address(text: str, *, partition: int | None = None) -> Address:
-    """Return the address that ``text`` means, with ``partition`` (where given) settling every doubt.
-
-    Looks at the file system for one thing only: whether a path that ends like a selector exists as a whole.
-    Raises UsageError where both readings name files, and for an unknown scheme.
-    """
-    if partition is not None and partition < 1:
-        raise UsageError(f"partition: expected a number from 1 on, found {partition}")
-    match = None if os.path.lexists(text) else _SCHEME.fullmatch(text)
-    if match and match["scheme"] in ("mem", "null"):
-        return Address(match["scheme"], match["rest"], partition)
-    if match is not None and (url := _URL.fullmatch(text)):
-        return _parse_url(text, url["scheme"], url["fragment"], partition)
-    path = match["rest"] if match and match["scheme"] == "file" else text
-    if not path:
-        raise UsageError(f"{text!r}: expected a path behind the scheme")
-    selector = _SELECTOR.fullmatch(path)
-    if selector is None or partition is not None:
-        return Address("file", path, partition)
-    if os.path.lexists(path):
-        if os.path.lexists(selector["path"]):
-            raise UsageError(
-                f"{path}: could be the file {path} or a part of {selector['path']}: rename one, or use --partition N"
-            )
-        return Address("file", path)
-    if selector["number"] is not None:
-        number = int(selector["number"])
-        if number < 1:
-            raise UsageError(f"{path}: expected a partition number from 1 on, found {number}")
-        return Address("file", selector["path"], number)
-    return Address("file", selector["path"], None, parse_size(selector["start"]), parse_size(selector["size"]))
-
-
-def _parse_url(text: str, scheme: str, fragment: str | None, partition: int | None) -> Address:
-    from blockwright.nbd.uri import is_nbd_uri
-
-    if not is_nbd_uri(text):
-        raise UsageError(f"{text[:200]}: expected a path, file:, mem:, null: or nbd://, found the scheme {scheme}")
-    whole = text.partition("#")[0]
-    if not fragment:
-        return Address("nbd", whole, partition)
-    if partition is not None:
-        raise UsageError(f"{text[:200]}: expected the part once, found it in the address and as --partition")
-    selector = _FRAGMENT.fullmatch(fragment)
-    if selector is None:
-        raise UsageError(f"{text[:200]}: expected #N or #start=BYTES,size=BYTES, found #{fragment[:80]}")
-    if selector["number"] is None:
-        return Address("nbd", whole, None, parse_size(selector["start"]), parse_size(selector["size"]))
-    if int(selector["number"]) < 1:
-        raise UsageError(f"{text[:200]}: expected a partition number from 1 on, found {selector['number']}")
-    return Address("nbd", whole, int(selector["number"]))
-
-
-def part_name(source: str, number: int) -> str:
-    """Return how partition ``number`` of ``source`` is addressed."""
-    return f"{source}#{number}" if _URL.fullmatch(source) else f"{source}:{number}"
+if TYPE_CHECKING:  # a copy of a whole disk needs no table and no file system
+    from blockwright.fs.editor import CommitPolicy, Editor
+    from blockwright.fs.reader import FileSystem
+    from blockwright.store.output import BucketOutput
+    from blockwright.table.partition import AnyTable
 
 
 def open_device(
@@ -151,12 +55,18 @@ def open_device(
     FormatError for a format or partition table that does not hold, and what ``nbd.client.connect`` raises.
     """
     address = parse_address(text, partition=partition)
-    whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, alone=alone, client=client)
-    if address.scheme == "file":
+    if writable:
+        address.check_writable()
+    if address.scheme == "store":
+        whole, is_file = _open_stored(address.rest, writable=writable, force_unlocked=force_unlocked)
+    else:
+        whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, alone=alone, client=client)
+        is_file = address.scheme == "file"
+    if is_file:
         whole = _as_image(whole, address, form, policy, writable=writable, guard=guard)
-    elif form not in (None, "raw"):
+    elif form not in (None, "raw") or address.snapshot is not None:
         whole.close()
-        raise UsageError(f"{text}: expected a file to be read as {form}")
+        raise UsageError(f"{text}: expected a file to be read as {form or 'an image with snapshots'}")
     if not address.is_part:
         return whole
     try:
@@ -170,15 +80,24 @@ def _as_image(
     file: BlockDevice, address: Address, form: str | None, policy: Policy, *, writable: bool, guard: bool
 ) -> BlockDevice:
     """Return the disk in a file; what a device of the host holds is its guest's to choose, so it is not looked at."""
-    from blockwright.format.open import open_image
+    from blockwright.format.open import open_image, open_snapshot
 
     if isinstance(file, HostBlockDevice):
         form = form or "raw"
     try:
+        if address.snapshot is not None:
+            return open_snapshot(file, address.snapshot, path=address.rest, form=form, policy=policy)
         return open_image(file, path=address.rest, form=form, policy=policy, writable=writable, guard=guard)
     except BaseException:
         file.close()
         raise
+
+
+def _open_stored(url: str, *, writable: bool, force_unlocked: bool) -> tuple[BlockDevice, bool]:
+    """Return what is at a URL of a store, and whether that is a file: an object, which may be an image."""
+    from blockwright.store.open import open_remote
+
+    return open_remote(url, writable=writable, take_over=force_unlocked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,7 +119,7 @@ def locate(text: str, *, partition: int | None = None) -> Location:
     kernel does not know; else as ``open_device`` does.
     """
     address = parse_address(text, partition=partition)
-    if address.scheme != "file":
+    if address.scheme != "file" or address.snapshot is not None:
         raise UsageError(f"{text}: expected a file or a device of this host")
     _require_raw(address.rest)
     if not address.is_part:
@@ -247,12 +166,18 @@ def _part(whole: BlockDevice, address: Address) -> tuple[int, int]:
 
 def open_output(
     text: str, *, size: int, force: bool = False, client: ClientOptions | None = None
-) -> OutputFile | DeviceOutput:
-    """Return the output that ``text`` names, for ``size`` bytes: a file, a block device or an export.
+) -> OutputFile | DeviceOutput | BucketOutput:
+    """Return the output that ``text`` names, for ``size`` bytes: a file, a device, an export, a disk in a store.
 
-    A part of an image, and an export, are written in place. Raises as ``OutputFile`` and ``open_device`` do.
+    A part of an image, and an export, are written in place; a disk in a store is a new one. Raises as ``OutputFile``,
+    ``open_device`` and ``store.open.create_remote`` do.
     """
     address = parse_address(text)
+    address.check_writable()
+    if address.scheme == "store" and not address.is_part:
+        from blockwright.store.open import create_remote
+
+        return create_remote(address.rest, size=size, force=force)
     if address.scheme == "file" and not address.is_part:
         return OutputFile(address.rest, force=force, size=size)
     device = open_device(text, writable=True, client=client)
@@ -266,16 +191,34 @@ def _open_whole(
         return MemoryDevice(parse_size(address.rest))
     if address.scheme == "null":
         return ZeroDevice(parse_size(address.rest))
+    if address.scheme == "volume":
+        from blockwright.volume import open_volume
+
+        return open_volume(address.rest, writable=writable, force_unlocked=force_unlocked)
     if address.scheme == "nbd":
         from blockwright.nbd.client.connect import connect
 
         return connect(address.rest, writable=writable, options=client or DEFAULT)
+    if address.scheme != "file":
+        return _open_plugin(address, writable=writable)
     try:
         return open_path(address.rest, writable=writable, force_unlocked=force_unlocked, alone=alone)
     except FileNotFoundError:
         raise NotFound(f"{address.rest}: no such file") from None
     except IsADirectoryError:
         raise UsageError(f"{address.rest}: expected a disk image or device, found a directory") from None
+
+
+def _open_plugin(address: Address, *, writable: bool) -> BlockDevice:
+    """Return the device that a plugin has behind its scheme. Raises what it raises, UsageError for no device."""
+    opener = find_plugin(DEVICES, address.scheme)
+    device = opener(address.rest, writable=writable) if opener is not None else None
+    if not isinstance(device, BlockDevice):
+        raise UsageError(f"{address.whole}: expected a BlockDevice from the plugin, found {type(device).__name__}")
+    if writable and not device.traits.writable:
+        device.close()
+        raise ReadOnly(f"{address.whole}: the device takes no writes")
+    return device
 
 
 class Known(Enum):
@@ -296,6 +239,8 @@ def identify(device: BlockDevice) -> Known | None:
     """
     from blockwright.fs.ext4 import read as ext4
     from blockwright.fs.fat import read as fat
+    from blockwright.table.gpt import read as gpt
+    from blockwright.table.mbr import read as mbr
 
     if gpt.probe_primary(device):
         return Known.GPT
@@ -318,6 +263,8 @@ def table_of(device: BlockDevice, name: str) -> AnyTable:
 
     Raises NotThisFormat where it has none, saying what is there instead; Corrupt, LimitExceeded.
     """
+    from blockwright.table import read as tables
+
     with naming(name):
         try:
             return tables.read(device, sector_size=sector_size_of(device))
@@ -351,11 +298,15 @@ def open_file_system(device: BlockDevice, *, source: str) -> FileSystem:
         raise _no_file_system(device, content, source)
 
 
-def open_editor(device: BlockDevice, *, source: str, policy: CommitPolicy = DEFAULT_POLICY) -> Editor:
+def open_editor(device: BlockDevice, *, source: str, policy: CommitPolicy | None = None) -> Editor:
     """Return the file system on a writable device, open for changes; closing it closes the device.
 
-    Raises as ``open_file_system`` does, and UsageError where the file system's state forbids changes.
+    ``policy`` None is the editors' default. Raises as ``open_file_system`` does, and UsageError where the file
+    system's state forbids changes.
     """
+    from blockwright.fs.editor import DEFAULT_POLICY
+
+    policy = policy or DEFAULT_POLICY
     with naming(source):
         content = identify(device)
         if content is Known.EXT4:
@@ -372,6 +323,8 @@ def open_editor(device: BlockDevice, *, source: str, policy: CommitPolicy = DEFA
 def _no_file_system(device: BlockDevice, content: Known | None, source: str) -> NotThisFormat:
     if content is None:
         return NotThisFormat("expected ext2, ext3, ext4 or FAT, found no file system that is known")
+    from blockwright.table import read as tables
+
     found = tables.read(device, sector_size=sector_size_of(device))
     parts = ", ".join(part_name(source, each.number) for each in found.partitions) or "none"
     return NotThisFormat(f"expected a file system, found a partitioned disk; its partitions are {parts}")

@@ -1,4 +1,4 @@
-"""Snapshots and sizes of images in files: opened, changed, closed.
+"""Snapshots, bitmaps and sizes of images in files: opened, changed, closed.
 
 Knows: which formats have snapshots. Refuses to know: how a format keeps them.
 """
@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.errors import UsageError
 from blockwright.format.policy import REFUSE, Policy
+from blockwright.format.qcow2.bitmap import Bitmap, read_bitmaps
+from blockwright.format.qcow2.bitmaps import clear_bitmap, create_bitmap, record_bitmap, remove_bitmap
 from blockwright.format.qcow2.device import Qcow2Device
 from blockwright.format.qcow2.snapshot import Snapshot, read_snapshots
 from blockwright.format.qcow2.snapshots import apply_snapshot, create_snapshot, delete_snapshot
@@ -48,6 +50,31 @@ class Images:
         with self._changing(text) as disk:
             return delete_snapshot(disk, name)
 
+    def bitmaps(self, text: str) -> Sequence[Bitmap]:
+        """Return the bitmaps of the image. Raises UsageError, FormatError."""
+        with self._open(text, writable=False) as disk:
+            return read_bitmaps(_qcow2(disk, text).file, _qcow2(disk, text).image)
+
+    def create_bitmap(self, text: str, name: str, *, granularity: int | None = None, recorded: bool = True) -> None:
+        """Begin to keep in the image what changes on its disk. Raises as ``create_bitmap`` does."""
+        with self._changing(text) as disk:
+            create_bitmap(disk, name, granularity=granularity, recorded=recorded)
+
+    def remove_bitmap(self, text: str, name: str) -> None:
+        """Forget a bitmap of the image. Raises NotFound."""
+        with self._changing(text) as disk:
+            remove_bitmap(disk, name)
+
+    def clear_bitmap(self, text: str, name: str) -> None:
+        """Have a bitmap of the image mark nothing. Raises NotFound, UsageError."""
+        with self._changing(text) as disk:
+            clear_bitmap(disk, name)
+
+    def record_bitmap(self, text: str, name: str, *, recorded: bool) -> None:
+        """Begin or end to mark in a bitmap of the image what changes. Raises NotFound, UsageError."""
+        with self._changing(text) as disk:
+            record_bitmap(disk, name, recorded=recorded)
+
     def resize(self, text: str, size: int, *, shrink: bool = False) -> int:
         """Give the image's disk ``size`` bytes, rounded up to whole sectors, and return that.
 
@@ -79,5 +106,5 @@ class Images:
 
 def _qcow2(disk: BlockDevice, text: str) -> Qcow2Device:
     if not isinstance(disk, Qcow2Device):
-        raise UsageError(f"{text}: expected an image of the format qcow2, which has snapshots")
+        raise UsageError(f"{text}: expected an image of the format qcow2, which has snapshots and bitmaps")
     return disk

@@ -6,7 +6,7 @@ import pytest
 
 from blockwright.device.memory import ZeroDevice
 from blockwright.testing import check_device
-from tests.support.devices import BLOCKED, READ_ONLY, WRITABLE
+from tests.support.devices import BLOCKED, READ_ONLY, STORED, WRITABLE
 
 pytestmark = pytest.mark.unprivileged
 
@@ -22,6 +22,12 @@ def content(size: int) -> bytes:
 @pytest.mark.parametrize("name", WRITABLE)
 def test_writable(name, size, tmp_path):
     check_device(lambda: WRITABLE[name](content(size), tmp_path), content(size), operations=min(120, 20 + size))
+
+
+@pytest.mark.parametrize("size", [1, 65536, 300_003])
+@pytest.mark.parametrize("name", STORED)
+def test_stored(name, size, tmp_path):
+    check_device(lambda: STORED[name](content(size), tmp_path), content(size), operations=120)
 
 
 @pytest.mark.parametrize("size", [512, 4096, 200_192])

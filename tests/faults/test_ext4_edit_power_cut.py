@@ -48,6 +48,12 @@ def replaced_tree(editor: Editor) -> None:
     editor.put(b"/dir", Directory(xattrs={b"user.a": b"b" * 300}, entries={**entries, b"link": Symlink(b"x" * 80)}))
 
 
+def plain_files(editor: Editor) -> None:
+    """What is made at once: into a new directory, and beside what is there."""
+    for path in (b"/plain", b"/dir"):
+        editor.put(path, Directory(entries={b"%03d" % at: File(content=body(1500, at)) for at in range(60)}))
+
+
 COMMANDS: dict[str, Callable[[Editor], None]] = {
     "put": lambda editor: editor.put(b"/new", File(content=body(20000))),
     "replace": lambda editor: editor.put(b"/file", File(content=body(9000))),
@@ -57,6 +63,7 @@ COMMANDS: dict[str, Callable[[Editor], None]] = {
     "mv": lambda editor: editor.mv(b"/dir/inner", b"/file"),
     "tree": replaced_tree,
     "many": many,
+    "plain files": plain_files,
     "attributes": lambda editor: editor.set_attributes(b"/file", Attributes(permissions=0o600, uid=5)),
     "xattr": lambda editor: editor.set_xattr(b"/file", b"user.long", b"v" * 400),
     "label": lambda editor: editor.set_label("other"),

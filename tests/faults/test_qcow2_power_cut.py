@@ -7,6 +7,8 @@ import pytest
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.memory import MemoryDevice
+from blockwright.format.qcow2.bitmap import bitmap_ranges, read_bitmaps
+from blockwright.format.qcow2.bitmaps import clear_bitmap, create_bitmap, remove_bitmap
 from blockwright.format.qcow2.check import LEAK, check
 from blockwright.format.qcow2.create import Options
 from blockwright.format.qcow2.open import read_header
@@ -201,6 +203,55 @@ def test_sizes(kind):
         assert not worse, f"behind event {count}: {worse[0]}"
         if count >= start:
             assert opened(left, writable=False, owns=False).read(0, MiB) == data, f"behind event {count}"
+
+
+@pytest.mark.parametrize("kind", ["default", "clusters of 512"])
+def test_bitmaps(kind):
+    """One that can be used marks everything that is not as it was when nothing was marked, whatever was cut off."""
+    chance = random.Random(f"bitmaps {kind}")
+    file = new(SIZE, KINDS[kind])
+    with opened(file, owns=False) as disk:
+        disk.write(0, chance.randbytes(MiB))
+    crash = GrowingCrash(file.read(0, file.size), ROOM)
+    starts = {"early": [opened(crash, writable=False, owns=False).read(0, SIZE)], "late": []}
+    for number in range(3):
+        disk = opened(crash, owns=False)
+        now = disk.read(0, SIZE)
+        if number == 0:
+            create_bitmap(disk, "early", granularity=4096)
+        if number == 1:
+            clear_bitmap(disk, "early")
+            starts["early"].append(now)
+            create_bitmap(disk, "late", granularity=512)
+            starts["late"].append(now)
+        for _ in range(3):
+            disk.write(chance.randrange(SIZE - 50_000), chance.randbytes(50_000))
+        disk.flush()
+        disk.zero(chance.randrange(MiB), MiB)
+        if number == 2:
+            remove_bitmap(disk, "late")
+        disk.close()
+    used = 0
+    for number, (_, left) in enumerate(cuts(crash, chance, 1)):
+        doing = f"cut {number} of {len(crash.events)}"
+        worse = [each for each in check(left) if each.rule != LEAK]
+        assert not worse, f"{doing}: {worse[0]}"
+        header = read_header(left)
+        now = opened(left, writable=False, owns=False).read(0, SIZE)
+        for bitmap in read_bitmaps(left, header):
+            if bitmap.consistent:
+                used += 1
+                rest = [patched(now, start, bitmap_ranges(left, header, bitmap)) for start in starts[bitmap.name]]
+                assert now in rest, f"{doing}: {bitmap.name}"
+    assert used > 5
+
+
+def patched(now: bytes, start: bytes, ranges) -> bytes:
+    """Return ``start`` with the ranges of ``now`` copied over it."""
+    content = bytearray(start)
+    for offset, length in ranges:
+        content[offset : offset + length] = now[offset : offset + length]
+    return bytes(content)
 
 
 class Hasty(ForwardingDevice, ResizableDevice):

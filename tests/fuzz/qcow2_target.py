@@ -52,6 +52,15 @@ def _bitmaps(file: MemoryDevice) -> None:
         for number, _ in enumerate(bitmap_ranges(file, header, bitmap)):
             if number > 2000:
                 break
+    _marks(file)
+
+
+def _marks(file: MemoryDevice) -> None:
+    disk = open_qcow2(file, below=no_files, data=no_files, bare=True, owns=False)
+    for context in list(disk.contexts.values())[:8]:
+        for number, _ in enumerate(context.extents(0, disk.size)):
+            if number > 2000:
+                break
 
 
 def _change(file: MemoryDevice) -> None:

@@ -12,7 +12,20 @@ from tests.fuzz.test_tar_fuzz import damaged
 
 ROUNDS = 1200
 SECONDS = 3.0
-PIECES = [b"null", b"[]", b"{}", b"-1", b"1e999", b'""', b'"sha256:"', b"true", b"[[", b'"\\ud800"', b"9" * 30]
+PIECES = [
+    b"null",
+    b"[]",
+    b"{}",
+    b"-1",
+    b"1e999",
+    b'""',
+    b'"sha256:"',
+    b"true",
+    b"[[",
+    b"[2]",
+    b'"\\ud800"',
+    b"9" * 30,
+]
 
 
 def changed(clean: bytes, source: random.Random) -> bytes:

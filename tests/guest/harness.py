@@ -128,7 +128,7 @@ class GuestRun:
             environment=environment,
             disks=disks,
             memory=int(os.environ.get(MEMORY, "512")),
-            timeout=float(os.environ.get(TIMEOUT, "600")),
+            timeout=float(os.environ.get(TIMEOUT, "1200")),
         )
         if status not in _RAN:
             raise GuestError(f"pytest in the guest returned {status}\n--- console\n{console[-6000:]}")

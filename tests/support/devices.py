@@ -9,6 +9,7 @@ from pathlib import Path
 from blockwright.device.adapter import BinaryFileDevice, ObjectDevice
 from blockwright.device.base import BlockDevice, ResizableDevice, Traits
 from blockwright.device.cache import CachedDevice
+from blockwright.device.comparing import ComparingDevice
 from blockwright.device.concat import Concat
 from blockwright.device.dirty import DirtyDevice, track
 from blockwright.device.file import FileDevice
@@ -23,7 +24,13 @@ from blockwright.format.qcow2.create import Options, create
 from blockwright.format.qcow2.open import no_files, open_qcow2
 from blockwright.format.qcow2.pack import CompressingDevice
 from blockwright.format.qcow2.write import WritableQcow2
+from blockwright.format.vmdk.descriptor import MONOLITHIC_FLAT, MONOLITHIC_SPARSE, SPLIT_SPARSE
+from blockwright.store.disk import create_disk, open_disk
+from blockwright.store.layout import MIN_CHUNK
 from blockwright.testing import CrashDevice, FaultDevice, RecordingDevice
+from tests.support import blockimages as block_images
+from tests.support import vmdk as vmdks
+from tests.support.objects import MemoryObjects
 
 Maker = Callable[[bytes, Path], BlockDevice]
 
@@ -102,6 +109,15 @@ def concat(content: bytes) -> Concat:
     cuts = [0, 1, 5000, 70_000, len(content)]
     cuts = sorted(min(cut, len(content)) for cut in cuts)
     return Concat.of(*(MemoryDevice(content=content[low:high]) for low, high in itertools.pairwise(cuts)))
+
+
+def comparing(content: bytes) -> ComparingDevice:
+    """A target over other bytes than those that are written to it."""
+    device = ComparingDevice(
+        MemoryDevice(content=bytes(each ^ (number >> 12 & 1) for number, each in enumerate(content)))
+    )
+    device.write(0, content)
+    return device
 
 
 def gapped(content: bytes) -> Concat:
@@ -189,6 +205,44 @@ def _put(disk: BlockDevice, content: bytes) -> None:
             disk.write(offset, block)
 
 
+def vmdk(content: bytes, kind: str = MONOLITHIC_SPARSE) -> BlockDevice:
+    """Return a VMDK disk that holds the content, its zeros as holes."""
+    shelf = vmdks.Shelf()
+    disk = vmdks.opened(vmdks.new(len(content), kind, shelf), shelf)
+    _put(disk, content)
+    return disk
+
+
+def vmdk_child(content: bytes) -> BlockDevice:
+    """Return a VMDK disk over another that is shorter, each with every second block of the content."""
+    shorter = content[: max(512, len(content) * 3 // 4 // 512 * 512)]
+    shelf = vmdks.Shelf()
+    shelf.files["parent.vmdk"] = parent = vmdks.new(len(shorter))
+    with vmdks.opened(vmdks.Lent(parent)) as disk:
+        _put(disk, shorter)
+        disk.flush()
+    with vmdks.opened(vmdks.Lent(parent), writable=False) as disk:
+        child = vmdks.child_of(disk, len(content))
+    made = vmdks.opened(child, shelf)
+    for offset in range(0, len(content), 4096):
+        if offset % 8192 or offset + 4096 > len(shorter):
+            made.write(offset, content[offset : offset + 4096])
+    return made
+
+
+def vmdk_stream(content: bytes) -> BlockDevice:
+    return vmdks.opened(MemoryDevice(content=vmdks.stream_of(content)), writable=False)
+
+
+def block_image(content: bytes, kind: str) -> BlockDevice:
+    """Return the disk of a VHD, VHDX or VDI image, of whole sectors and as long as the content; it only grows."""
+    unit = 4096
+    size = -(-len(content) // unit) * unit
+    disk = block_images.opened(kind, block_images.new(kind, size))
+    _put(disk, content)
+    return Window(disk, 0, len(content))
+
+
 WRITABLE: dict[str, Maker] = {
     "memory": lambda content, folder: MemoryDevice(content=content),
     "file": file,
@@ -211,6 +265,7 @@ WRITABLE: dict[str, Maker] = {
     "forwarding": lambda content, folder: ForwardingDevice(file(content, folder)),
     "guarded": lambda content, folder: guarded(file(content, folder), lambda head: None, 512),
     "steady": lambda content, folder: SteadyDevice(file(content, folder)),
+    "comparing": lambda content, folder: comparing(content),
     "tracked memory": lambda content, folder: dirty(MemoryDevice(content=content)),
     "tracked file": lambda content, folder: dirty(file(content, folder)),
     "qcow2": lambda content, folder: qcow2(content, Options()),
@@ -240,6 +295,14 @@ BLOCKED: dict[str, Maker] = {
     ),
     "cache over blocks": lambda content, folder: CachedDevice(blocked(content), capacity=65536, block=4096),
     "tracked blocks": lambda content, folder: dirty(blocked(content)),
+    "vmdk": lambda content, folder: vmdk(content),
+    "vmdk, twoGbMaxExtentSparse": lambda content, folder: vmdk(content, SPLIT_SPARSE),
+    "vmdk, monolithicFlat": lambda content, folder: vmdk(content, MONOLITHIC_FLAT),
+    "vhd": lambda content, folder: block_image(content, "vhd"),
+    "vhd, fixed": lambda content, folder: block_image(content, "vhd, fixed"),
+    "vhdx": lambda content, folder: block_image(content, "vhdx"),
+    "vdi": lambda content, folder: block_image(content, "vdi"),
+    "vmdk over a parent": lambda content, folder: vmdk_child(content),
     "concatenation of blocks": lambda content, folder: Concat.of(blocked(content[:2048]), blocked(content[2048:])),
 }
 """Devices whose size must be a multiple of 512."""
@@ -252,9 +315,29 @@ READ_ONLY: dict[str, Maker] = {
     "cache over plan": lambda content, folder: CachedDevice(planned(content), capacity=1 << 16, block=4096),
     "tracked plan": lambda content, folder: dirty(planned(content)),
     "adapter of a reading object": lambda content, folder: ObjectDevice(Store(content), writable=False),
+    "vmdk, streamOptimized": lambda content, folder: Window(
+        vmdk_stream(content.ljust(-(-len(content) // 512) * 512, b"\0")), 0, len(content)
+    ),
     "qcow2, compressed": lambda content, folder: qcow2_packed(content, Options()),
     "qcow2, compressed with zstd, clusters of 4 KiB": lambda content, folder: qcow2_packed(
         content, Options(compression="zstd", cluster_size=4096)
     ),
 }
 """Devices that take no writes."""
+
+
+def stored(content: bytes, folder: Path, *, cached: bool = False) -> BlockDevice:
+    """Return a disk in a bucket in memory, written by another writer, with little room for what is changed."""
+    objects = MemoryObjects()
+    with create_disk(objects, "disk", len(content), chunk=MIN_CHUNK) as disk:
+        disk.write(0, content)
+        disk.flush()
+    again = open_disk(objects, "disk", writable=True, dirty=2 * MIN_CHUNK)
+    return CachedDevice(again, capacity=4 * MIN_CHUNK, block=MIN_CHUNK, read_ahead=MIN_CHUNK) if cached else again
+
+
+STORED: dict[str, Maker] = {
+    "bucket": stored,
+    "cached bucket": lambda content, folder: stored(content, folder, cached=True),
+}
+"""Devices that are never empty."""

@@ -18,6 +18,10 @@ _DEBIAN = {
     "mbr.bin": ("usr/lib/syslinux/mbr/mbr.bin", "syslinux-common"),
     "i386-pc": ("usr/lib/grub/i386-pc", "grub-pc-bin"),
     "grubx64.efi": ("usr/lib/grub/x86_64-efi/monolithic/grubx64.efi", "grub-efi-amd64-bin"),
+    "grubx64.efi.signed": ("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed", "grub-efi-amd64-signed"),
+    "shimx64.efi": ("usr/lib/shim/shimx64.efi", "shim-unsigned"),
+    "shimx64.efi.signed": ("usr/lib/shim/shimx64.efi.signed", "shim-signed"),
+    "mmx64.efi.signed": ("usr/lib/shim/mmx64.efi.signed", "shim-helpers-amd64-signed"),
     "linuxx64.efi.stub": ("usr/lib/systemd/boot/efi/linuxx64.efi.stub", "systemd-boot-efi"),
     "systemd-bootx64.efi": ("usr/lib/systemd/boot/efi/systemd-bootx64.efi", "systemd-boot-efi"),
 }

@@ -1,7 +1,9 @@
 """Boots a disk in QEMU, without hardware help, and reads its serial console; knows nothing of what is on the disk."""
 
 import os
+import re
 import selectors
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -11,7 +13,7 @@ from typing import Literal
 
 from tests.support.tools import package_file, tool
 
-Firmware = Literal["ovmf", "seabios"]
+Firmware = Literal["ovmf", "seabios", "secure"]
 Interface = Literal["nvme", "ide", "virtio"]
 
 MAX_CONSOLE = 16 << 20
@@ -20,7 +22,7 @@ MAX_CONSOLE = 16 << 20
 HOPELESS = (
     *(b"UEFI Interactive Shell", b"No bootable device", b"Kernel panic - not syncing"),
     *(b"Missing operating system", b"Boot error", b"Could not find kernel image", b"No configuration file found"),
-    b"grub rescue>",
+    *(b"grub rescue>", b"No bootable option or device was found"),
 )
 """What a console says when nothing more will come of it; waiting for the time to be over would only cost time."""
 
@@ -29,6 +31,11 @@ _DRIVES: dict[Interface, list[str]] = {
     "ide": ["-device", "ide-hd,drive=disk"],
     "virtio": ["-device", "virtio-blk-pci,drive=disk"],
 }
+
+REACH = 4096
+"""Bytes of console that are looked at again when more have come: a word, and what moves the cursor within it."""
+
+_MOVES = re.compile(rb"\x1b\[[0-9;?]*[A-Za-z]")
 
 
 class BootError(AssertionError):
@@ -63,10 +70,31 @@ def boot_disk(
     ]
     if firmware == "seabios":
         command += ["-machine", "graphics=off"]  # SeaBIOS writes to the serial console then
-    else:
+    elif firmware == "ovmf":
         command += ["-bios", str(package_file("/usr/share/ovmf/OVMF.fd", package="ovmf"))]
     with tempfile.TemporaryDirectory(prefix="qemu-") as scratch:
+        if firmware == "secure":
+            command += _secure(Path(scratch))
         return _console(command, Path(scratch), expect, timeout)
+
+
+def snakeoil() -> tuple[Path, Path]:
+    """The key, which has the password `snakeoil`, and the certificate that the firmware `secure` trusts."""
+    key, certificate = (
+        package_file(f"/usr/share/ovmf/PkKek-1-snakeoil.{kind}", package="ovmf") for kind in ("key", "pem")
+    )
+    return key, certificate
+
+
+def _secure(scratch: Path) -> list[str]:
+    code = package_file("/usr/share/OVMF/OVMF_CODE_4M.secboot.fd", package="ovmf")
+    variables = scratch / "variables"
+    shutil.copy(package_file("/usr/share/OVMF/OVMF_VARS_4M.snakeoil.fd", package="ovmf"), variables)
+    return [
+        *("-machine", "q35,smm=on", "-global", "driver=cfi.pflash01,property=secure,value=on"),
+        *("-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={_option(code)}"),
+        *("-drive", f"if=pflash,unit=1,format=raw,file={_option(variables)}"),
+    ]
 
 
 def _option(path: str | os.PathLike[str]) -> str:
@@ -101,7 +129,7 @@ def _console(command: list[str], scratch: Path, expect: bytes, timeout: float) -
         assert guest.stdout is not None
         guest.stdout.close()
     console = bytes(text).decode("utf-8", "backslashreplace")
-    if expect in text:
+    if expect in plain(text):
         return console
     how = f"was stopped within {timeout:g} s" if ended is None else f"ended with {ended}"
     said = errors.read_text(errors="backslashreplace").strip()
@@ -112,7 +140,6 @@ def _read_until(guest: subprocess.Popen[bytes], expect: bytes, deadline: float) 
     """What the guest printed until `expect`, a hopeless word, its end or the deadline."""
     assert guest.stdout is not None
     text = bytearray()
-    longest = max(len(word) for word in (expect, *HOPELESS))
     with selectors.DefaultSelector() as selector:
         selector.register(guest.stdout, selectors.EVENT_READ)
         while (left := deadline - time.monotonic()) > 0 and len(text) < MAX_CONSOLE:
@@ -122,8 +149,14 @@ def _read_until(guest: subprocess.Popen[bytes], expect: bytes, deadline: float) 
             if not data:
                 guest.wait(timeout=30)
                 break
-            start = max(0, len(text) - longest)
+            start = max(0, len(text) - REACH)
             text += data
-            if any(text.find(word, start) >= 0 for word in (expect, *HOPELESS)):
+            recent = plain(text[start:])
+            if any(word in recent for word in (expect, *HOPELESS)):
                 break
     return text
+
+
+def plain(text: bytes | bytearray) -> bytes:
+    """The text without what moves a terminal's cursor: SeaBIOS also says the same place twice, within words."""
+    return _MOVES.sub(b"", text)

@@ -2,8 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from blockwright.address import Address, parse_address, part_name
 from blockwright.errors import FormatError, NotFound, NotThisFormat, OutOfRange, Unsupported, UsageError
-from blockwright.resolve import Address, locate, open_device, open_file_system, parse_address, part_name
+from blockwright.resolve import locate, open_device, open_file_system
 
 
 def test_paths_parts_and_schemes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,6 +51,45 @@ def test_a_file_of_the_whole_name_wins_and_doubt_is_an_error(tmp_path: Path, mon
     assert parse_address("disk.img:1", partition=2) == Address("file", "disk.img:1", 2)
     Path("mem:1G").write_bytes(b"z")
     assert parse_address("mem:1G") == Address("file", "mem:1G")
+
+
+def test_snapshots_are_addressed_behind_everything_else():
+    for text, address in (
+        ("disk.qcow2#snapshot=a", Address("file", "disk.qcow2", snapshot="a")),
+        ("file:disk.qcow2#snapshot=a: b#c", Address("file", "disk.qcow2", snapshot="a: b#c")),
+        ("disk.qcow2:2#snapshot=a:3", Address("file", "disk.qcow2", 2, snapshot="a:3")),
+        ("disk.qcow2:512,1024#snapshot=a", Address("file", "disk.qcow2", None, 512, 1024, snapshot="a")),
+        ("s3://b/disk.qcow2#snapshot=a,b", Address("store", "s3://b/disk.qcow2", snapshot="a,b")),
+        ("s3://b/disk.qcow2#2,snapshot=a", Address("store", "s3://b/disk.qcow2", 2, snapshot="a")),
+        (
+            "s3://b/d#start=512,size=1024,snapshot=a",
+            Address("store", "s3://b/d", None, 512, 1024, snapshot="a"),
+        ),
+    ):
+        assert parse_address(text) == address
+        assert str(address) == text.removeprefix("file:")
+    assert parse_address("disk.qcow2#snapshot=a", partition=3) == Address("file", "disk.qcow2", 3, snapshot="a")
+    assert parse_address("#snapshot=a") == Address("file", "#snapshot=a")
+    assert part_name("disk.qcow2#snapshot=a", 2) == "disk.qcow2:2#snapshot=a"
+    assert part_name("s3://b/d#snapshot=a", 2) == "s3://b/d#2,snapshot=a"
+    for text in (
+        "disk.qcow2#snapshot=",
+        "s3://b/d#snapshot=",
+        "nbd://host/x#snapshot=a",
+        "nbd://host/x#2,snapshot=a",
+    ):
+        with pytest.raises(UsageError, match="expected the name of a snapshot"):
+            parse_address(text)
+
+
+def test_a_file_whose_name_looks_like_a_snapshot(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "disk#snapshot=a").write_bytes(b"x")
+    assert parse_address("disk#snapshot=a") == Address("file", "disk#snapshot=a")
+    assert part_name("disk#snapshot=a", 2) == "disk#snapshot=a:2"
+    (tmp_path / "disk").write_bytes(b"x")
+    with pytest.raises(UsageError, match="could be the file disk#snapshot=a or a snapshot of disk"):
+        parse_address("disk#snapshot=a")
 
 
 def test_devices(tmp_path: Path) -> None:

@@ -2,14 +2,15 @@
 
 Knows: the few bytes of PE and of the x86 boot protocol that are needed. Refuses to know: where files come from.
 
-Source: Microsoft PE format (COFF file header); Linux Documentation/arch/x86/boot.rst (kernel_version, 0x20E).
+Source: Microsoft PE format (COFF file header); Linux Documentation/arch/x86/boot.rst
+(kernel_version, 0x20E; xloadflags, 0x236).
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from blockwright.errors import NotThisFormat
+from blockwright.errors import NotThisFormat, Unsupported
 from blockwright.tree.content import Content
 
 _MACHINES: Final = {
@@ -26,6 +27,8 @@ _MACHINES: Final = {
 }
 """PE machine to the suffix that UEFI 2.10 section 3.5.1.1 gives the removable-media file name."""
 
+_HANDOVER_32: Final = 1 << 2
+"""Bit of xloadflags, 0x236: the kernel has an entry for EFI firmware of 32 bits."""
 _HEAD = 64 << 10
 _MAX_VERSION = 128
 
@@ -43,6 +46,30 @@ def efi_suffix(content: Content, name: str) -> str:
     if machine not in _MACHINES:
         raise NotThisFormat(f"expected a machine that UEFI names, found {machine:#06x}", source=name, offset=at + 4)
     return _MACHINES[machine]
+
+
+def check_machines(loader: Content, loader_name: str, kernel: Content, kernel_name: str) -> None:
+    """Raise Unsupported where a loader for UEFI cannot start the kernel since that is for another machine.
+
+    A loader for x86 of 32 bits starts a kernel of 64 bits that says it can be entered so: firmware of 32 bits on a
+    processor of 64 has nothing else. A kernel that is no EFI program at all is the loader's to judge.
+    """
+    found = efi_suffix(loader, loader_name)
+    try:
+        wanted = efi_suffix(kernel, kernel_name)
+    except NotThisFormat:
+        return
+    if found == wanted:
+        return
+    if (found, wanted) == ("IA32", "X64"):
+        if is_bzimage(kernel) and int.from_bytes(_head(kernel)[0x236:0x238], "little") & _HANDOVER_32:
+            return
+        raise Unsupported(
+            f"expected a kernel that firmware of 32 bits can enter (CONFIG_EFI_MIXED), for {loader_name} is for IA32;"
+            " found one without",
+            source=kernel_name,
+        )
+    raise Unsupported(f"expected a loader for {wanted}, as the kernel is, found one for {found}", source=loader_name)
 
 
 def is_bzimage(content: Content) -> bool:

@@ -13,19 +13,21 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
+from blockwright.address import part_name
 from blockwright.boot import bios, loaders, uefi
 from blockwright.boot.cmdline import with_root, with_serial
 from blockwright.boot.deploy import SECTOR, Target
 from blockwright.boot.image import efi_suffix, is_bzimage
 from blockwright.boot.installed import system_shelf, system_tree
 from blockwright.boot.kernel import Kernel, find_kernel, os_release, os_title
-from blockwright.boot.kinds import Bios, Uefi, Ways
+from blockwright.boot.kinds import NOTHING, Bios, Secure, Uefi, Ways
+from blockwright.boot.secure import secured
 from blockwright.boot.shelf import Shelf, of_directory, of_host
 from blockwright.boot.survey import Survey, Volume, survey
 from blockwright.device.base import BlockDevice
 from blockwright.errors import NotFound, NotThisFormat, Unsupported, UsageError
 from blockwright.fs.reader import FileSystem
-from blockwright.resolve import open_file_system, part_name
+from blockwright.resolve import open_file_system
 from blockwright.table import edit as table_edit
 from blockwright.tree.solid import SolidContent
 
@@ -39,6 +41,7 @@ class Request:
     where loaders are looked for, after the system itself where ``search_system``. ``configure`` false leaves the
     configuration that is there. ``directory`` is that of a BIOS's loader in its home, None for the usual one.
     ``grub_modules`` puts all of GRUB's modules beside its configuration. ``time_ns`` is the time of what is made.
+    ``secure`` is what Secure Boot asks for.
     """
 
     ways: Ways
@@ -54,6 +57,7 @@ class Request:
     directory: str | None = None
     grub_modules: bool = False
     time_ns: int = 0
+    secure: Secure = NOTHING
 
     def check(self) -> None:
         """Raise UsageError for what contradicts itself."""
@@ -62,6 +66,10 @@ class Request:
             raise UsageError("boot: expected a way to start the image, found none")
         if self.program is not None and uefi_way in (None, Uefi.KERNEL):
             raise UsageError("boot: --loader names what UEFI starts: for a BIOS's loader use --loader-dir")
+        if self.secure and self.ways.uefi is None:
+            raise UsageError("boot: --shim and --sign-command are of use with UEFI only: with uki, for example")
+        if self.secure.shim and self.ways.uefi is Uefi.KERNEL:
+            raise UsageError("boot: a shim starts a loader: use grub-efi, systemd-boot or uki with --shim")
         if self.grub_modules and bios_way is not Bios.GRUB:
             raise UsageError("boot: --grub-modules is of use with grub only")
         if uefi_way is Uefi.KERNEL and bios_way is None and (self.cmdline or self.serial):
@@ -134,9 +142,9 @@ class _Job:
             efi_suffix(kernel.content, kernel.path) if program is None else efi_suffix(program.content, program.name)
         )
         if program is None and way is not Uefi.KERNEL:
-            found = loaders.uefi(self.shelves, way, suffix)
+            found = loaders.uefi(self.shelves, way, suffix, signed=self.request.secure.shim)
             program = uefi.Program(found.name, found.content)
-        return uefi.way_files(
+        files = uefi.way_files(
             way,
             kernel,
             program,
@@ -145,6 +153,7 @@ class _Job:
             serial=self.request.serial,
             machine_suffix=suffix,
         )
+        return secured(files, self.request.secure, self.shelves, suffix) if self.request.secure else files
 
     # -- a BIOS ----------------------------------------------------------------------------------------------
 

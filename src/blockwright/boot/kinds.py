@@ -1,10 +1,14 @@
 """The ways in which a disk can start, by name: at most one for a BIOS and one for UEFI on the same disk.
 
+What Secure Boot asks for beside it.
+
 Knows: names and which of them go together. Refuses to know: how any of them works.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -36,6 +40,23 @@ class Ways(NamedTuple):
     def __bool__(self) -> bool:
         return self.bios is not None or self.uefi is not None
 
+
+Sign = Callable[[bytes, str], bytes]
+"""``sign(program, name)`` returns the program with a signature; ``name`` is what messages call it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Secure:
+    """What Secure Boot asks for: a shim in front, and a hook that signs what has no signature. Nothing by default."""
+
+    shim: bool = False
+    sign: Sign | None = None
+
+    def __bool__(self) -> bool:
+        return self.shim or self.sign is not None
+
+
+NOTHING: Final = Secure()
 
 _BIOS: Final = {each.value: each for each in Bios}
 _UEFI: Final = {each.value: each for each in Uefi}

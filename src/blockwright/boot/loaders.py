@@ -39,13 +39,23 @@ _GRUB: Final = Wanted(
     ("kernel.img", "i386-pc/kernel.img"),
     "grub-pc-bin",
 )
-_GRUB_DIRECTORIES: Final = {"X64": "x86_64-efi", "IA32": "i386-efi", "AA64": "arm64-efi", "ARM": "arm-efi"}
+_GRUB_DIRECTORIES: Final = {
+    "X64": "x86_64-efi",
+    "IA32": "i386-efi",
+    "AA64": "arm64-efi",
+    "ARM": "arm-efi",
+    "RISCV64": "riscv64-efi",
+    "LOONGARCH64": "loongarch64-efi",
+}
 _GRUB_PACKAGES: Final = {
     "X64": "grub-efi-amd64-bin",
     "IA32": "grub-efi-ia32-bin",
     "AA64": "grub-efi-arm64-bin",
     "ARM": "grub-efi-arm-bin",
+    "RISCV64": "grub-efi-riscv64-bin",
+    "LOONGARCH64": "grub-efi-loong64-bin",
 }
+_VENDORS: Final = ("boot/efi/EFI/fedora", "boot/efi/EFI/BOOT")
 
 
 def syslinux(shelves: Sequence[Shelf]) -> Syslinux:
@@ -92,22 +102,47 @@ def grub(shelves: Sequence[Shelf]) -> Grub:
     return Grub(read, str(PurePosixPath(kernel.shelf.name) / directory))
 
 
-def uefi(shelves: Sequence[Shelf], way: Uefi, suffix: str) -> Found:
+def uefi(shelves: Sequence[Shelf], way: Uefi, suffix: str, *, signed: bool = False) -> Found:
     """Return the program that a way by UEFI takes on the machine with that suffix: a loader, or systemd's stub.
 
-    Raises NotFound.
+    ``signed`` has GRUB with a distribution's signature come first. Raises NotFound.
     """
     low = suffix.lower()
     if way is Uefi.GRUB:
         if suffix not in _GRUB_DIRECTORIES:
             raise NotFound(f"boot: GRUB has no image for UEFI on {suffix}")
         name, directory = f"grub{low}.efi", _GRUB_DIRECTORIES[suffix]
-        installed = (
+        installed = [
             f"usr/lib/grub/{directory}/monolithic/{name}",
-            *(f"{vendor}/{name}" for vendor in ("boot/efi/EFI/fedora", "boot/efi/EFI/BOOT")),
+            *(f"{vendor}/{name}" for vendor in _VENDORS),
             f"usr/lib/grub/{directory}-signed/{name}.signed",
-        )
-        loose = (name, f"monolithic/{name}", f"{directory}/monolithic/{name}", f"{name}.signed")
-        return find(shelves, Wanted(name, installed, loose, _GRUB_PACKAGES[suffix]))
+        ]
+        loose = [
+            name,
+            f"monolithic/{name}",
+            f"{directory}/monolithic/{name}",
+            f"{name}.signed",
+            f"{directory}-signed/{name}.signed",
+        ]
+        package = _GRUB_PACKAGES[suffix]
+        if signed:
+            installed.sort(key=lambda each: not each.endswith(".signed"))
+            loose.sort(key=lambda each: not each.endswith(".signed"))
+            package = package.removesuffix("-bin") + "-signed"
+        return find(shelves, Wanted(name, tuple(installed), tuple(loose), package))
     name = f"linux{low}.efi.stub" if way is Uefi.UKI else f"systemd-boot{low}.efi"
     return find(shelves, Wanted(name, (f"usr/lib/systemd/boot/efi/{name}",), (name,), "systemd-boot-efi"))
+
+
+def shim(shelves: Sequence[Shelf], suffix: str) -> tuple[Found, Found | None]:
+    """Return the signed shim for the machine, and the program that enrols keys, from the same place where it has one.
+
+    Raises NotFound.
+    """
+    found = find(shelves, _of_shim(f"shim{suffix.lower()}.efi", "shim-signed"))
+    return found, found.shelf.find(_of_shim(f"mm{suffix.lower()}.efi", "shim-helpers-amd64-signed"))
+
+
+def _of_shim(name: str, package: str) -> Wanted:
+    installed = (f"usr/lib/shim/{name}.signed", *(f"{vendor}/{name}" for vendor in _VENDORS))
+    return Wanted(name, installed, (f"{name}.signed", name), package)

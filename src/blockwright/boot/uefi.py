@@ -10,10 +10,11 @@ Source: UEFI 2.10 section 3.5.1.1; UAPI.1 Boot Loader Specification, "Type #1 Bo
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 from blockwright.boot import grubefi, menu, uki
-from blockwright.boot.image import efi_suffix, linux_version
+from blockwright.boot.image import check_machines, efi_suffix, linux_version
 from blockwright.boot.kernel import Kernel, os_title
 from blockwright.boot.kinds import Uefi
 from blockwright.boot.shelf import all_bytes
@@ -21,6 +22,8 @@ from blockwright.tree.content import BytesContent, Content
 
 Files = dict[str, Content]
 """Contents by relative path."""
+
+_NONE: Final[Mapping[str, Content]] = {}
 
 
 class Program(NamedTuple):
@@ -39,17 +42,26 @@ def way_files(
     options: str,
     serial: bool,
     machine_suffix: str,
+    sections: Mapping[str, Content] = _NONE,
 ) -> Files:
     """Return what an EFI system partition holds for one way to start ``kernel``; ``program`` is what that takes.
 
-    Raises FormatError where the program is another.
+    ``sections`` are more of a unified kernel image: ``.dtb``, ``.splash``. Raises FormatError where the program is
+    another, or for another machine than the kernel.
     """
     if way is Uefi.KERNEL or program is None:
         return kernel_as_program(kernel)
+    check_machines(program.content, program.name, kernel.content, kernel.path)
     if way is Uefi.UKI:
         stub = all_bytes(program.content, program.name)
         return unified(
-            kernel, stub, program.name, options=options, os_release=os_release, machine_suffix=machine_suffix
+            kernel,
+            stub,
+            program.name,
+            options=options,
+            os_release=os_release,
+            machine_suffix=machine_suffix,
+            more=sections,
         )
     entry = kernel_entry(kernel, title=os_title(os_release), options=options, serial=serial)
     if way is Uefi.GRUB:
@@ -101,11 +113,18 @@ def grub(kernel: Kernel, image: bytes, source: str, entry: menu.Entry, machine_s
 
 
 def unified(
-    kernel: Kernel, stub: bytes, source: str, *, options: str, os_release: bytes, machine_suffix: str
+    kernel: Kernel,
+    stub: bytes,
+    source: str,
+    *,
+    options: str,
+    os_release: bytes,
+    machine_suffix: str,
+    more: Mapping[str, Content] = _NONE,
 ) -> Files:
-    """Return a unified kernel image as BOOT*.EFI. Raises as ``uki.assemble`` does."""
+    """Return a unified kernel image as BOOT*.EFI, with ``more`` sections. Raises as ``uki.assemble`` does."""
     menu.check_options(options)
-    sections: Files = {".cmdline": BytesContent(options.encode() + b"\0"), ".linux": kernel.content}
+    sections: Files = {**more, ".cmdline": BytesContent(options.encode() + b"\0"), ".linux": kernel.content}
     if os_release:
         sections[".osrel"] = BytesContent(os_release)
     version = linux_version(kernel.content)

@@ -14,8 +14,11 @@ from blockwright.boot import loaders, uefi
 from blockwright.boot.bios import kernel_in
 from blockwright.boot.kernel import os_release, os_title
 from blockwright.boot.kinds import Uefi
+from blockwright.boot.secure import secured
 from blockwright.build.definition import Definition
 from blockwright.build.machine import Machine
+from blockwright.build.partition import FAT, PartitionDefinition
+from blockwright.errors import UsageError
 from blockwright.fs.fat.options import FatOptions
 from blockwright.fs.fat.plan import FatPlan
 from blockwright.fs.fat.plan import plan as plan_fat
@@ -35,27 +38,44 @@ STREAMED = 256 * MiB
 
 @dataclass(frozen=True, slots=True)
 class BootPartition:
-    """What the boot partition is planned from. ``loader`` is a BIOS's where that is at home there."""
+    """What the boot partition is planned from.
+
+    ``tree`` is the disk's, ``held`` what the partition holds beside what starts the disk. ``loader`` is a BIOS's
+    where that is at home there.
+    """
 
     tree: Directory
+    held: Directory
     machine: Machine
     definition: Definition
+    part: PartitionDefinition
     loader: PlannedLoader | None
     seed: bytes
     time_ns: int
     streamed: bool
 
-    def plan(self, cmdline: str) -> FatPlan:
-        """Return its file system: of the size that was asked for, or as small as holds its files, in MiB.
+    def plan(self, cmdline: str, size: int | None) -> FatPlan:
+        """Return its file system: of that size, or as small as holds its files, in MiB.
 
-        ``cmdline`` is the whole kernel command line, as it is for a loader.
+        ``cmdline`` is the whole kernel command line, as it is for a loader. Raises UsageError where it is to have
+        another file system than FAT.
         """
-        files = with_files(Directory(mtime_ns=self.time_ns), self._files(cmdline), mtime_ns=self.time_ns)
+        if self.part.kind not in FAT:
+            raise UsageError(f"{self.part.what}: expected FAT, which firmware reads, found {self.part.kind}")
+        files = with_files(self.held, self._files(cmdline), mtime_ns=self.time_ns)
         definition = self.definition
-        options = FatOptions(seed=self.seed, label="ESP", sector_size=definition.sector_size)
-        size = streamed_size(definition) if self.streamed else definition.boot.esp_size
+        options = FatOptions(
+            seed=self.seed,
+            label=self.part.label or "ESP",
+            sector_size=definition.sector_size,
+            bits=FAT[self.part.kind],
+            cluster_size=self.part.block_size,
+        )
+        if self.streamed:
+            size = streamed_size(definition)
         if size is None:
-            size = max(MINIMUM[definition.sector_size], align_up(plan_fat(files, options).size, MiB))
+            least = align_up(plan_fat(files, options).size, MiB)
+            size = max(self.part.minimum or MINIMUM[definition.sector_size], least)
         return plan_fat(files, replace(options, size=size))
 
     def _files(self, cmdline: str) -> uefi.Files:
@@ -72,7 +92,14 @@ class BootPartition:
                 options=cmdline,
                 serial=boot.serial,
                 machine_suffix=self.machine.suffix,
+                sections={
+                    name: each.content
+                    for name, each in ((".dtb", boot.devicetree), (".splash", boot.splash))
+                    if each is not None
+                },
             )
+            if boot.secure:
+                files = secured(files, boot.secure, self.machine.shelves, self.machine.suffix)
         if self.loader is not None:
             title = os_title(release)
             elsewhere = replace(kernel, in_tree=False)
@@ -85,7 +112,8 @@ class BootPartition:
         named = self.definition.boot.loader
         if named is not None:
             return uefi.Program(named.name, named.content)
-        found = loaders.uefi(self.machine.shelves, way, self.machine.suffix)
+        signed = self.definition.boot.secure.shim
+        found = loaders.uefi(self.machine.shelves, way, self.machine.suffix, signed=signed)
         return uefi.Program(found.name, found.content)
 
 

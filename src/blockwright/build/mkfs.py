@@ -14,17 +14,21 @@ from dataclasses import dataclass
 from typing import Final
 from uuid import UUID
 
+from blockwright.address import parse_address
 from blockwright.device.copy import copy
 from blockwright.device.inplace import DeviceOutput
 from blockwright.device.output import OutputFile
 from blockwright.device.planned import PlannedDevice
 from blockwright.device.window import Window
 from blockwright.errors import UsageError
-from blockwright.resolve import open_device, parse_address
+from blockwright.resolve import open_device
 from blockwright.tree.node import Directory
 from blockwright.units import SECTOR, align_down
 
-KINDS: Final = ("ext4", "fat")
+EXT_KINDS: Final = ("ext2", "ext3", "ext4")
+FAT_KINDS: Final = {"fat": None, "fat12": 12, "fat16": 16, "fat32": 32}
+"""The types of FAT with their bits; ``fat`` is the one that fits the size."""
+KINDS: Final = (*EXT_KINDS, *FAT_KINDS)
 Progress = Callable[[int, int], None]
 
 
@@ -33,8 +37,9 @@ class MkfsOptions:
     """What is asked of a file system. Sizes in bytes; None for what the planner takes.
 
     ``size`` None is all of a device that is there, and in a new file the least that holds the tree. ``block_size``
-    is ext4's block or FAT's cluster. ``identity`` is a UUID, or FAT's volume id of 8 hexadecimal digits. ``seed``
-    gives every identity that is not given; None is a new one each time.
+    is ext4's block or FAT's cluster, ``inode_size`` that of an inode. ``identity`` is a UUID, or FAT's volume id of 8
+    hexadecimal digits. ``seed`` gives every identity that is not given; None is a new one each time. ``compat`` names
+    old kernels and loaders that have to read it (``fs.ext4.profiles``).
     """
 
     kind: str
@@ -46,6 +51,8 @@ class MkfsOptions:
     fat_bits: int | None = None
     inodes: int | None = None
     journal: int | None = None
+    inode_size: int | None = None
+    compat: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,7 @@ def make_file_system(
     ``force``. Raises as ``open_device``, the planners and ``DeviceOutput`` do.
     """
     where = parse_address(address, partition=partition)
+    where.check_writable()
     if where.scheme == "file" and not where.is_part and not os.path.exists(where.rest):
         planned, made = _plan(tree, options, options.size, 0)
         with planned, OutputFile(where.rest, size=planned.size) as new:
@@ -93,7 +101,7 @@ def make_file_system(
 
 def _plan(tree: Directory, options: MkfsOptions, size: int | None, hidden: int) -> tuple[PlannedDevice, Made]:
     seed = secrets.token_bytes(32) if options.seed is None else hashlib.sha256(options.seed.encode()).digest()
-    if options.kind == "ext4":
+    if options.kind in EXT_KINDS:
         return _plan_ext4(tree, options, size, seed)
     return _plan_fat(tree, options, size, seed, hidden)
 
@@ -102,6 +110,7 @@ def _plan_ext4(tree: Directory, options: MkfsOptions, size: int | None, seed: by
     from blockwright.fs.ext4.device import open_plan
     from blockwright.fs.ext4.options import Ext4Options
     from blockwright.fs.ext4.plan import plan
+    from blockwright.fs.ext4.profiles import profile
 
     if options.fat_bits is not None:
         raise UsageError("mkfs: --fat-bits is for FAT")
@@ -109,6 +118,7 @@ def _plan_ext4(tree: Directory, options: MkfsOptions, size: int | None, seed: by
         uuid = None if options.identity is None else UUID(options.identity)
     except ValueError:
         raise UsageError(f"uuid: expected a UUID, found {options.identity!r}") from None
+    chosen = profile(options.kind, options.compat, options.inode_size)
     asked = Ext4Options(
         block_size=options.block_size or 4096,
         size=size,
@@ -117,9 +127,12 @@ def _plan_ext4(tree: Directory, options: MkfsOptions, size: int | None, seed: by
         uuid=uuid,
         inodes=options.inodes,
         journal=options.journal,
+        features=chosen.features,
+        inode_size=chosen.inode_size,
+        large_dir=chosen.large_dir,
     )
     planned = plan(tree, asked)
-    return open_plan(planned), Made("ext4", planned.size, str(asked.effective_uuid))
+    return open_plan(planned), Made(planned.kind, planned.size, str(asked.effective_uuid))
 
 
 def _plan_fat(
@@ -128,15 +141,21 @@ def _plan_fat(
     from blockwright.fs.fat.device import open_plan
     from blockwright.fs.fat.plan import FatOptions, plan
 
-    if options.inodes is not None or options.journal is not None:
+    if (options.inodes, options.journal, options.inode_size) != (None, None, None):
         raise UsageError("mkfs: FAT has neither inodes nor a journal")
+    if options.compat:
+        raise UsageError("mkfs: --compat is for ext2, ext3 and ext4")
+    bits = FAT_KINDS[options.kind]
+    if options.fat_bits not in (None, bits) and bits is not None:
+        raise UsageError(f"mkfs: expected one type of FAT, found {options.kind} and --fat-bits {options.fat_bits}")
+    bits = bits or options.fat_bits
     planned = plan(
         tree,
         FatOptions(
             seed=seed,
             size=size,
             label=options.label,
-            bits=options.fat_bits,
+            bits=bits,
             cluster_size=options.block_size,
             hidden_sectors=hidden,
             volume_id=_volume_id(options.identity),

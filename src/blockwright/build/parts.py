@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 from blockwright.build.definition import Definition, Table
+from blockwright.build.partition import PartitionDefinition
 from blockwright.device.planned import SegmentTable
+from blockwright.errors import UsageError
 from blockwright.table.gpt import plan as gpt
-from blockwright.table.gpt.names import TYPES, parse_attributes
+from blockwright.table.gpt.names import parse_attributes, parse_type
 from blockwright.table.partition import MbrTable
+from blockwright.table.plan import ALIGNMENT, Padding, Space
 
 if TYPE_CHECKING:
     from blockwright.table.partition import AnyTable
@@ -25,19 +28,46 @@ _READ_ONLY = parse_attributes(["read-only"])
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A partition to be: at least ``size`` bytes, with ``rest`` a share of what is left, of a type by its GPT name.
+    """A partition to be: at least ``size`` bytes, of a type by its GPT name, and what else ``part`` says of it.
 
     ``marked`` is the one that a BIOS starts.
     """
 
     role: str
+    part: PartitionDefinition
     type_name: str
     size: int
     name: str = ""
-    rest: bool = False
     guid: UUID | None = None
     read_only: bool = False
     marked: bool = False
+
+    def space(self, number: int, start: int | None, before: int = 0) -> Space:
+        """Return the room that it asks for, from ``start`` on where that is given."""
+        part = self.part
+        return Space(
+            f"partition {number}",
+            self.size,
+            part.rest,
+            start,
+            None if part.maximum is None else max(part.maximum, self.size),
+            part.weight,
+            Padding(part.padding, part.padding_maximum, part.padding_weight),
+            part.alignment,
+            before,
+        )
+
+
+def spaces(wishes: Sequence[Wish], definition: Definition, before: Sequence[int] = ()) -> list[Space]:
+    """Return the room that each asks for; the first begins a MiB from the disk's start unless it says otherwise."""
+    alignment = definition.alignment or ALIGNMENT
+    asked = []
+    for index, wish in enumerate(wishes):
+        start = wish.part.start
+        if start is None and not index and alignment < ALIGNMENT and not any(before[:1]):
+            start = ALIGNMENT
+        asked.append(wish.space(index + 1, start, before[index] if before else 0))
+    return asked
 
 
 def plan_table(wishes: Sequence[Wish], definition: Definition, seed: bytes) -> AnyTable:
@@ -48,22 +78,58 @@ def plan_table(wishes: Sequence[Wish], definition: Definition, seed: bytes) -> A
         return plan_mbr(wishes, definition, seed)
     requests = [
         gpt.Request(
-            TYPES[wish.type_name],
+            parse_type(wish.type_name),
             wish.size,
             wish.name,
-            wish.rest,
             guid=wish.guid,
-            attributes=wish.read_only * _READ_ONLY | wish.marked * _MARKED,
+            attributes=wish.part.attribute_bits
+            | (wish.read_only * _READ_ONLY)
+            | ((wish.marked or wish.part.marked) * _MARKED),
+            space=space,
         )
-        for wish in wishes
+        for wish, space in zip(wishes, spaces(wishes, definition), strict=True)
     ]
-    return gpt.plan(requests, seed=seed, size=definition.disk_size, sector_size=definition.sector_size)
+    return gpt.plan(
+        requests,
+        seed=seed,
+        size=definition.disk_size,
+        sector_size=definition.sector_size,
+        alignment=definition.alignment or ALIGNMENT,
+        disk_guid=_guid(definition.disk_id),
+    )
 
 
-def table_segments(table: AnyTable, boot_code: bytes) -> SegmentTable:
+def partition_numbers(wishes: Sequence[Wish], definition: Definition) -> list[int]:
+    """Return the number that each gets. Raises UsageError where no table has such an order."""
+    if definition.table is not Table.MBR:
+        return list(range(1, len(wishes) + 1))
+    from blockwright.build.parts_mbr import numbers
+
+    return numbers([wish.part.logical for wish in wishes])[0]
+
+
+def _guid(text: str | None) -> UUID | None:
+    try:
+        return None if text is None else UUID(text)
+    except ValueError:
+        raise UsageError(f"build: disk id: expected a GUID, found {text!a}") from None
+
+
+def table_segments(table: AnyTable, wishes: Sequence[Wish], boot_code: bytes) -> SegmentTable:
     """Return the bytes of the table, with what a BIOS runs in the first sector."""
     if isinstance(table, MbrTable):
         from blockwright.build.parts_mbr import mbr_segments
 
         return mbr_segments(table, boot_code)
-    return gpt.segments(table, boot_code=boot_code)
+    hybrid = [
+        (number, wish.part.hybrid, wish.marked or wish.part.marked)
+        for number, wish in enumerate(wishes, 1)
+        if wish.part.hybrid is not None
+    ]
+    if not hybrid:
+        return gpt.segments(table, boot_code=boot_code)
+    from blockwright.table.gpt.hybrid import Shown
+    from blockwright.table.mbr.names import parse_type as parse_mbr_type
+
+    shown = [Shown(number, parse_mbr_type(text), active) for number, text, active in hybrid]
+    return gpt.segments(table, boot_code=boot_code, shown=shown)

@@ -6,30 +6,36 @@ sources and outputs.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from blockwright.build.definition import Definition, RootOptions, Table
+from blockwright.build.definition import Definition, Table
+from blockwright.build.holding import Holding
+from blockwright.build.trees import with_extras
 from blockwright.device.planned import PlannedDevice, SegmentTable
 from blockwright.errors import UsageError
-from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import Ext4Plan
-from blockwright.fs.ext4.plan import plan as plan_ext4
-from blockwright.tree.node import Directory, Node
+from blockwright.tree.node import Directory, Node, newest_time
 
 if TYPE_CHECKING:  # a bare file system needs none of them, and starts sooner without
     from blockwright.build.bios import CorePlan
+    from blockwright.build.content import Contents
+    from blockwright.build.raw import RawPlan
     from blockwright.build.verity import VerityPlan
     from blockwright.fs.fat.plan import FatPlan
+    from blockwright.fs.swap.plan import SwapPlan
     from blockwright.table.partition import AnyPartition, AnyTable
 
-    AnyPlan = Ext4Plan | FatPlan | VerityPlan | CorePlan
+    AnyPlan = Ext4Plan | FatPlan | SwapPlan | RawPlan | VerityPlan | CorePlan
+
+NO_TREES: Final[Mapping[int, Directory]] = MappingProxyType({})
 
 
 class Part(NamedTuple):
-    """A file system of the disk, hashes, or a core image: what it is for, and where it begins in bytes.
+    """What lies on a disk: what it is for, where it begins in bytes, and what it holds.
 
-    ``partition`` is None where it has none.
+    ``partition`` is None where no table tells of it.
     """
 
     role: str
@@ -70,17 +76,6 @@ class DiskPlan(NamedTuple):
         return PlannedDevice(self.size, segments)
 
 
-def newest_time(tree: Directory) -> int:
-    """Return the newest modification time in the tree, in nanoseconds; every time of the disk follows from it."""
-    newest = tree.mtime_ns
-    stack = [tree]
-    while stack:
-        nodes = stack.pop().entries.values()
-        newest = max([newest, *[node.mtime_ns for node in nodes]])
-        stack += [node for node in nodes if isinstance(node, Directory)]
-    return newest
-
-
 def clamp_times(tree: Directory, limit_ns: int) -> None:
     """Set every modification time above ``limit_ns`` to it, as SOURCE_DATE_EPOCH asks."""
     stack: list[Node] = [tree]
@@ -91,48 +86,43 @@ def clamp_times(tree: Directory, limit_ns: int) -> None:
             stack.extend(node.entries.values())
 
 
-def ext4_options(root: RootOptions, seed: bytes, time_ns: int, size: int | None) -> Ext4Options:
-    """Return the planner's options for the root file system of ``size`` bytes, None for automatic."""
-    return Ext4Options(
-        seed=seed,
-        size=size,
-        free=root.free if size is None else 0.0,
-        label=root.label,
-        block_size=root.block_size,
-        inodes=root.inodes,
-        reserved_percent=None if root.reserved is None else root.reserved * 100,
-        journal=root.journal,
-        time_ns=time_ns,
-    )
+def disk_time_ns(tree: Directory, definition: Definition, own: Mapping[int, Directory] = NO_TREES) -> int:
+    """Return the time of everything that is not the trees': SOURCE_DATE_EPOCH, or the trees' newest."""
+    if definition.time_s is not None:
+        return definition.time_s * 10**9
+    return max(newest_time(each) for each in (tree, *own.values()))
 
 
-def disk_time_ns(tree: Directory, definition: Definition) -> int:
-    """Return the time of everything that is not the tree's: SOURCE_DATE_EPOCH, or the tree's newest."""
-    return newest_time(tree) if definition.time_s is None else definition.time_s * 10**9
-
-
-def plan_disk(tree: Directory, definition: Definition, seed: bytes) -> DiskPlan:
+def plan_disk(tree: Directory, definition: Definition, seed: bytes, contents: Contents | None = None) -> DiskPlan:
     """Return the disk that holds ``tree`` as ``definition`` says.
+
+    ``contents`` is what changed the tree, and has what partitions bring along.
 
     Raises NoSpace with both numbers, NotFound for a kernel or loader, UsageError for what a file system cannot hold.
     """
-    time_ns = disk_time_ns(tree, definition)
+    own = NO_TREES if contents is None else contents.own
+    time_ns = disk_time_ns(tree, definition, own)
     if definition.table is not Table.NONE:
         from blockwright.build import partitioned
 
-        return partitioned.draft(tree, definition, seed, time_ns).finish()
-    return bare(plan_ext4(tree, ext4_options(definition.root, seed, time_ns, definition.root_size)))
+        return partitioned.draft(tree, definition, seed, time_ns, contents=contents).finish()
+    part = definition.listed[0]
+    held = own.get(0, with_extras(tree, part) if part.is_root else Directory(mtime_ns=time_ns))
+    size = part.size if part.size is not None else definition.disk_size if part.rest else None
+    return bare(Holding(part, held, seed, time_ns, definition.sector_size).plan(size), definition, contents)
 
 
-def bare(root: Ext4Plan) -> DiskPlan:
+def bare(root: AnyPlan, definition: Definition, contents: Contents | None = None) -> DiskPlan:
     """Return the disk that is nothing but a file system."""
+    if contents is not None and isinstance(root, Ext4Plan):
+        contents.extras.fill_fstab(definition, {"root": f"UUID={root.summary.uuid}"})
     return DiskPlan(root.size, None, (Part("root", 0, root, None),), SegmentTable())
 
 
-def streamed_root(definition: Definition) -> tuple[int, int | None]:
+def streamed_root(definition: Definition, contents: Contents | None = None) -> tuple[int, int | None]:
     """Return where the root of a streamed build begins and its size, None for automatic, before it is known."""
     if definition.table is Table.NONE:
-        return 0, definition.root_size
+        return 0, definition.listed[0].size
     from blockwright.build import partitioned
 
-    return partitioned.streamed_root(definition)
+    return partitioned.streamed_root(definition, contents)

@@ -28,7 +28,7 @@ def main() -> None:
     except KeyboardInterrupt:  # before the command looks after signals itself
         sys.stderr.write("blockwright: interrupted\n")
         code = 130
-    if sys.warnoptions:
+    if sys.warnoptions and "temporalio" not in sys.modules:  # whose threads do not survive the interpreter's end
         sys.exit(code)  # whoever asks for warnings wants to hear of what was left open
     # To take a large tree apart object by object takes longer than many a build, and the process ends anyway.
     with contextlib.suppress(OSError):  # `run` has flushed, and told of a failure

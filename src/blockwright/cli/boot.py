@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from blockwright.address import parse_address
 from blockwright.boot.install import Request, install, shelves_for
 from blockwright.boot.kernel import Kernel, named_kernel
 from blockwright.boot.kinds import parse_ways
@@ -22,8 +23,9 @@ from blockwright.cli.options import (
     source_date_epoch,
 )
 from blockwright.cli.output import print_json, print_lines
+from blockwright.cli.signing import secure_options
 from blockwright.errors import UsageError
-from blockwright.resolve import open_device, parse_address
+from blockwright.resolve import open_device
 
 
 @click.group()
@@ -42,6 +44,7 @@ def boot() -> None:
 @click.option("--cmdline", default="", help="Kernel command line; root=PARTUUID=… is put in front.")
 @click.option("--serial", is_flag=True, help="Use the first serial line too: console=ttyS0,115200.")
 @click.option("--grub-modules", is_flag=True, help="With grub: all of GRUB's modules beside its configuration.")
+@secure_options
 @click.option("--directory", metavar="PATH", help="Where in its partition a BIOS's loader lives.")
 @click.option("--keep-config", is_flag=True, help="Leave the configuration that is there as it is.")
 @partition_option
@@ -78,6 +81,7 @@ def install_(image: str, way: str, partition: int | None, **options: Any) -> Non
         directory=options["directory"],
         grub_modules=options["grub_modules"],
         time_ns=_now_ns(),
+        secure=options["secure"],
     )
     whole = str(replace(address, partition=None))
     image_format: ImageFormat = options["image_format"]

@@ -16,10 +16,22 @@ def _add() -> click.Command:
     return add
 
 
+def _bitmap() -> click.Command:
+    from blockwright.cli.bitmap import bitmap
+
+    return bitmap
+
+
 def _boot_code() -> click.Command:
     from blockwright.cli.disk_table import boot_code
 
     return boot_code
+
+
+def _commit() -> click.Command:
+    from blockwright.cli.backing import commit
+
+    return commit
 
 
 def _create() -> click.Command:
@@ -28,10 +40,22 @@ def _create() -> click.Command:
     return create
 
 
+def _hybrid() -> click.Command:
+    from blockwright.cli.disk_table import hybrid
+
+    return hybrid
+
+
 def _move_backup() -> click.Command:
     from blockwright.cli.disk_table import move_backup
 
     return move_backup
+
+
+def _rebase() -> click.Command:
+    from blockwright.cli.backing import rebase
+
+    return rebase
 
 
 def _resize() -> click.Command:
@@ -72,9 +96,13 @@ def _table() -> click.Command:
 
 _COMMANDS: Subcommands = {
     "add": ("Add a partition.", _add),
+    "bitmap": ("Keep in a qcow2 image what changes: create, list, clear, remove.", _bitmap),
     "boot-code": ("Put boot code in front of the table, or clear it.", _boot_code),
-    "create": ("Make an image that reads as zeros, with an empty table or without.", _create),
+    "commit": ("Bring what an overlay holds down into its backing file.", _commit),
+    "create": ("Make an image that reads as zeros, or as another; with an empty table or without.", _create),
+    "hybrid": ("Have the MBR of a GPT tell of partitions too, or only protect it again.", _hybrid),
     "move-backup": ("Put the backup of a GPT at the end of a disk that has grown.", _move_backup),
+    "rebase": ("Put an overlay onto another backing file, or none.", _rebase),
     "resize": ("Make a disk larger with its last partition and file system, or cut off free room.", _resize),
     "rm": ("Remove a partition.", _rm),
     "set": ("Change a partition, or the disk's identity.", _set),

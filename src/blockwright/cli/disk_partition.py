@@ -6,6 +6,7 @@ from typing import Any
 
 import click
 
+from blockwright.address import part_name
 from blockwright.cli.disk_options import Opener, opening_options, seed_option
 from blockwright.cli.options import json_option, size_value
 from blockwright.cli.output import print_json, print_path
@@ -13,7 +14,6 @@ from blockwright.cli.partitions import parse_flags, parse_signature, parse_uuid,
 from blockwright.codec.identity import derive_uuid
 from blockwright.disk.edit import DiskEditor, split_target
 from blockwright.errors import UsageError
-from blockwright.resolve import part_name
 from blockwright.table import edit
 from blockwright.table.gaps import Wish
 from blockwright.table.gpt import change as gpt

@@ -6,11 +6,11 @@ from dataclasses import asdict
 
 import click
 
+from blockwright.address import part_name
 from blockwright.cli.disk_options import Opener, opening_options
 from blockwright.cli.options import json_option, size_value
 from blockwright.cli.output import print_json, print_path
 from blockwright.disk.resize import resize as resize_disk
-from blockwright.resolve import part_name
 
 
 @click.command()

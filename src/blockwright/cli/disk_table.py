@@ -1,4 +1,4 @@
-"""``blockwright disk create``, ``table``, ``move-backup`` and ``boot-code``: a disk's table as a whole."""
+"""``blockwright disk create``, ``table``, ``hybrid``, ``move-backup``, ``boot-code``: a disk's table as a whole."""
 
 from __future__ import annotations
 
@@ -8,33 +8,64 @@ from typing import Any
 import click
 
 from blockwright.cli.disk_options import Opener, opening_options, sector_size_option, seed_option
-from blockwright.cli.options import force_option, json_option, size_value
+from blockwright.cli.options import OrPlugin, allow_backing_option, force_option, json_option, size_value
 from blockwright.cli.output import print_json, print_lines, print_path, show_text
 from blockwright.cli.output import table as aligned
 from blockwright.cli.partitions import ALIGN, HEAD, parse_signature, parse_uuid, table_document, table_rows
+from blockwright.disk.backing import create_overlay
 from blockwright.disk.create import KINDS, converted, empty_table
 from blockwright.disk.create import create as create_image
 from blockwright.disk.edit import DiskEditor
 from blockwright.errors import UsageError
-from blockwright.format.output import WRITABLE
+from blockwright.format.policy import Policy
+from blockwright.format.registry import MADE, NAMES
+from blockwright.plugin import FORMATS
 from blockwright.resolve import naming
 from blockwright.table import edit
 from blockwright.table.gpt import edit as gpt
+from blockwright.table.gpt.hybrid import Shown
 from blockwright.table.mbr.layout import BOOT_CODE
+from blockwright.table.mbr.names import parse_type
 from blockwright.table.partition import AnyTable, PartitionTable
 from blockwright.units import SECTOR, format_size
 
 
 @click.command()
 @click.argument("image")
-@click.argument("size", callback=size_value)
+@click.argument("size", callback=size_value, required=False)
+@click.option("--backing", metavar="FILE", help="Stand on FILE, a path from IMAGE's folder on, and read as it does.")
+@click.option("--backing-format", type=click.Choice(NAMES), help="Its format.  [default: what its first bytes say]")
+@allow_backing_option
 @click.option("--table", "kind", type=click.Choice(KINDS), help="Begin with an empty table of that kind.")
-@click.option("--format", "form", type=click.Choice(WRITABLE), help="Format of IMAGE.  [default: by its suffix]")
+@click.option("--format", "form", type=OrPlugin(MADE, FORMATS), help="Format of IMAGE.  [default: by its suffix]")
 @sector_size_option
 @seed_option
 @force_option
-def create(*, image: str, size: int, sector_size: int | None, **options: Any) -> None:
-    """Make IMAGE a disk of SIZE bytes that read as zeros and take no room on the host."""
+def create(
+    *,
+    image: str,
+    size: int | None,
+    sector_size: int | None,
+    backing: str | None,
+    backing_format: str | None,
+    allow_backing: tuple[str, ...],
+    **options: Any,
+) -> None:
+    """Make IMAGE a disk of SIZE bytes that read as zeros and take no room on the host.
+
+    With --backing it is a qcow2 image that reads as FILE does and takes what is written; SIZE is FILE's by default.
+    """
+    if backing is not None:
+        if options["kind"] is not None or options["form"] not in (None, "qcow2"):
+            raise UsageError("--backing: is for qcow2 images, whose table is that of the backing file")
+        policy = Policy(allow_backing)
+        create_overlay(image, backing, form=backing_format, size=size, policy=policy, force=options["force"])
+        print_path(image)
+        return
+    if backing_format is not None:
+        raise UsageError("--backing-format: expected --backing FILE")
+    if size is None:
+        raise UsageError("size: expected one, such as 20G, or --backing FILE")
     create_image(image, size, sector_size=sector_size or SECTOR, **options)
     print_path(image)
 
@@ -108,6 +139,31 @@ def move_backup(*, image: str, opener: Opener) -> None:
         if not isinstance(found, PartitionTable):
             raise UsageError(f"{image}: an MBR has no backup")
         disk.write(gpt.fit(found, disk.device.size))
+
+
+@click.command()
+@click.argument("image")
+@click.argument("partitions", nargs=-1, metavar="[N[:TYPE]]...")
+@click.option("--active", type=int, metavar="N", help="The one of them that a BIOS starts.")
+@click.option("--clear", is_flag=True, help="Tell of none any more.")
+@opening_options
+def hybrid(*, image: str, partitions: tuple[str, ...], active: int | None, clear: bool, opener: Opener) -> None:
+    """Have the MBR in front of IMAGE's GPT tell of up to three partitions too, each by its number and a type.
+
+    TYPE is a name or a number such as 0x0c, and linux without one. The GPT stays as it is.
+    """
+    if clear == bool(partitions):
+        raise UsageError("hybrid: expected partitions, or --clear")
+    shown = []
+    for text in partitions:
+        number, _, kind = text.partition(":")
+        if not number.isascii() or not number.isdecimal() or len(number) > 4:
+            raise UsageError(f"hybrid: expected N or N:TYPE, found {text[:64]!a}")
+        shown.append(Shown(int(number), parse_type(kind or "linux"), int(number) == active))
+    if active is not None and not any(each.active for each in shown):
+        raise UsageError(f"hybrid: --active {active}: expected one of the partitions that are told of")
+    with opener(image) as disk:
+        disk.write_hybrid(shown)
 
 
 @click.command("boot-code")

@@ -141,20 +141,12 @@ def _fields(value: dm.Target | dm.Status, untyped: type) -> dict[str, Any] | Non
 def deps(*, name: str, as_json: bool) -> None:
     """List the devices that the running table of NAME stands on."""
     with dm.Mapper() as mapper:
-        found = [(major, minor, _path_of(major, minor)) for major, minor in mapper.dependencies(name)]
+        found = [(major, minor, blkdev.node_of(major, minor)) for major, minor in mapper.dependencies(name)]
     if as_json:
         devices = [{"major": major, "minor": minor, "path": path} for major, minor, path in found]
         print_json("blockwright.dm.deps/1", {"name": name, "devices": devices})
     else:
         _print_pairs([(_number(major, minor), path or "") for major, minor, path in found])
-
-
-def _path_of(major: int, minor: int) -> str | None:
-    """Return the kernel's own node of the device; None where it tells none."""
-    for line in blkdev.text(f"/sys/dev/block/{major}:{minor}/uevent").splitlines():
-        if line.startswith("DEVNAME="):
-            return "/dev/" + line.removeprefix("DEVNAME=")
-    return None
 
 
 @click.command()

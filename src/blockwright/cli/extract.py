@@ -8,10 +8,13 @@ import sys
 
 import click
 
-from blockwright.cli.options import Take, json_option, quiet_option, source_options
+from blockwright.cli.content_options import content_options
+from blockwright.cli.options import json_option, quiet_option
 from blockwright.cli.output import print_json, print_path, progress_bar, tell_remarks
+from blockwright.cli.source_options import Take, source_options
 from blockwright.errors import UsageError
 from blockwright.extract import extract as extract_source
+from blockwright.tree.changes.options import Changes
 from blockwright.tree.extract import KEEP, ME, ExtractOptions, Owner, default_owner
 
 _MAX_ID = (1 << 32) - 2
@@ -20,12 +23,13 @@ _MAX_ID = (1 << 32) - 2
 @click.command()
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.argument("directory")
-@click.option("--owner", metavar="keep|me|UID:GID", help="Whose files are made.  [default: keep as root, else me]")
+@click.option("--owner", metavar="keep|me|USER:GROUP", help="Whose files are made.  [default: keep as root, else me]")
 @click.option("--specials", is_flag=True, help="Make devices, FIFOs and sockets too.")
 @click.option("--strict", is_flag=True, help="Fail where something would be left out.")
 @click.option("--force", is_flag=True, help="Add to a directory that holds something, replacing files.")
 @quiet_option
 @json_option
+@content_options(owner=False)
 @source_options
 def extract(
     sources: tuple[str, ...],
@@ -36,6 +40,7 @@ def extract(
     force: bool,  # noqa: FBT001  # a click flag
     quiet: bool,  # noqa: FBT001  # a click flag
     as_json: bool,  # noqa: FBT001  # a click flag
+    changes: Changes,
     take: Take,
 ) -> None:
     """Make DIRECTORY what SOURCE holds: whatever `build` takes, several archives as layers among it.
@@ -43,11 +48,13 @@ def extract(
     DIRECTORY must be empty or absent. Nothing is ever written outside of it, whatever SOURCE says. What fails or is
     interrupted leaves DIRECTORY as it was, but with --force: then it holds .blockwright-incomplete-….
     """
-    options = ExtractOptions(owner=_owner(owner), specials=specials, strict=strict, force=force)
+    rule = _owner(owner)
+    options = ExtractOptions(owner=rule or KEEP, specials=specials, strict=strict, force=force)
     gc.disable()  # a tree is many objects, and none of them in cycles
     sys.setswitchinterval(0.0001)  # a decoder's thread that has its next piece ready waits that long
     with take.open(sources) as opened, progress_bar("extract", quiet=quiet) as progress:
-        done = extract_source(opened, directory, options, progress=progress)
+        named = None if rule is not None else owner
+        done = extract_source(opened, directory, options, changes=changes, owner=named, progress=progress)
         tell_remarks(opened.name, opened.remarks)
     if done.left_out:
         text = ", ".join(f"{count} {what}" for what, count in sorted(done.left_out.items()))
@@ -59,12 +66,15 @@ def extract(
         print_path(directory)
 
 
-def _owner(text: str | None) -> Owner:
+def _owner(text: str | None) -> Owner | None:
+    """Return the rule, None for names, which are the image's."""
     if text is None:
         return default_owner()
     if text in ("keep", "me"):
         return KEEP if text == "keep" else ME
-    match = re.fullmatch(r"([0-9]{1,10}):([0-9]{1,10})", text)
+    match = re.fullmatch(r"([0-9]+):([0-9]+)", text)
+    if match is None and re.fullmatch(r"[^\s:,/]{1,64}:[^\s:,/]{1,64}", text):
+        return None
     if match is None or max(int(match[1]), int(match[2])) > _MAX_ID:
-        raise UsageError(f"--owner: expected keep, me or UID:GID in numbers, found {text[:64]!r}")
+        raise UsageError(f"--owner: expected keep, me or USER:GROUP, found {text[:64]!r}")
     return Owner(uid=int(match[1]), gid=int(match[2]))

@@ -11,7 +11,14 @@ import click
 
 from blockwright.build.mkfs import KINDS, MkfsOptions, make_file_system
 from blockwright.cli.editing import now_ns
-from blockwright.cli.options import json_option, partition_option, quiet_option, size_value
+from blockwright.cli.options import (
+    compat_option,
+    inode_size_option,
+    json_option,
+    partition_option,
+    quiet_option,
+    size_value,
+)
 from blockwright.cli.output import print_json, progress_bar
 from blockwright.errors import UsageError
 from blockwright.source import open_source
@@ -21,14 +28,18 @@ from blockwright.tree.node import Directory
 @click.command()
 @click.argument("image")
 @partition_option
-@click.option("--type", "kind", type=click.Choice(KINDS), default="ext4", show_default=True)
+@click.option(
+    "--type", "kind", type=click.Choice(KINDS), default="ext4", show_default=True, help="The kind of file system."
+)
 @click.option("--size", callback=size_value, metavar="SIZE", help="Default: all of IMAGE, or what SOURCE needs.")
 @click.option("--label", default="", help="Label of the file system.")
 @click.option("--block-size", callback=size_value, metavar="SIZE", help="Block of ext4, cluster of FAT.")
-@click.option("--fat-bits", type=click.Choice(["16", "32"]), help="FAT16 or FAT32.  [default: by the size]")
+@click.option("--fat-bits", type=click.Choice(["12", "16", "32"]), help="The type of FAT.  [default: by the size]")
 @click.option("--uuid", help="UUID, or volume id of FAT.")
 @click.option("--seed", help="Text that every identity follows from.  [default: a new one each time]")
 @click.option("--inodes", type=click.IntRange(min=11), help="Inodes of ext4.")
+@inode_size_option
+@compat_option
 @click.option("--journal-size", callback=size_value, metavar="SIZE", help="Size of ext4's journal; 0 for none.")
 @click.option("--source", metavar="SOURCE", help="A directory, or a tar archive that is not compressed.")
 @click.option("--force", is_flag=True, help="Overwrite what IMAGE holds.")
@@ -43,6 +54,7 @@ def mkfs(image: str, partition: int | None, **options: Any) -> None:
     Examples:
       blockwright fs mkfs disk.img:2 --label data
       blockwright fs mkfs new.img --type fat --size 64M --source files/
+      blockwright fs mkfs floppy.img --type fat12 --size 1440K
     """  # noqa: D301  # click leaves lines as they are below a real backspace
     asked = MkfsOptions(
         kind=options["kind"],
@@ -54,6 +66,8 @@ def mkfs(image: str, partition: int | None, **options: Any) -> None:
         fat_bits=None if options["fat_bits"] is None else int(options["fat_bits"]),
         inodes=options["inodes"],
         journal=options["journal_size"],
+        inode_size=options["inode_size"],
+        compat=options["compat"],
     )
     tree = Directory(mtime_ns=now_ns()) if options["source"] is None else _tree(options["source"])
     with progress_bar("mkfs", quiet=options["quiet"]) as progress:

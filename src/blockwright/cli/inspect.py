@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import click
 
 from blockwright.cli.options import (
     ImageFormat,
+    force_option,
     force_unlocked_option,
     image_options,
     json_option,
     partition_option,
 )
-from blockwright.cli.output import print_json, print_lines, show_name, table
+from blockwright.cli.output import print_json, print_lines, print_path, show_name, table
 from blockwright.cli.partitions import partition_document, type_name
+from blockwright.cli.picture import places_of, terminal_style, write_picture
+from blockwright.device.base import BlockDevice
+from blockwright.draw.picture import Picture
+from blockwright.draw.terminal import MAX_WIDTH, MIN_WIDTH, draw
 from blockwright.inspect import Region, Report
 from blockwright.inspect import inspect as inspect_device
+from blockwright.picture import Look, take
 from blockwright.resolve import open_device
 from blockwright.units import format_size
 
@@ -28,30 +35,73 @@ _MAP_WIDTH = 64
 @partition_option
 @image_options
 @force_unlocked_option
+@force_option
+@click.option("--svg", metavar="FILE", help="Draw it, with what fills it and what is wrong with it, as SVG.")
+@click.option("--html", metavar="FILE", help="The same as one HTML page, which needs no network and no script.")
+@click.option(
+    "--width",
+    type=click.IntRange(MIN_WIDTH, MAX_WIDTH),
+    metavar="COLUMNS",
+    help="Draw this wide, to a pipe too.  [default: the terminal's]",
+)
+@click.option(
+    "--color",
+    type=click.Choice(["auto", "always", "never"]),
+    default="auto",
+    show_default=True,
+    help="Colours of the drawing; auto looks at NO_COLOR and TERM.",
+)
 @json_option
-def inspect(
-    image: str,
-    partition: int | None,
-    image_format: ImageFormat,
-    force_unlocked: bool,  # noqa: FBT001  # click passes flags by name
-    as_json: bool,  # noqa: FBT001  # a click flag
-) -> None:
+def inspect(image: str, image_format: ImageFormat, **options: Any) -> None:
     """Tell what IMAGE holds: its table, partitions, file systems, and how full they are.
 
-    IMAGE is a path; disk.img:2 is its second partition.
-    """
+    IMAGE is a path; disk.img:2 is its second partition. On a terminal the disk is drawn as wide as that is.
+
+    \b
+    Examples:
+      blockwright inspect disk.img
+      blockwright inspect disk.img --html disk.html
+      blockwright inspect disk.img --width 100 | less
+    """  # noqa: D301  # click leaves lines as they are below a real backspace
+    outputs = [(path, name) for name in ("svg", "html") if (path := options[name]) is not None]
+    style = None if options["as_json"] else terminal_style(options["width"], options["color"])
     with open_device(
         image,
-        partition=partition,
-        force_unlocked=force_unlocked,
+        partition=options["partition"],
+        force_unlocked=options["force_unlocked"],
         form=image_format.form,
         policy=image_format.policy,
     ) as device:
         report = inspect_device(device, source=image)
-    if as_json:
+        picture = _picture(device, report, image_format, options) if outputs or style else None
+    for path, kind in outputs:
+        assert picture is not None
+        write_picture(path, picture, kind, force=options["force"])
+    if options["as_json"]:
         print_json("blockwright.inspect/1", _document(report))
+    elif outputs:
+        for path, _ in outputs:
+            print_path(path)
     else:
-        print_lines(_text(report))
+        print_lines(_head(report))
+        if picture and style:
+            sys.stdout.write("".join(f"{line}\n" for line in ("", *draw(picture, style), "")))  # printable as it is
+        elif report.table:
+            print_lines(["", _map(report), ""])
+        print_lines(_rows(report))
+
+
+def _picture(device: BlockDevice, report: Report, image_format: ImageFormat, options: dict[str, Any]) -> Picture:
+    if options["svg"] is None and options["html"] is None:
+        return take(device, report)
+    places = places_of(
+        report.source,
+        partition=options["partition"],
+        force_unlocked=options["force_unlocked"],
+        form=image_format.form,
+        policy=image_format.policy,
+    )
+    return take(device, report, Look(contents=True, places=places))
 
 
 def _document(report: Report) -> dict[str, Any]:
@@ -108,17 +158,18 @@ def _region_document(region: Region) -> dict[str, Any]:
     return document
 
 
-def _text(report: Report) -> list[str]:
+def _head(report: Report) -> list[str]:
     found = report.table
     kind = f"{found.kind} {found.identity}, {found.sector_size}-byte sectors" if found else "no partition table"
     share = report.allocated / report.size if report.size else 0
     allocated = f"{format_size(report.allocated)} allocated ({share:.0%})"
-    lines = [f"{report.source}: {format_size(report.size)}, {allocated}, {kind}", *_format_lines(report)]
-    if found:
-        lines += ["", _map(report), ""]
+    return [f"{report.source}: {format_size(report.size)}, {allocated}, {kind}", *_format_lines(report)]
+
+
+def _rows(report: Report) -> list[str]:
     rows: list[tuple[str, ...]] = [("", "start", "size", "used", "type", "file system", "label", "identity")]
     rows += [_row(region) for region in report.regions]
-    lines += table(rows, "<>>><<<<")
+    lines = table(rows, "<>>><<<<")
     lines += [f"{region.problem}" for region in report.regions if region.problem]
     lines += [f"damaged: {finding}" for finding in report.findings]
     return lines

@@ -12,10 +12,8 @@ from blockwright.cli.output import table
 from blockwright.fs.ext4.plan import Ext4Plan
 from blockwright.units import format_size
 
-if TYPE_CHECKING:  # a disk without an EFI partition needs no FAT, and one without hashes no tree
-    from blockwright.build.bios import CorePlan
-    from blockwright.build.verity import VerityPlan
-    from blockwright.fs.fat.plan import FatPlan
+if TYPE_CHECKING:  # what a disk does not hold needs no planner
+    from blockwright.build.plan import AnyPlan
 
 
 def plan_document(plan: DiskPlan) -> dict[str, Any]:
@@ -62,7 +60,7 @@ def _part_document(part: Part) -> dict[str, Any]:
     return document
 
 
-def _summary(system: Ext4Plan | FatPlan | VerityPlan | CorePlan) -> dict[str, Any]:
+def _summary(system: AnyPlan) -> dict[str, Any]:
     return {"kind": system.kind, **system.summary._asdict()}
 
 

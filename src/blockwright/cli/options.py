@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -16,20 +16,20 @@ import click
 
 from blockwright.device.copy import MAX_REQUESTS, REQUESTS
 from blockwright.errors import UsageError
-from blockwright.format.open import READABLE
-from blockwright.format.output import WRITABLE, ImageOptions
+from blockwright.format.output import ImageOptions
 from blockwright.format.policy import Policy
-from blockwright.format.qcow2.create import Options
+from blockwright.format.registry import MADE, NAMES, Option, all_options, own_options
 from blockwright.nbd.client.options import CONNECTIONS, MAX_CONNECTIONS, TIMEOUT_S, ClientOptions
 from blockwright.nbd.wire import CHANGED_SINCE
-from blockwright.tree.rules import ArchiveRules, Xattrs
+from blockwright.plugin import FORMATS, find_plugin
 from blockwright.units import parse_fraction, parse_size
 
-if TYPE_CHECKING:  # what opens sources is imported by the commands that do
-    from blockwright.oci.choice import Choice
-    from blockwright.source import Source
-
 _Command = TypeVar("_Command", bound=Callable[..., Any])
+
+if TYPE_CHECKING:
+    _Choice = click.Choice[str]
+else:
+    _Choice = click.Choice  # which is generic from click 8.2 on
 
 
 class Seconds(click.FloatRange):
@@ -81,6 +81,26 @@ def partition_option(command: _Command) -> _Command:
     return click.option("--partition", type=int, metavar="N", help="Take partition N of IMAGE.")(command)
 
 
+def inode_size_option(command: _Command) -> _Command:
+    """Add ``--inode-size``."""
+    return click.option(
+        "--inode-size",
+        type=click.Choice(["128", "256"]),
+        callback=lambda _ctx, _param, value: value and int(value),
+        help="Bytes of an inode of ext2, ext3 or ext4.  [default: 256]",
+    )(command)
+
+
+def compat_option(command: _Command) -> _Command:
+    """Add ``--compat``."""
+    return click.option(
+        "--compat",
+        multiple=True,
+        metavar="NAME",
+        help="Leave out what an old kernel or boot loader cannot read, such as linux-3.10; may be given again.",
+    )(command)
+
+
 def force_unlocked_option(command: _Command) -> _Command:
     """Add ``--force-unlocked``."""
     return click.option("--force-unlocked", is_flag=True, help="Open the image though somebody else holds it.")(
@@ -88,12 +108,26 @@ def force_unlocked_option(command: _Command) -> _Command:
     )
 
 
+class OrPlugin(_Choice):
+    """One of our names, or that of an installed plugin of ``group``, looked for where it is none of ours."""
+
+    def __init__(self, choices: Sequence[str], group: str) -> None:
+        super().__init__(choices)
+        self._group = group
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the name. Raises as click does for one that is neither, and UsageError of a broken plugin."""
+        if value not in self.choices and find_plugin(self._group, str(value)) is not None:
+            return value
+        return super().convert(value, param, ctx)
+
+
 def from_option(command: _Command) -> _Command:
     """Add ``--from``, as ``form``."""
     return click.option(
         "--from",
         "form",
-        type=click.Choice(READABLE),
+        type=OrPlugin(NAMES, FORMATS),
         help="Take IMAGE as of this format, whatever it looks like.  [default: what its first bytes say]",
     )(command)
 
@@ -116,6 +150,16 @@ class ImageFormat:
     policy: Policy
 
 
+@dataclass(frozen=True, slots=True)
+class Where:
+    """An image that a command was given: its address, a partition of it, and how it is opened."""
+
+    name: str
+    partition: int | None
+    image_format: ImageFormat
+    force_unlocked: bool
+
+
 def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add ``--from`` and ``--allow-backing``, and pass them as ``image_format``."""
 
@@ -130,55 +174,38 @@ def image_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add what says how an image is written, and pass it as ``output_image``: a function of the output's name."""
+    options = all_options()
 
     @wraps(command)
-    def with_output(
-        *,
-        output_form: str | None,
-        compress: bool,
-        compression: str,
-        level: int | None,
-        cluster_size: str | None,
-        qcow2_version: str,
-        refcount_bits: str,
-        extended_l2: bool,
-        **others: Any,
-    ) -> Any:
-        qcow2 = Options(
-            version=int(qcow2_version),
-            cluster_size=parse_size(cluster_size or ("128k" if extended_l2 else "64k")),
-            refcount_bits=int(refcount_bits),
-            extended_l2=extended_l2,
-            compression=compression,
-        )
+    def with_output(*, output_form: str | None, **others: Any) -> Any:
+        given = {option.key: others.pop(option.key) for option in options}
 
         def image(output: str) -> ImageOptions:
             from blockwright.convert import output_format
 
             form = output_form or (output_format(output) if output else "raw")
-            made = ImageOptions(form, qcow2, compress, level)
+            made = ImageOptions(form, own_options(form, given, output))
             made.check()
             return made
 
         return command(output_image=image, **others)
 
-    for name, values in (
-        ("extended-l2", {"is_flag": True, "help": "qcow2: allocate 32nds of clusters."}),
-        ("refcount-bits", {"type": click.Choice(["1", "2", "4", "8", "16", "32", "64"]), "default": "16"}),
-        ("qcow2-version", {"type": click.Choice(["2", "3"]), "default": "3"}),
-        ("cluster-size", {"metavar": "SIZE", "help": "qcow2: bytes of a cluster.  [default: 64k]"}),
-        ("level", {"type": int, "metavar": "N", "help": "Level of the compression."}),
-        ("compression", {"type": click.Choice(["zlib", "zstd"]), "default": "zlib", "show_default": True}),
-        ("compress", {"is_flag": True, "help": "qcow2: compress the data."}),
-    ):
-        click.option(f"--{name}", **values)(with_output)
+    for option in reversed(options):
+        _add_option(option, with_output)
     click.option(
         "--format",
         "output_form",
-        type=click.Choice(WRITABLE),
+        type=OrPlugin(MADE, FORMATS),
         help="Format of OUTPUT.  [default: by its suffix, else raw]",
     )(with_output)
     return with_output
+
+
+def _add_option(option: Option, command: Callable[..., Any]) -> None:
+    kind = click.Choice(option.choices) if option.choices else None
+    click.option(
+        f"--{option.name}", type=kind, is_flag=option.flag, metavar=option.metavar, default=None, help=option.help
+    )(command)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,102 +262,6 @@ def context_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "which is an earlier copy.",
     )(with_context)
     return with_context
-
-
-_LIMITS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "size": ("size", parse_size),
-    "ratio": ("ratio", int),
-    "entries": ("entries", int),
-    "depth": ("depth", int),
-    "path": ("path", parse_size),
-    "header": ("header", parse_size),
-    "metadata": ("metadata", parse_size),
-    "memory": ("memory", parse_size),
-    "time": ("time_s", float),
-}
-
-
-def rules_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add ``--limit`` and ``--xattrs``, and pass what is taken in of an archive as ``rules``."""
-
-    @wraps(command)
-    def with_rules(*, limit: tuple[str, ...], xattrs: str, **others: Any) -> Any:
-        return command(rules=_rules(limit, xattrs), **others)
-
-    click.option(
-        "--limit",
-        multiple=True,
-        metavar="NAME=VALUE",
-        help=f"Refuse an archive beyond it: {', '.join(_LIMITS)} (seconds). May be given again.",
-    )(with_rules)
-    click.option(
-        "--xattrs",
-        type=click.Choice([each.value for each in Xattrs]),
-        default=Xattrs.SAFE.value,
-        show_default=True,
-        help="Attributes to keep from an archive; all are also SELinux labels and trusted.*.",
-    )(with_rules)
-    return with_rules
-
-
-@dataclass(frozen=True, slots=True)
-class Take:
-    """How sources are opened."""
-
-    rules: ArchiveRules
-    choice: Choice
-    layers: bool
-
-    def open(self, names: tuple[str, ...]) -> Source:
-        """Return the source of one name, or of several archives over one another."""
-        from blockwright.source import open_source
-
-        if self.layers and len(names) == 1 and os.path.isdir(names[0]):
-            names = tuple(os.path.join(names[0], each) for each in sorted(os.listdir(names[0])))
-        if len(names) == 1 and not self.layers:
-            return open_source(names[0], rules=self.rules, choice=self.choice)
-        from blockwright.source.layered import open_layers
-
-        if not names:
-            raise UsageError("expected a SOURCE, found none")
-        return open_layers(names, self.rules)
-
-
-def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what says how SOURCE is read, and pass it as ``take``."""
-
-    @wraps(command)
-    def with_source(
-        *, platform: str | None, image: str | None, layers: bool, rules: ArchiveRules, **others: Any
-    ) -> Any:
-        from blockwright.oci.choice import Choice
-        from blockwright.oci.platform import parse_platform
-
-        choice = Choice(None if platform is None else parse_platform(platform), image)
-        return command(take=Take(rules, choice, layers), **others)
-
-    click.option(
-        "--layers", is_flag=True, help="SOURCE is a directory of archives, each a layer, in order of names."
-    )(with_source)
-    click.option("--image", metavar="NAME", help="Which container image of SOURCE, by its tag.")(with_source)
-    click.option("--platform", metavar="OS/ARCH", help="Which platform of it, such as linux/arm64.")(with_source)
-    return rules_options(with_source)
-
-
-def _rules(limits: tuple[str, ...], xattrs: str) -> ArchiveRules:
-    given: dict[str, Any] = {}
-    for text in limits:
-        name, equals, value = text.partition("=")
-        if not equals or name not in _LIMITS:
-            raise UsageError(f"--limit: expected NAME=VALUE with one of {', '.join(_LIMITS)}, found {text[:64]!r}")
-        field, parse = _LIMITS[name]
-        try:
-            given[field] = parse(value)
-        except ValueError as error:
-            raise UsageError(f"--limit {name}: expected a number, found {value[:64]!r}") from error
-        if not given[field] > 0:
-            raise UsageError(f"--limit {name}: expected a number above 0, found {value[:64]!r}")
-    return ArchiveRules(xattrs=Xattrs(xattrs), **given)
 
 
 def source_date_epoch() -> int | None:

@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from blockwright.device.base import BlockDevice
-from blockwright.tree.rules import Remarks
 from blockwright.units import MiB, format_size
+
+if TYPE_CHECKING:  # most commands read no archive
+    from blockwright.tree.rules import Remarks
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` in bytes; a total of 0 is one that nobody knows."""
@@ -30,14 +32,35 @@ def print_json(schema: str, document: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps({"schema": schema, **document}, indent=2) + "\n")
 
 
+_collected: list[str] | None = None
+"""What was printed, for the document that tells of it; None while it goes to standard output."""
+
+
+@contextmanager
+def collecting() -> Iterator[list[str]]:
+    """Give a list that paths and lines are added to meanwhile, in place of standard output."""
+    global _collected  # noqa: PLW0603 - a process has one standard output
+    _collected = []
+    try:
+        yield _collected
+    finally:
+        _collected = None
+
+
 def print_lines(lines: Sequence[str]) -> None:
     """Print lines of text; what an image or a name could put in to steer the terminal is escaped."""
+    if _collected is not None:
+        _collected.extend(lines)
+        return
     sys.stdout.write("".join(f"{show_text(line)}\n" for line in lines))
 
 
 def print_path(path: str) -> None:
     """Print the path of what was made, byte for byte; nothing where standard output is what was made."""
     if is_stdout(path):
+        return
+    if _collected is not None:
+        _collected.append(path)
         return
     sys.stdout.flush()
     buffer = getattr(sys.stdout, "buffer", None)
@@ -58,6 +81,11 @@ def write_bytes(device: BlockDevice) -> None:
         sys.stdout.buffer.write(part)
         position += len(part)
     sys.stdout.buffer.flush()
+
+
+def in_colour() -> bool:
+    """Whether standard output takes colours: a terminal that knows them, and no NO_COLOR (no-color.org)."""
+    return sys.stdout.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM", "") not in ("", "dumb")
 
 
 def is_stdout(path: str) -> bool:
@@ -128,8 +156,13 @@ def tell_remarks(name: str, remarks: Remarks) -> None:
     if remarks.dropped_xattrs:
         names = ", ".join(f"{show_name(each)} of {count}" for each, count in sorted(remarks.dropped_xattrs.items()))
         told.append(f"left out extended attributes: {names} (--xattrs all keeps them)")
-    if told:
-        sys.stderr.write(f"blockwright: {show_text(name)}: {'; '.join(told)}\n")
+    tell(name, told)
+
+
+def tell(name: str, lines: Sequence[str]) -> None:
+    """Tell on standard error, in one line, what of a thing its user should know; nothing for no lines."""
+    if lines:
+        sys.stderr.write(f"blockwright: {show_text(name)}: {'; '.join(lines)}\n")
 
 
 def _silent(done: int, total: int) -> None:  # the shape of Progress

@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from blockwright._version import __version__
+from blockwright.cli.habits import COMPLETING
 from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.output import show_text
 from blockwright.errors import ArchiveRejected, BlockwrightError, FormatError, KernelError
@@ -67,6 +68,12 @@ def _compare() -> click.Command:
     return compare
 
 
+def _completion() -> click.Command:
+    from blockwright.cli.completion import completion
+
+    return completion
+
+
 def _disk() -> click.Command:
     from blockwright.cli.disk import disk
 
@@ -79,16 +86,40 @@ def _dm() -> click.Command:
     return dm
 
 
+def _manifest() -> click.Command:
+    from blockwright.cli.manifest import manifest
+
+    return manifest
+
+
+def _doctor() -> click.Command:
+    from blockwright.cli.doctor import doctor
+
+    return doctor
+
+
 def _extract() -> click.Command:
     from blockwright.cli.extract import extract
 
     return extract
 
 
+def _fetch() -> click.Command:
+    from blockwright.cli.fetch import fetch_and_create
+
+    return fetch_and_create
+
+
 def _fs() -> click.Command:
     from blockwright.cli.fs import fs
 
     return fs
+
+
+def _image() -> click.Command:
+    from blockwright.cli.image import image
+
+    return image
 
 
 def _loop() -> click.Command:
@@ -115,10 +146,28 @@ def _map() -> click.Command:
     return map_
 
 
+def _pool() -> click.Command:
+    from blockwright.cli.pool import pool
+
+    return pool
+
+
+def _volume() -> click.Command:
+    from blockwright.cli.volume import volume
+
+    return volume
+
+
 def _verity() -> click.Command:
     from blockwright.cli.verity import verity
 
     return verity
+
+
+def _scan() -> click.Command:
+    from blockwright.cli.scan import scan
+
+    return scan
 
 
 def _serve() -> click.Command:
@@ -127,23 +176,41 @@ def _serve() -> click.Command:
     return serve
 
 
+def _worker() -> click.Command:
+    from blockwright.cli.worker import worker
+
+    return worker
+
+
 _COMMANDS: Subcommands = {
     "boot": ("Make images start on a BIOS and on UEFI: install.", _boot),
     "build": ("Make a disk image from a directory or tar archive.", _build),
     "check": ("Verify the table and file systems of an image.", _check),
     "compare": ("Tell whether two disks hold the same, whatever their formats.", _compare),
+    "completion": ("Print the script by which a shell completes this command: bash, fish, zsh.", _completion),
     "convert": ("Copy a disk, holes and all, between files, devices and NBD servers.", _convert),
     "disk": ("Make disks and change their partition tables: create, table, add, rm, set, resize.", _disk),
     "dm": ("Make, change and show device-mapper's devices: create, load, table, status, remove and more.", _dm),
+    "doctor": ("Tell what this machine can do, and what to install for what is missing.", _doctor),
     "extract": ("Make a directory what an archive, a directory or a file system in an image holds.", _extract),
+    "fetch-and-create": ("Have a container image or archive in a volume: fetched, verified, scanned.", _fetch),
     "fs": ("Look into a file system, and change it in place: ls, get, put, write, rm and more.", _fs),
+    "image": ("Images that became volumes: ls, show, activate, deactivate, rm, gc, retry, cancel.", _image),
     "inspect": ("Tell what an image holds.", _inspect),
     "loop": ("Attach images to loop devices: attach, detach, refresh, list, find, gc.", _loop),
     "loopless": ("Partition, format, fill and boot images by loopless's own verbs.", _loopless),
+    "manifest": ("List what a source holds as an mtree manifest, digests and all.", _manifest),
     "map": ("Have the partitions of an image or disk as block devices: add, rm, list.", _map),
     "nbd": ("Ask NBD servers what they offer, verify them, copy from and to them, attach exports.", _nbd),
+    "pool": ("Make pools of volumes, and look after them: create, up, down, status, watch, check and more.", _pool),
+    "scan": ("Look for vulnerabilities or malware in a source, by a scanner that is installed.", _scan),
     "serve": ("Serve disks as network block devices.", _serve),
     "verity": ("Prove every block of a device by a hash tree: format, verify, open, close.", _verity),
+    "volume": (
+        "Make volumes and snapshots, activate and mount them: create, snapshot, grow, ls, rm and more.",
+        _volume,
+    ),
+    "worker": ("Do the steps of fetch-and-create that others ask of this host, through Temporal.", _worker),
 }
 
 
@@ -192,6 +259,10 @@ def run(arguments: Sequence[str], *, last: bool = False) -> int:
 
 def _dispatch(arguments: list[str]) -> int:
     _obey_signals()
+    if COMPLETING in os.environ:
+        from blockwright.cli.complete import register
+
+        register()
     try:
         result = root.main(arguments, prog_name="blockwright", standalone_mode=False)
     except click.exceptions.Exit as error:

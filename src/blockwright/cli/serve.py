@@ -12,6 +12,7 @@ from typing import Any, Final
 import click
 
 from blockwright.build.definition import Definition, RootOptions, Table
+from blockwright.cli.content_options import content_options
 from blockwright.cli.options import (
     allow_backing_option,
     force_unlocked_option,
@@ -43,6 +44,7 @@ from blockwright.serve.image import Image, parse_track
 from blockwright.serve.logs import json_log, text_log, troubles_only
 from blockwright.serve.run import Service
 from blockwright.serve.run import run as run_service
+from blockwright.serve.ui import Ui
 
 IN_MEMORY: Final = ""
 """The value of ``--overlay`` without a file."""
@@ -133,6 +135,8 @@ def _limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 _process_options = _adding(
     click.option("--metrics", metavar="HOST:PORT", help="Answer GET /metrics there, for Prometheus."),
+    click.option("--ui", metavar="ADDRESS", help="Show a live page at HOST:PORT or PORT, for browsers of this host."),
+    click.option("--ui-remote", is_flag=True, help="Let --ui be an address that other hosts reach."),
     click.option("--log", type=click.Choice(["text", "json", "off"]), help="Log everything; else only troubles."),
     click.option("--pid-file", metavar="FILE", help="Keep the process id in FILE while serving."),
     click.option("--user", metavar="USER", help="Serve as USER, once all is open."),
@@ -145,7 +149,14 @@ _process_options = _adding(
     ),
     click.option("--exit-with-last", is_flag=True, help="End when the last client has gone."),
     click.option("--exit-with-parent", is_flag=True, help="End when the process that started this one ends."),
-    click.option("--grace", default=f"{GRACE_S:g}s", show_default=True, callback=_seconds, metavar="TIME|none"),
+    click.option(
+        "--grace",
+        default=f"{GRACE_S:g}s",
+        show_default=True,
+        callback=_seconds,
+        metavar="TIME|none",
+        help="How long requests may go on when the server is to end.",
+    ),
 )
 """The options about the server as a process."""
 
@@ -174,7 +185,13 @@ _image_options = _adding(
     ),
     click.option("--allow", multiple=True, metavar="RULE", help="Who may use it: 10.0.0.0/8, uid=1000, cn=NAME …"),
     click.option("--allow-read", multiple=True, metavar="RULE", help="Who may only read it."),
-    click.option("--table", type=click.Choice([each.value for each in Table]), default="gpt", show_default=True),
+    click.option(
+        "--table",
+        type=click.Choice([each.value for each in Table]),
+        default="gpt",
+        show_default=True,
+        help="Around a directory or archive: the partition table; none is a bare file system.",
+    ),
     click.option("--size", callback=size_value, metavar="SIZE", help="Size of a directory's disk."),
     click.option("--free", callback=share_value, metavar="SHARE", help="Share of it to leave free, such as 20%."),
     click.option("--label", default="root", show_default=True, help="Label of its file system."),
@@ -217,6 +234,7 @@ class _Command(click.Command):
 @_tls_options
 @_process_options
 @_limit_options
+@content_options(disk=True)
 def serve(**options: Any) -> int:
     """Serve each IMAGE as a network block device (NBD).
 
@@ -234,6 +252,8 @@ def serve(**options: Any) -> int:
     load = _loader(options)
     log = _log(options["log"])
     server = _with_tls(Options(limits=_limits(options), log=log, workers=options["workers"]), options)
+    ui, metrics = _ui(options), options["metrics"]
+    scraped = None if metrics is None else parse_host_port(metrics, default=None)
     listeners, clients = _places(options)
     return run_service(
         Service(
@@ -244,13 +264,31 @@ def serve(**options: Any) -> int:
             reloadable=options["exports"] is not None,
             once=options["exit_with_last"] or not listeners,
             grace_s=options["grace"] or _FOREVER_S,
-            metrics=None if options["metrics"] is None else parse_host_port(options["metrics"], default=None),
+            metrics=scraped,
+            ui=ui,
             pid_file=options["pid_file"],
             user=options["user"],
             with_parent=options["exit_with_parent"],
             tell=_silent if clients or any(each.inherited for each in listeners) else _tell,
+            tell_page=_tell_page,
         )
     )
+
+
+def _ui(options: dict[str, Any]) -> Ui | None:
+    """Return where the live page is to be; a port alone is this host's own."""
+    if options["ui"] is None:
+        if options["ui_remote"]:
+            raise UsageError("serve: --ui-remote goes with --ui")
+        return None
+    host, port = parse_host_port(options["ui"], default=None)
+    return Ui("localhost" if options["ui"].isdecimal() else host, port, remote=options["ui_remote"])
+
+
+def _tell_page(url: str) -> None:
+    """Say where the live page is, on standard error: what is on standard output is addresses of exports."""
+    sys.stderr.write(f"blockwright: live page at {url}\n")
+    sys.stderr.flush()
 
 
 def _loader(options: dict[str, Any]) -> Callable[[], ExportsFile]:
@@ -316,6 +354,7 @@ def _disk(options: dict[str, Any]) -> Definition:
         table=Table(options["table"]),
         size=options["size"],
         root=RootOptions(free=options["free"] or 0.0, label=options["label"]),
+        changes=options["changes"],
         seed=options["seed"],
         time_s=source_date_epoch(),
     )

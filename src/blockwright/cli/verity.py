@@ -16,6 +16,7 @@ import click
 
 from blockwright.cli.options import force_option, json_option, quiet_option, seed_value, size_value
 from blockwright.cli.output import print_json, print_lines, print_path, progress_bar
+from blockwright.cli.really import meaning, really_option
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.errors import UsageError
 from blockwright.finding import Finding
@@ -74,10 +75,30 @@ def _tree_options(command: Callable[..., Any]) -> Callable[..., Any]:
         click.option(
             "--data-blocks", type=click.IntRange(min=1), metavar="N", help="Blocks to prove; all by default."
         ),
-        click.option("--hash-block-size", callback=size_value, default="4096", show_default=True, metavar="SIZE"),
-        click.option("--data-block-size", callback=size_value, default="4096", show_default=True, metavar="SIZE"),
+        click.option(
+            "--hash-block-size",
+            callback=size_value,
+            default="4096",
+            show_default=True,
+            metavar="SIZE",
+            help="A block of hashes.",
+        ),
+        click.option(
+            "--data-block-size",
+            callback=size_value,
+            default="4096",
+            show_default=True,
+            metavar="SIZE",
+            help="What one hash proves.",
+        ),
         click.option("--salt", metavar="HEX", help="The salt, - for none."),
-        click.option("--algorithm", type=click.Choice(list(DIGEST_SIZES)), default="sha256", show_default=True),
+        click.option(
+            "--algorithm",
+            type=click.Choice(list(DIGEST_SIZES)),
+            default="sha256",
+            show_default=True,
+            help="The hash.",
+        ),
     ):
         option(with_wish)
     return with_wish
@@ -98,6 +119,7 @@ def verity() -> None:
 @click.option("--uuid", type=click.UUID, help="The area's UUID.")
 @click.option("--seed", callback=seed_value, help="Text that salt and UUID follow from; random without it.")
 @force_option
+@really_option
 @quiet_option
 @json_option
 def format_(
@@ -108,6 +130,7 @@ def format_(
     uuid: UUID | None,
     seed: bytes,
     force: bool,
+    yes_really: str | None,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -117,7 +140,7 @@ def format_(
     """
     salt, derived = identity(seed)
     uuid = (uuid or derived) if wish.superblock else None
-    with progress_bar("verity", quiet=quiet) as progress:
+    with meaning(hashes or "", yes_really), progress_bar("verity", quiet=quiet) as progress:
         if hashes is None or hashes == data:
             area, root, offset = _format_behind(data, wish, salt, uuid, progress, force=force)
         else:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from enum import IntEnum
@@ -252,6 +252,18 @@ class BlockDevice(ABC):
             self._leave()
 
     @final
+    def begin_flush(self) -> None:
+        """Have what was written before the call be on its way to the medium, so that a later ``flush`` waits less.
+
+        May do nothing, and may wait as ``flush`` does.
+        """
+        self._enter()
+        try:
+            self._begin_flush()
+        finally:
+            self._leave()
+
+    @final
     def extents(self, offset: int = 0, length: int | None = None) -> Iterator[Extent]:
         """Yield the extents of the range: lazy, ascending, contiguous, with equal neighbours merged.
 
@@ -356,6 +368,10 @@ class BlockDevice(ABC):
 
     def _flush(self) -> None:
         """Do nothing: for devices that keep nothing back."""
+
+    def _begin_flush(self) -> None:
+        """Flush."""
+        self._flush()
 
     def _extents(self, offset: int, length: int) -> Iterable[Extent]:
         """Say DATA. Overriders may answer beyond the range; what lies outside is cut off."""
@@ -466,3 +482,54 @@ class ResizableDevice(BlockDevice):
 
 
 _FINAL.update(_final_names(ResizableDevice))
+
+
+class Context(Protocol):
+    """What is told of a device's ranges beside its extents."""
+
+    def extents(self, offset: int, length: int) -> Iterator[Extent]:
+        """Yield extents that cover the range, as ``BlockDevice.extents`` does; flags are the context's own."""
+
+
+class TellingDevice(BlockDevice):
+    """A device that keeps such things with its bytes."""
+
+    @property
+    @abstractmethod
+    def contexts(self) -> Mapping[str, Context]:
+        """What is told, by the names that clients ask for. Raises FormatError, OSError."""
+
+
+class PlacingDevice(BlockDevice):
+    """A device over a file to which bytes can be copied before it says that they are its own. Few are.
+
+    ``places`` says whether ``placing`` ever answers with anything.
+    """
+
+    @property
+    @abstractmethod
+    def places(self) -> bool:
+        """Whether asking is worth it."""
+
+    @final
+    @contextmanager
+    def placing(self, offset: int, length: int) -> Iterator[Sequence[FileRun] | None]:
+        """Give file runs to be filled by the caller, for the leading part of the range, or None.
+
+        When the context ends, the device reads as what was put there; after an exception nothing has changed. Within
+        it the caller writes nothing to the device.
+        """
+        self._check_write(offset, length)
+        self._enter()
+        try:
+            with self._placing(offset, length) if length else nullcontext(None) as runs:
+                yield runs
+        finally:
+            self._leave()
+
+    @abstractmethod
+    def _placing(self, offset: int, length: int) -> Backing:
+        """Give the runs, all of them writable."""
+
+
+_FINAL.update(_final_names(PlacingDevice))

@@ -22,6 +22,8 @@ BLOCK: Final = 64 * KiB
 """Bytes of a block by default."""
 MAX_BLOCKS: Final = 1 << 26
 """Blocks of one checkpoint, each a byte at most: blocks are larger where a device has more (4 TiB of 64 KiB)."""
+_DIGITS: Final = b"0" + b"1" * 255
+_STATES: Final = bytes(each == ord("1") for each in range(256))
 MAX_NAME: Final = 200
 """Bytes of a checkpoint's name, so that it fits any protocol that tells of it."""
 
@@ -99,3 +101,13 @@ class Checkpoint:
                 start, stop = max(offset, low << shift), min(end, high << shift)
                 yield Extent(start, stop - start, state)
             offset = min(end, runs[-1][1] << shift)
+
+
+def bits_of(states: bytes) -> bytes:
+    """Return a bit for each of a multiple of 8 states, the lowest first; any state but 0 is a 1."""
+    return int(states[::-1].translate(_DIGITS), 2).to_bytes(len(states) // 8, "little")
+
+
+def states_of(bits: bytes) -> bytes:
+    """Return the state, CHANGED or 0, of each bit, the lowest first."""
+    return f"{int.from_bytes(bits, 'little'):0{8 * len(bits)}b}".encode().translate(_STATES)[::-1]

@@ -112,6 +112,10 @@ class Concat(BlockDevice):
         for part in self._parts:
             part.flush()
 
+    def _begin_flush(self) -> None:
+        for part in self._parts:
+            part.begin_flush()
+
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
         for part, within, count in self._pieces(offset, length):
             if part is None:

@@ -7,32 +7,25 @@ Knows: extents and order. Refuses to know: formats, paths, and when the target i
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from queue import SimpleQueue
 from typing import Final, NamedTuple
 
-from blockwright.device.base import BlockDevice, FileRun, Waits
-from blockwright.device.copy_crew import CHUNK as PEER_CHUNK
+from blockwright.device.base import BlockDevice, Waits
 from blockwright.device.copy_crew import Crew
+from blockwright.device.copy_kernel import KernelCopy
 from blockwright.device.copy_runs import CHUNK, Ranges, Run, runs_of, whole, without_zeros
+from blockwright.device.hostblock import HostBlockDevice
 from blockwright.device.writeback import WriteBack
 from blockwright.errors import IntegrityError, NoSpace, UsageError
-from blockwright.units import MiB, align_down
+from blockwright.units import align_down
 
 READ_AHEAD: Final = 4
 """Chunks that are read before the first of them is written."""
 
-MIN_KERNEL_RUN: Final = MiB
-"""Bytes in one file that are worth asking the kernel to copy."""
-
-KERNEL_STEP: Final = 32 * MiB
-"""Bytes the kernel is asked to copy at once, between which a cancelled copy ends."""
-
-REQUESTS: Final = 16
+REQUESTS: Final = 8
 """Chunks in flight where a peer does the work, by default."""
 
 MAX_REQUESTS: Final = 256
@@ -56,7 +49,7 @@ class CopyResult(NamedTuple):
 
 
 class _Job(NamedTuple):
-    """A range whose turn it is: ``data`` to write, zeros where that is None, nothing where it is ``done``.
+    """A range whose turn it is: ``data`` to write; where that is None, zeros, or what the kernel is to ``move``.
 
     ``buffer``, where given, is free again behind this job.
     """
@@ -65,7 +58,7 @@ class _Job(NamedTuple):
     length: int
     data: memoryview | None = None
     buffer: bytearray | None = None
-    done: bool = False
+    move: bool = False
 
 
 def copy(
@@ -83,7 +76,8 @@ def copy(
     """Make the first ``source.size`` bytes of ``target`` read as ``source`` does; what lies behind is left alone.
 
     ``target_is_zero`` promises that the target reads as zeros, so zeros are left out. ``detect_zeroes`` looks for
-    them in data too. ``verify`` flushes, reads both again and raises IntegrityError where they differ.
+    them in data too. ``verify`` flushes, reads both again (a disk from its medium), and raises IntegrityError where
+    they differ.
     ``write_back`` flushes beside the copy, for a caller that is going to flush what it made; otherwise nothing is
     flushed. ``requests`` is how many chunks are in flight where a peer does the work of either device
     (``Waits.PEER``). With ``ranges``, which gives ascending ones, only those are copied. Raises NoSpace where the
@@ -104,6 +98,8 @@ def copy(
         )
     if verify:
         target.flush()
+        if isinstance(target, HostBlockDevice):
+            target.forget_cache()
         _verify(source, target, ranges)
     return result
 
@@ -112,8 +108,7 @@ def _workers(source: BlockDevice, target: BlockDevice, requests: int | None) -> 
     if requests is not None and not 1 <= requests <= MAX_REQUESTS:
         raise UsageError(f"copy: expected 1 to {MAX_REQUESTS} requests in flight, found {requests}")
     useful = max(source.traits.parallelism, target.traits.parallelism, 2)
-    chunks = -(-source.size // PEER_CHUNK)
-    return max(1, min(REQUESTS if requests is None else requests, useful, chunks))
+    return min(REQUESTS if requests is None else requests, useful)
 
 
 def _by_crew(
@@ -145,13 +140,13 @@ def _in_order(
     copied = by_kernel = zeroed = skipped = 0
     jobs = reader.ahead() if total > 2 * CHUNK else reader.inline()
     with closing(jobs), WriteBack(target) as medium:
-        for offset, length, data, buffer, done in jobs:
+        for offset, length, data, buffer, move in jobs:
             if data is not None:
                 target.write(offset, data)
                 copied += length
-            elif done:
+            elif move:
+                by_kernel += reader.kernel.move(offset, length)
                 copied += length
-                by_kernel += length
             elif target_is_zero:
                 skipped += length
             else:
@@ -177,9 +172,7 @@ class _Reader:
         self._runs = runs
         self._detect_zeroes = detect_zeroes
         self._stopped = False
-        # Only a device that takes several calls at once may be written to from the reading thread.
-        # What the kernel copies nobody sees, and so nobody finds zeros in it.
-        self._kernel = sys.platform == "linux" and target.traits.parallelism > 1 and not detect_zeroes
+        self.kernel = KernelCopy(source, target, detect_zeroes=detect_zeroes)
 
     def inline(self) -> Generator[_Job]:
         """Yield the jobs, each read when it is asked for."""
@@ -221,15 +214,15 @@ class _Reader:
 
     def _data(self, position: int, end: int) -> Iterator[_Job]:
         while position < end:
-            if self._kernel and end - position >= MIN_KERNEL_RUN:
-                moved = self._move(position, end - position)
-                if moved:
-                    yield _Job(position, moved, done=True)
-                    position += moved
-                    continue
-            buffer = self.free.get()
+            buffer = self.free.get()  # what the kernel copies takes one too, so that nothing runs far ahead
             if self._stopped:
                 return
+            if runs := self.kernel.plan(position, end - position):
+                for run in runs:
+                    last = buffer if run is runs[-1] else None
+                    yield _Job(run.offset, run.length, None, last, move=not run.zero)
+                position = runs[-1].offset + runs[-1].length
+                continue
             # Chunks end at multiples of their size, so that those behind an odd start are aligned.
             part = min(CHUNK - position % CHUNK, end - position, len(buffer))
             view = memoryview(buffer)[:part]
@@ -239,58 +232,6 @@ class _Reader:
             else:
                 yield _Job(position, part, view, buffer)
             position += part
-
-    def _move(self, offset: int, length: int) -> int:
-        """Let the kernel copy from ``offset`` on and return how far it came: 0 where reading is the way."""
-        with self._source.backing(offset, length) as runs:
-            if not runs or sum(run.length for run in runs) < MIN_KERNEL_RUN:
-                return 0
-            length = min(length, KERNEL_STEP, sum(run.length for run in runs))
-            with self._target.backing(offset, length) as places:
-                if not places or not all(place.writable for place in places):
-                    self._kernel = False
-                    return 0
-                return _copy_runs(runs, places, length)
-
-
-def _copy_runs(runs: Sequence[FileRun], places: Sequence[FileRun], length: int) -> int:
-    """Copy up to ``length`` bytes from file to file; a refusal ends it, and says why when it is read instead."""
-    if sys.platform != "linux":
-        return 0
-    done = 0
-    for source, target in _aligned(runs, places):
-        count = min(source.length, length - done)
-        moved = 0
-        while moved < count:
-            try:
-                part = os.copy_file_range(
-                    source.fd, target.fd, count - moved, source.offset + moved, target.offset + moved
-                )
-            except OSError:
-                return done + moved
-            if not part:
-                return done + moved
-            moved += part
-        done += moved
-        if done == length:
-            break
-    return done
-
-
-def _aligned(runs: Sequence[FileRun], places: Sequence[FileRun]) -> Iterator[tuple[FileRun, FileRun]]:
-    """Yield pairs of equal length, cut where a run of either side ends."""
-    rest = iter(places)
-    place = next(rest, None)
-    for run in runs:
-        fd, offset, length, writable = run
-        while length and place is not None:
-            part = min(length, place.length)
-            yield FileRun(fd, offset, part, writable), place._replace(length=part)
-            offset += part
-            length -= part
-            place = place._replace(offset=place.offset + part, length=place.length - part)
-            if not place.length:
-                place = next(rest, None)
 
 
 def _jobs_of(offset: int, buffer: bytearray, length: int, *, block: int) -> Iterator[_Job]:

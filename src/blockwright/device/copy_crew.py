@@ -19,7 +19,8 @@ from blockwright.device.copy_runs import Run, without_zeros
 from blockwright.units import GiB, KiB
 
 CHUNK: Final = 512 * KiB
-"""Bytes that a thread reads and writes at once: what stays in a processor's cache on its way through both ends."""
+"""Bytes that a thread reads and writes at once. Most peers write what one request brings at once, which is dear in
+larger pieces (``hostfile.MAX_CACHED``), and one that has a single thread sends nothing while it reads them."""
 
 MAX_ZERO: Final = GiB
 """Zeros that a thread makes at once."""
@@ -43,7 +44,7 @@ class _Stopped(Exception):
 
 
 class Crew:
-    """``workers`` threads that copy ``runs``. Iterate over it for what was done; whoever stops early cancels."""
+    """Up to ``workers`` threads that copy ``runs``. Iterate over it for what was done; who stops early cancels."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class Crew:
         self._target = target
         self._target_is_zero = target_is_zero
         self._detect_zeroes = detect_zeroes
-        self._workers = workers
+        self._workers = max(1, min(workers, -(-source.size // CHUNK)))
         self._steps = enumerate(_cut(runs))
         self._taking = threading.Lock()
         self._reads_in_turn = source.traits.parallelism == 1

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Final
 
-from blockwright.device import fallocate, holders, hostfile, locks
+from blockwright.device import darwin, fallocate, holders, hostfile, locks
 from blockwright.device.base import Backing, BlockDevice, FileRun, Traits, Waits
 from blockwright.device.vector import total, zeros
 from blockwright.errors import InUse, NotSupported, SourceChanged, UsageError
@@ -80,7 +80,7 @@ class HostDevice(BlockDevice):
     def _write_zeros(self, offset: int, length: int) -> None:
         while length > 0:
             part = min(length, 16 * MiB)
-            hostfile.write_full(self._fd, offset, zeros(part))
+            self._write(offset, zeros(part), durable=False)
             offset += part
             length -= part
 
@@ -90,6 +90,10 @@ class HostDevice(BlockDevice):
                 hostfile.sync_data(self._fd)
             except OSError as error:
                 raise named_error(error, self._name) from None
+
+    def _begin_flush(self) -> None:
+        if self._traits.writable and not hostfile.begin_sync(self._fd):
+            self._flush()
 
     def _prefetch(self, offset: int, length: int) -> None:
         if sys.platform == "linux":
@@ -118,16 +122,27 @@ def named_error(error: OSError, name: str) -> OSError:
 
 
 def open_descriptor(
-    path: Path, *, writable: bool, create: bool = False, mode: int = 0o666, exclusive: bool = False
+    path: Path,
+    *,
+    writable: bool,
+    create: bool = False,
+    mode: int = 0o666,
+    exclusive: bool = False,
+    direct: bool = False,
 ) -> int:
-    """Return an open descriptor. Raises UsageError before opening what could block: a pipe, a terminal."""
-    if not create and not stat.S_ISREG(kind := os.stat(path).st_mode) and not stat.S_ISBLK(kind):
+    """Return an open descriptor, of a file past the host's cache with ``direct``, where the system can.
+
+    Raises UsageError before opening what could block: a pipe, a terminal.
+    """
+    if not create and not stat.S_ISREG(kind := os.stat(path).st_mode) and not is_disk(path, kind):
         raise UsageError(f"{os.fsdecode(path)}: expected a file or a block device, found a {kind_of(kind)}")
     flags = os.O_RDWR if writable else os.O_RDONLY
     if create:
         flags |= os.O_CREAT | os.O_EXCL
     if exclusive:
         flags |= os.O_EXCL
+    if direct:
+        flags |= getattr(os, "O_DIRECT", 0)
     if sys.platform == "win32":
         flags |= os.O_BINARY
     return os.open(path, flags, mode)
@@ -151,6 +166,11 @@ def claim(fd: int, status: os.stat_result, name: str, *, writable: bool, alone: 
 def block_size(size: int) -> int:
     """Return the power of two from 512 to 1 MiB that is nearest below what the host prefers."""
     return 1 << max(9, min(20, size.bit_length() - 1))
+
+
+def is_disk(path: Path, mode: int) -> bool:
+    """Whether the file at a path, of this ``st_mode``, is a disk of the host: a block device, or macOS's raw one."""
+    return stat.S_ISBLK(mode) or (stat.S_ISCHR(mode) and darwin.is_raw(os.fsdecode(path)))
 
 
 def kind_of(mode: int) -> str:

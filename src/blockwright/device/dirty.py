@@ -42,6 +42,11 @@ class DirtyDevice(ForwardingDevice):
         self._files: dict[str, Path] = {}
 
     @property
+    def inner(self) -> BlockDevice:
+        """The device that changes."""
+        return self._inner
+
+    @property
     def checkpoints(self) -> tuple[Checkpoint, ...]:
         """The checkpoints, oldest first."""
         return self._checkpoints

@@ -23,7 +23,7 @@ from typing import Final
 from blockwright.codec.checksum import crc32c
 from blockwright.codec.record import Record, raw, u16, u32, u64
 from blockwright.device.blockmap import PAGE
-from blockwright.device.checkpoint import CHANGED, MAX_BLOCKS, MAX_NAME, Checkpoint
+from blockwright.device.checkpoint import CHANGED, MAX_BLOCKS, MAX_NAME, Checkpoint, bits_of, states_of
 from blockwright.device.descriptor import Path
 from blockwright.device.output import OutputFile
 from blockwright.errors import Corrupt, LimitExceeded, NotThisFormat, Unsupported, UsageError
@@ -40,8 +40,6 @@ _CLEAN: Final = 1
 _ALL, _BITS = 1, 2
 _ENTRY: Final = struct.Struct("<QI")
 _BITMAP: Final = PAGE // 8
-_DIGITS: Final = b"0" + b"1" * 255
-_STATES: Final = bytes(each == ord("1") for each in range(256))
 
 
 class Header(Record, size=72, byte_order="<"):
@@ -163,8 +161,7 @@ def _entry(index: int, states: bytes | int) -> bytes:
     """Return a page's bytes."""
     if isinstance(states, int):
         return _ENTRY.pack(index, _ALL)
-    bits = int(states[::-1].translate(_DIGITS), 2)
-    return _ENTRY.pack(index, _BITS) + bits.to_bytes(_BITMAP, "little")
+    return _ENTRY.pack(index, _BITS) + bits_of(states)
 
 
 def _pages(header: Header, data: bytes, source: str) -> Iterator[tuple[int, bytes | int]]:
@@ -181,8 +178,7 @@ def _pages(header: Header, data: bytes, source: str) -> Iterator[tuple[int, byte
         if kind == _ALL:
             yield index, CHANGED
         elif kind == _BITS and len(data) - position >= _BITMAP:
-            bits = int.from_bytes(data[position : position + _BITMAP], "little")
-            yield index, f"{bits:0{PAGE}b}".encode().translate(_STATES)[::-1]
+            yield index, states_of(data[position : position + _BITMAP])
             position += _BITMAP
         else:
             raise Corrupt(f"pages: expected kind {_ALL} or {_BITS} and its bytes, found {kind}", source=source)

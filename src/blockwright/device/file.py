@@ -1,4 +1,4 @@
-"""Regular files of the host as devices, which can grow; ``open_path`` takes block devices too.
+"""Regular files of the host as devices, which can grow; ``open_path`` takes disks of the host too.
 
 A file opened for writing is locked the way QEMU locks images, and refused where another process or a loop device
 holds it.
@@ -23,12 +23,14 @@ from blockwright.device.descriptor import (
     Path,
     block_size,
     claim,
+    is_disk,
     kind_of,
     named_error,
     open_descriptor,
 )
 from blockwright.device.extent import DATA, HOLE, ZERO, Extent
 from blockwright.device.hostblock import HostBlockDevice
+from blockwright.device.rawdisk import RawDiskDevice
 from blockwright.errors import OutOfRange, UsageError
 from blockwright.units import MAX_SIZE, KiB
 
@@ -46,8 +48,9 @@ def open_path(
     ``force_unlocked``; UsageError for
     anything that is neither; OSError from the host.
     """
-    if stat.S_ISBLK(os.stat(path).st_mode):
-        return HostBlockDevice(path, writable=writable, force_unlocked=force_unlocked, alone=alone)
+    if is_disk(path, mode := os.stat(path).st_mode):
+        kind = RawDiskDevice if stat.S_ISCHR(mode) else HostBlockDevice
+        return kind(path, writable=writable, force_unlocked=force_unlocked, alone=alone)
     return FileDevice(path, writable=writable, force_unlocked=force_unlocked, alone=alone)
 
 

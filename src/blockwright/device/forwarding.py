@@ -42,6 +42,9 @@ class ForwardingDevice(BlockDevice):
     def _flush(self) -> None:
         self._inner.flush()
 
+    def _begin_flush(self) -> None:
+        self._inner.begin_flush()
+
     def _extents(self, offset: int, length: int) -> Iterable[Extent]:
         return self._inner.extents(offset, length)
 

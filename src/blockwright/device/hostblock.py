@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import sys
+from collections.abc import Mapping
 from typing import Final
 
-from blockwright.device import fallocate, holders, hostfile
+from blockwright.device import darwin, fallocate, holders, hostfile
 from blockwright.device.base import Traits, Waits
 from blockwright.device.descriptor import (
     PARALLELISM,
@@ -19,6 +19,7 @@ from blockwright.device.descriptor import (
     Path,
     block_size,
     claim,
+    is_disk,
     kind_of,
     named_error,
     open_descriptor,
@@ -26,27 +27,34 @@ from blockwright.device.descriptor import (
 from blockwright.errors import InUse, ReadOnly, UsageError
 from blockwright.units import SECTOR, KiB, align_down, align_up
 
-# linux/fs.h
-_BLKROGET: Final = 0x125E
-_BLKSSZGET: Final = 0x1268
-_BLKPBSZGET: Final = 0x127B
+# linux/fs.h (BLKROGET, BLKSSZGET, BLKPBSZGET, BLKFLSBUF) and sys/disk.h
+_READ_ONLY: Final = {"linux": 0x125E}
+_WRITABLE: Final = {"darwin": darwin.DKIOCISWRITABLE}
+_SECTOR: Final = {"linux": 0x1268, "darwin": darwin.DKIOCGETBLOCKSIZE}
+_PHYSICAL_SECTOR: Final = {"linux": 0x127B, "darwin": darwin.DKIOCGETPHYSICALBLOCKSIZE}
+_BLKFLSBUF: Final = 0x1261
 
 
 class HostBlockDevice(HostDevice):
     """A block device of the host, of the size the kernel tells.
 
-    Opened for writing only while nothing else claims it: a mount, swap, a device on top of it (O_EXCL). Raises
-    InUse then, unless ``force_unlocked``; ReadOnly where the kernel takes no writes to it; UsageError where ``path``
-    is no block device; OSError from the host.
+    Opened for writing only while nothing else claims it: a mount, swap, a device on top of it (O_EXCL; on macOS its
+    list of mounts, and what the disk itself refuses). Raises InUse then, unless ``force_unlocked``; ReadOnly where
+    the kernel takes no writes to it; UsageError where ``path`` is no block device; OSError from the host.
     """
+
+    _direct = False
+    """Whether it is opened past the host's cache, where the file's kind does not say so."""
 
     def __init__(
         self, path: Path, *, writable: bool = False, force_unlocked: bool = False, alone: bool = False
     ) -> None:
         name = os.fsdecode(path)
         exclusive = writable and not force_unlocked
+        if exclusive and (points := _mounted_on_darwin(name)):
+            raise InUse(f"{name}: is in use: {holders.named(points)}")
         try:
-            fd = open_descriptor(path, writable=writable, exclusive=exclusive)
+            fd = open_descriptor(path, writable=writable, exclusive=exclusive, direct=self._direct)
         except OSError as error:
             if error.errno != errno.EBUSY or not exclusive:
                 raise
@@ -54,13 +62,14 @@ class HostBlockDevice(HostDevice):
             raise InUse(f"{name}: is in use: {holders.named(users) or 'another program claims it'}") from None
         try:
             status = os.fstat(fd)
-            if not stat.S_ISBLK(status.st_mode):
+            if not is_disk(path, status.st_mode):
                 raise UsageError(f"{name}: expected a block device, found a {kind_of(status.st_mode)}")
             if writable and _is_read_only(fd):
                 raise ReadOnly(f"{name}: is read-only")
             if not force_unlocked:
                 claim(fd, status, name, writable=writable, alone=alone)
-            super().__init__(fd, name, os.lseek(fd, 0, os.SEEK_END), _traits(fd, status, writable=writable))
+            size = darwin.open_size(fd) or os.lseek(fd, 0, os.SEEK_END)
+            super().__init__(fd, name, size, _traits(fd, status, writable=writable))
         except BaseException:
             os.close(fd)
             raise
@@ -68,12 +77,23 @@ class HostBlockDevice(HostDevice):
     @property
     def sector_size(self) -> int:
         """The logical sector in bytes: what partition tables on the device count in. Any range can be read."""
-        return _number(self._fd, _BLKSSZGET) or SECTOR
+        return _number(self._fd, _SECTOR) or SECTOR
 
     @property
     def physical_sector_size(self) -> int:
         """The bytes that the medium writes at once."""
-        return _number(self._fd, _BLKPBSZGET) or self.sector_size
+        return _number(self._fd, _PHYSICAL_SECTOR) or self.sector_size
+
+    def forget_cache(self) -> None:
+        """Have what is read from now on come from the medium, as far as the host does that: all must be flushed."""
+        if sys.platform != "linux":
+            return
+        import fcntl
+
+        try:
+            fcntl.ioctl(self._fd, _BLKFLSBUF, 0)
+        except OSError:  # root may only
+            os.posix_fadvise(self._fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def _discard(self, offset: int, length: int, *, durable: bool) -> None:
         """Discard the whole blocks within the range."""
@@ -87,20 +107,27 @@ class HostBlockDevice(HostDevice):
 
 
 def _is_read_only(fd: int) -> bool:
-    return bool(_number(fd, _BLKROGET))
+    return bool(_number(fd, _READ_ONLY)) or _number(fd, _WRITABLE) == 0
 
 
-def _number(fd: int, request: int) -> int:
-    """Return what the kernel answers to a request for an int; 0 where it does not know the request."""
-    if sys.platform != "linux":
-        return 0
+def _mounted_on_darwin(path: str) -> list[str]:
+    """Return where something of a disk is mounted, by either of its names; nothing elsewhere than on macOS."""
+    found = darwin.disk_name(path) if sys.platform == "darwin" else None
+    return [] if found is None else [f"mounted on {point}" for point in darwin.mounted_from(found[0])]
+
+
+def _number(fd: int, requests: Mapping[str, int]) -> int | None:
+    """Return what the kernel answers to the system's request for an int; None where it has or knows none."""
+    request = requests.get(sys.platform)
+    if sys.platform == "win32" or request is None:
+        return None
     import fcntl
 
     buffer = bytearray(4)
     try:
         fcntl.ioctl(fd, request, buffer)
     except OSError:
-        return 0
+        return None
     return int.from_bytes(buffer, sys.byteorder)
 
 

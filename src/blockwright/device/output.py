@@ -15,12 +15,15 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from blockwright.device.descriptor import Path, claim, kind_of, named_error
-from blockwright.device.file import FileDevice, HostBlockDevice
+from blockwright.device.descriptor import Path, claim, is_disk, kind_of, named_error
+from blockwright.device.file import FileDevice, HostBlockDevice, open_path
 from blockwright.device.inplace import check_blank
-from blockwright.errors import NoSpace, UsageError
+from blockwright.device.physical import check_meant
+from blockwright.errors import NoSpace, NotFound, UsageError
 
 _MODE_BITS: Final = 0o777
+DEVICES: Final = "/dev"
+"""Where devices are; what is mounted below it, such as /dev/shm, holds files."""
 
 
 class OutputFile:
@@ -28,8 +31,9 @@ class OutputFile:
 
     ``target_is_zero`` says whether the device reads as zeros: a new file does. ``size`` is set at once where it is
     given; a new file is empty otherwise, and the caller resizes it. An existing regular file needs ``force``, and
-    keeps its mode and owner; a symlink is followed. A block device needs ``force`` unless both its ends are blank.
-    Raises UsageError for what needs ``force`` and for anything that cannot be written at any offset; InUse where
+    keeps its mode and owner; a symlink is followed. A block device needs ``force`` unless both its ends are blank; a
+    disk that is hardware has to be ``physical.confirmed`` instead. Raises UsageError for what needs either, and for
+    anything that cannot be written at any offset; NotFound for the name of a device that is not there; InUse where
     somebody holds what would be written; NoSpace where ``size`` is over that of a block device.
     """
 
@@ -52,13 +56,16 @@ class OutputFile:
             self._kept = os.stat(self.path)
         except FileNotFoundError:
             self._kept = None
+            if _holds_devices(os.path.dirname(self._final)):
+                raise NotFound(f"{self.path}: no such device") from None
         in_place = self._kept is not None and self._check_existing(self._kept, force=force)
+        meant = in_place and check_meant(self._final)
         if self._kept is not None and not in_place and not force_unlocked:
             self._check_unused(self._kept)
         self.target_is_zero = not in_place
         self.device = self._open_in_place(force_unlocked) if in_place else self._create()
         try:
-            if isinstance(self.device, HostBlockDevice) and not force:
+            if isinstance(self.device, HostBlockDevice) and not force and not meant:
                 check_blank(self.device, self.path)
             if size is not None:
                 self._set_size(size)
@@ -118,7 +125,7 @@ class OutputFile:
 
     def _check_existing(self, status: os.stat_result, *, force: bool) -> bool:
         """Return whether what is there is written in place, or raise UsageError."""
-        if stat.S_ISBLK(status.st_mode):
+        if is_disk(self._final, status.st_mode):
             return True
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(
@@ -159,8 +166,8 @@ class OutputFile:
             os.close(fd)
 
     def _open_in_place(self, force_unlocked: bool) -> FileDevice | HostBlockDevice:  # noqa: FBT001 - private
-        if self._kept is not None and stat.S_ISBLK(self._kept.st_mode):
-            return HostBlockDevice(self.path, writable=True, force_unlocked=force_unlocked)
+        if self._kept is not None and is_disk(self._final, self._kept.st_mode):
+            return open_path(self.path, writable=True, force_unlocked=force_unlocked)
         device = FileDevice(self.path, writable=True, force_unlocked=force_unlocked)
         device.resize(0)
         self.target_is_zero = True
@@ -191,6 +198,14 @@ class OutputFile:
             self.device.resize(size)
         elif size > self.device.size:
             raise NoSpace(f"{self.path}: expected at least {size} bytes, found {self.device.size}")
+
+
+def _holds_devices(folder: str) -> bool:
+    """Whether the kernel keeps devices there: a file would only take memory, under the name of a disk to come."""
+    try:
+        return os.path.commonpath([folder, DEVICES]) == DEVICES and os.stat(folder).st_dev == os.stat(DEVICES).st_dev
+    except FileNotFoundError:
+        return False
 
 
 def _remove(path: str) -> None:

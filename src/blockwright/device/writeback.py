@@ -22,7 +22,7 @@ _AGAIN_S: Final = 0.1
 
 
 class WriteBack:
-    """A context manager that flushes ``device`` in a thread each ``STEP`` bytes, unless one is still at it.
+    """A context manager that begins to flush ``device`` in a thread each ``STEP`` bytes, unless one is still at it.
 
     ``wrote`` is called by the thread that writes. What is written in the end still needs a flush of its own. When
     the context ends no thread is left; where nothing else was raised, the error of a flush is. A device that takes
@@ -46,7 +46,7 @@ class WriteBack:
 
     def _flush(self) -> None:
         try:
-            self._device.flush()
+            self._device.begin_flush()
         except BaseException as error:  # noqa: BLE001 - raised again by the thread that writes
             self._error = error
 

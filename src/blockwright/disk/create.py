@@ -6,13 +6,13 @@ Knows: which table a disk begins with. Refuses to know: partitions.
 from __future__ import annotations
 
 import os
-import stat
-from contextlib import ExitStack
 
 from blockwright.codec.identity import derive_u32
+from blockwright.device.descriptor import is_disk
 from blockwright.device.output import OutputFile
 from blockwright.errors import UsageError
-from blockwright.format.output import ImageOptions, format_by_name, new_image
+from blockwright.format.output import ImageOptions, image_output
+from blockwright.format.registry import format_by_name
 from blockwright.table import convert, edit
 from blockwright.table.gpt.plan import plan
 from blockwright.table.mbr.change import new_table
@@ -38,19 +38,24 @@ def create(
     appears under its name when it is whole and durable. Raises UsageError where something has that name, without
     ``force``, and for a block device.
     """
-    if os.path.exists(image) and stat.S_ISBLK(os.stat(image).st_mode):
+    if os.path.exists(image) and is_disk(image, os.stat(image).st_mode):
         raise UsageError(f"{image}: expected the name of a file to make, found a block device")
     if not 0 < size <= MAX_SIZE - sector_size:
         raise UsageError(f"{image}: expected a size of 1 to {MAX_SIZE - sector_size} bytes, found {size}")
     size = -(-size // sector_size) * sector_size
     options = ImageOptions(form or format_by_name(image))
     options.check()
+    if options.once and not options.raw:
+        raise UsageError(f"{image}: expected a format that is written in place, found {options.form}")
     table = None if kind is None else empty_table(kind, size, seed=seed, sector_size=sector_size)
-    with OutputFile(image, force=force, size=size if options.raw else None) as out, ExitStack() as stack:
-        device = out.device if options.raw else stack.enter_context(new_image(out.device, size, options))
+    if not options.raw:
+        with image_output(image, size, options, force=force) as device:
+            if table is not None:
+                edit.write(device, table)
+        return
+    with OutputFile(image, force=force, size=size) as out:
         if table is not None:
-            edit.write(device, table)
-        device.flush()
+            edit.write(out.device, table)
 
 
 def empty_table(kind: str, size: int, *, seed: bytes, sector_size: int = SECTOR, signature: int = 0) -> AnyTable:

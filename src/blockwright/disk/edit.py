@@ -10,10 +10,12 @@ import errno
 import os
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Final, Self
 
+from blockwright.address import parse_address, part_name
 from blockwright.device.base import BlockDevice
 from blockwright.device.file import HostBlockDevice
 from blockwright.device.inplace import check_blank
@@ -22,20 +24,11 @@ from blockwright.errors import FormatError, KernelError, UsageError
 from blockwright.format.policy import REFUSE, Policy
 from blockwright.fs.fat.read import FatFileSystem as FatFiles
 from blockwright.nbd.client.options import ClientOptions
-from blockwright.resolve import (
-    Known,
-    identify,
-    naming,
-    no_table,
-    open_device,
-    open_file_system,
-    parse_address,
-    part_name,
-    sector_size_of,
-)
+from blockwright.resolve import Known, identify, naming, no_table, open_device, open_file_system, sector_size_of
 from blockwright.table import edit
 from blockwright.table import read as tables
-from blockwright.table.partition import AnyPartition, AnyTable
+from blockwright.table.gpt.hybrid import Shown
+from blockwright.table.partition import AnyPartition, AnyTable, PartitionTable
 from blockwright.units import SECTOR
 
 _RESCAN_TIMEOUT_S: Final = 5.0
@@ -123,6 +116,14 @@ class DiskEditor:
         """Have ``code`` where a BIOS starts the disk. Raises NotThisFormat for a disk without a table; UsageError."""
         self.table()
         edit.write_boot_code(self.device, code)
+
+    def write_hybrid(self, shown: Sequence[Shown]) -> None:
+        """Have the MBR tell of partitions of the GPT too. Raises UsageError for a disk without a GPT; NotFound."""
+        table = self.table()
+        if not isinstance(table, PartitionTable):
+            raise UsageError(f"{self.name}: expected a GPT for a hybrid MBR, found {table.kind}")
+        self._changed = True
+        edit.write_hybrid(self.device, table, shown)
 
     def close(self) -> None:
         """Close the disk, and have the kernel read a table that changed. Raises KernelError where it does not."""

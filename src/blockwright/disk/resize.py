@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from blockwright.address import part_name
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.device.window import Window
 from blockwright.disk.edit import DiskEditor
 from blockwright.errors import Unsupported, UsageError
 from blockwright.fs.resize import ResizeReport
-from blockwright.resolve import Known, identify, part_name
+from blockwright.resolve import Known, identify
 from blockwright.table import edit
 from blockwright.table.gpt import change as gpt
 from blockwright.table.mbr import change as mbr

@@ -19,6 +19,7 @@ from blockwright.device.base import Backing, BlockDevice, FileRun, Traits, Waits
 from blockwright.device.extent import DATA, HOLE, ZERO, Extent
 from blockwright.device.vector import Cutter, clear, total
 from blockwright.errors import Corrupt
+from blockwright.format.describe import Described
 
 
 class Kind(IntEnum):
@@ -45,20 +46,22 @@ class Place(NamedTuple):
     within: int = 0
 
 
-_FLAGS: Final = {Kind.HOLE: HOLE | ZERO, Kind.ZERO: ZERO, Kind.DATA: DATA, Kind.COMPRESSED: DATA}
+FLAGS: Final = {Kind.HOLE: HOLE | ZERO, Kind.ZERO: ZERO, Kind.DATA: DATA, Kind.COMPRESSED: DATA}
 
 
-class MappedDevice(BlockDevice):
+class MappedDevice(BlockDevice, Described):
     """A disk of ``size`` bytes whose map is ``resolve``; ``host`` holds its data, ``below`` what it lacks.
 
-    Both are closed with it, ``host`` unless ``owns`` is False. ``_uses`` has one entry for each call that may use
-    places of the map: an implementer that frees places swaps it, and takes one again when the old one is empty.
+    ``unit`` is what the format allocates at once. Both devices are closed with it, ``host`` unless ``owns`` is False.
+    ``_uses`` has one entry for each call that may use places of the map: an implementer that frees places swaps it,
+    and takes one again when the old one is empty.
     """
 
     def __init__(
-        self, host: BlockDevice, below: BlockDevice | None, size: int, traits: Traits, *, owns: bool = True
+        self, host: BlockDevice, below: BlockDevice | None, size: int, traits: Traits, *, unit: int, owns: bool = True
     ) -> None:
         super().__init__(size, traits)
+        self._unit = unit
         self._owns = owns
         self._host = host
         self._below = below
@@ -76,6 +79,10 @@ class MappedDevice(BlockDevice):
         """Return the bytes of a compressed cluster where that does not wait, else None."""
         return None
 
+    def _begin_flush(self) -> None:
+        """Leave the tables alone: their order matters to whoever flushes."""
+        self._host.begin_flush()
+
     # -- reading ---------------------------------------------------------------------------------------------
 
     def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
@@ -92,24 +99,28 @@ class MappedDevice(BlockDevice):
     def _fetch(self, place: Place, offset: int, views: Sequence[memoryview]) -> None:
         """Fill the views with the bytes of one place, which is at ``offset`` of the disk."""
         if place.kind is Kind.DATA:
-            self._read_host(place.host, views)
+            self._read_host(place.host, offset, views)
         elif place.kind is Kind.BACKING:
             assert self._below is not None, "resolve says so"
             self._below.read_into(offset, *views)
         elif place.kind is Kind.COMPRESSED:
-            _copy_out(self._unpack(place)[place.within :], views)
+            copy_out(self._unpack(place)[place.within :], views)
         else:
             for view in views:
                 clear(view)
 
-    def _read_host(self, host: int, views: Sequence[memoryview]) -> None:
-        """Read from the file, whose last cluster may be cut: what is missing of it are zeros."""
+    def _read_host(self, host: int, offset: int, views: Sequence[memoryview]) -> None:
+        """Read from the file, whose last cluster may be cut: what is missing of it are zeros.
+
+        A cluster that begins behind the file's end was lost, also where it is the last one of a long read.
+        """
         length, size = total(views), self._host.size
         if host + length <= size:
             self._host.read_into(host, *views)
             return
-        if host >= size:
-            raise Corrupt(f"data: expected at most {size} bytes of the file, found data at {host}", offset=host)
+        last = max(0, length - 1 - (offset + length - 1) % self._unit) + host
+        if last >= size:
+            raise Corrupt(f"data: expected at most {size} bytes of the file, found data at {last}", offset=last)
         cutter = Cutter(views)
         self._host.read_into(host, *cutter.take(size - host))
         for view in cutter.take(host + length - size):
@@ -145,7 +156,7 @@ class MappedDevice(BlockDevice):
             data = self._unpacked(place)
             if data is None:
                 return False
-            _copy_out(data[place.within :], views)
+            copy_out(data[place.within :], views)
             return True
         for view in views:
             clear(view)
@@ -160,7 +171,7 @@ class MappedDevice(BlockDevice):
                 assert self._below is not None, "resolve says so"
                 yield from self._below.extents(offset, place.length)
             else:
-                yield Extent(offset, place.length, _FLAGS[place.kind])
+                yield Extent(offset, place.length, FLAGS[place.kind])
             offset += place.length
 
     def _prefetch(self, offset: int, length: int) -> None:
@@ -204,7 +215,8 @@ class MappedDevice(BlockDevice):
                 self._below.close()
 
 
-def _copy_out(data: memoryview, views: Sequence[memoryview]) -> None:
+def copy_out(data: memoryview, views: Sequence[memoryview]) -> None:
+    """Fill the views with the first bytes of ``data``."""
     position = 0
     for view in views:
         view[:] = data[position : position + len(view)]

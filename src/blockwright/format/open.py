@@ -1,29 +1,60 @@
 """Any image becomes a disk: its format is settled once, by name or by its first bytes, and what it names is opened
 by the caller's policy.
 
-Knows: formats by name. Refuses to know: their bytes, and how addresses are written.
+Knows: chains of images. Refuses to know: formats (``registry``), and how addresses are written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import suppress
-from typing import Final
+from dataclasses import dataclass
 
 from blockwright.device.base import BlockDevice
 from blockwright.device.file import FileDevice, HostBlockDevice
 from blockwright.device.guarded import guarded
-from blockwright.errors import Corrupt, FormatError, LimitExceeded, Unsupported
+from blockwright.errors import Corrupt, FormatError, LimitExceeded, Unsupported, UsageError
 from blockwright.format.policy import MAX_DEPTH, REFUSE, Policy
 from blockwright.format.probe import HEAD, look_for_image
-
-READABLE: Final = ("raw", "qcow2")
-"""Formats that are read and written."""
+from blockwright.format.registry import NAMES, find_format
 
 
 def format_of(file: BlockDevice) -> str:
     """Return the name of the format that the first bytes name; raw where they name none."""
     return look_for_image(file.read(0, min(HEAD, file.size))) or "raw"
+
+
+@dataclass(frozen=True, slots=True)
+class Files:
+    """Opens the files that the image at ``path`` names, by ``policy``; ``above`` are the images that stand on it."""
+
+    path: str | None = None
+    policy: Policy = REFUSE
+    above: tuple[str, ...] = ()
+
+    def below(
+        self, name: bytes, form: str | None, what: str = "backing file", *, writable: bool = False
+    ) -> BlockDevice:
+        """Return the disk in the image that is named as the ``what`` of this one, of a format where one is named.
+
+        Raises NotAllowed, NotFound, FormatError.
+        """
+        found, chain = self.policy.resolve(name, self.path, what), (*self.above, self.path or "")
+        if len(chain) >= MAX_DEPTH:
+            raise LimitExceeded(f"{what}: expected a chain of at most {MAX_DEPTH} files", source=self.path)
+        if _same(found, chain):
+            raise Corrupt(f"{what} {found!r}: stands on itself", source=self.path)
+        if form is not None and form not in NAMES:
+            raise Unsupported(f"{what} {found!r}: its format {form[:40]!r} is not read", source=self.path)
+        file = self.policy.open(found, writable=writable)
+        try:
+            return _open(file, form, Files(found, self.policy, chain), writable=writable)
+        except BaseException:
+            file.close()
+            raise
+
+    def part(self, name: bytes, what: str, *, writable: bool = False) -> BlockDevice:
+        """Return the file, as it is, that is named as the ``what`` of this image. Raises NotAllowed, NotFound."""
+        return self.policy.open(self.policy.resolve(name, self.path, what), writable=writable)
 
 
 def open_image(
@@ -41,56 +72,41 @@ def open_image(
     at the first bytes; ``guard`` then keeps a raw image from getting others. Files that the image names are opened
     by ``policy``. Raises Unsupported for a format that is not read, FormatError, NotAllowed.
     """
-    return _open(file, path, form, policy, (), writable=writable, guard=guard)
+    if guard and writable and form is None and format_of(file) == "raw":
+        return guarded(file, look_for_image, HEAD)
+    return _open(file, form, Files(path, policy), writable=writable)
 
 
-def _open(
-    file: BlockDevice,
-    path: str | None,
-    form: str | None,
-    policy: Policy,
-    above: tuple[str, ...],
-    *,
-    writable: bool = False,
-    guard: bool = False,
+def open_snapshot(
+    file: BlockDevice, name: str, *, path: str | None = None, form: str | None = None, policy: Policy = REFUSE
 ) -> BlockDevice:
-    kind = form or format_of(file)
-    try:
-        if kind == "raw":
-            return guarded(file, look_for_image, HEAD) if guard and writable and form is None else file
-        if kind == "qcow2":
-            from blockwright.format.qcow2.open import open_qcow2
+    """Return the disk in ``file`` as the image's snapshot of that name or id has it, to read; else as ``open_image``.
 
-            chain = (*above, path or "")
-            return open_qcow2(
-                file,
-                writable=writable,
-                below=_below(path, policy, chain),
-                data=_data(path, policy, writable=writable),
-            )
-        raise Unsupported(f"expected an image of the format {' or '.join(READABLE)}, found {kind}")
+    Raises NotFound where it has none of that name, UsageError for a format that has no snapshots.
+    """
+    kind = form or format_of(file)
+    found = find_format(kind)
+    if found is None or kind == "raw":
+        raise UsageError(f"snapshot {name[:80]!r}: expected an image of the format qcow2, found {kind}")
+    try:
+        return found.load().open_snapshot(file, Files(path, policy), name)
     except FormatError as error:
         error.source = error.source or path
         raise
 
 
-def _below(path: str | None, policy: Policy, chain: tuple[str, ...]) -> Callable[[bytes, str | None], BlockDevice]:
-    def below(name: bytes, form: str | None) -> BlockDevice:
-        found = policy.resolve(name, path, "backing file")
-        if len(chain) >= MAX_DEPTH:
-            raise LimitExceeded(f"backing file: expected a chain of at most {MAX_DEPTH} files", source=path)
-        if _same(found, chain):
-            raise Corrupt(f"backing file {found!r}: stands on itself", source=path)
-        if form not in (None, *READABLE):
-            raise Unsupported(f"backing file {found!r}: its format {form[:40]!r} is not read", source=path)
-        file = policy.open(found)
-        try:
-            return _open(file, found, form, policy, chain)
-        except BaseException:
-            file.close()
-            raise
-
-    return below
+def _open(file: BlockDevice, form: str | None, files: Files, *, writable: bool = False) -> BlockDevice:
+    kind = form or format_of(file)
+    try:
+        if kind == "raw":
+            return file
+        found = find_format(kind)
+        if found is None:
+            raise Unsupported(f"expected an image of the format {' or '.join(NAMES)}, found {kind}")
+        return found.load().open(file, files, writable=writable)
+    except FormatError as error:
+        error.source = error.source or files.path
+        raise
 
 
 def _same(path: str, chain: tuple[str, ...]) -> bool:
@@ -102,13 +118,6 @@ def _same(path: str, chain: tuple[str, ...]) -> bool:
             if each and os.path.samefile(path, each):
                 return True
     return False
-
-
-def _data(path: str | None, policy: Policy, *, writable: bool) -> Callable[[bytes], BlockDevice]:
-    def data(name: bytes) -> BlockDevice:
-        return policy.open(policy.resolve(name, path, "external data file"), writable=writable)
-
-    return data
 
 
 def is_probed(file: BlockDevice) -> bool:

@@ -1,28 +1,26 @@
 """What a file's first bytes make of it, where nobody says which format it has.
 
-Knows: marks of image formats, and where they lie. Refuses to know: the formats themselves.
+Knows: marks, and where they lie. Refuses to know: the formats themselves.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+from blockwright.format.registry import FORMATS
+
 HEAD: Final = 512
 """Bytes in which every mark lies."""
 
-MARKS: Final = (
-    (0, b"QFI\xfb", "qcow2"),
+_UNREAD: Final = (
     (0, b"QED\0", "qed"),
-    (0, b"KDMV", "vmdk"),
-    (0, b"COWD", "vmdk"),
-    (0, b"# Disk DescriptorFile", "vmdk"),
-    (0, b"conectix", "vhd"),
-    (0, b"vhdxfile", "vhdx"),
     (0, b"WithoutFreeSpace", "parallels"),
     (0, b"WithouFreSpacExt", "parallels"),
-    (64, b"\x7f\x10\xda\xbe", "vdi"),
     (257, b"ustar", "tar"),
 )
+"""Of what is known by its mark and not read. A format that comes to be read takes its own into the registry."""
+
+MARKS: Final = (*((offset, mark, each.name) for each in FORMATS for offset, mark in each.marks), *_UNREAD)
 """(offset, bytes, format) of each."""
 
 NO_IMAGES: Final = frozenset({"tar"})
@@ -31,7 +29,8 @@ NO_IMAGES: Final = frozenset({"tar"})
 
 def look(head: bytes) -> str | None:
     """Return the format that an image with these first bytes would be taken for, None for a raw one."""
-    return next((name for offset, mark, name in MARKS if head.startswith(mark, offset)), None)
+    told = next((each.name for each in FORMATS if each.tells is not None and each.tells(head)), None)
+    return told or next((name for offset, mark, name in MARKS if head.startswith(mark, offset)), None)
 
 
 def look_for_image(head: bytes) -> str | None:

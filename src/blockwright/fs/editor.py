@@ -54,6 +54,9 @@ class CommitPolicy:
 
 DEFAULT_POLICY: Final = CommitPolicy()
 
+Child = tuple[int, bytes, Node, bytes]
+"""What is to be put: the directory's inode, the name in it, the node, and the path for messages."""
+
 
 class Editor(ABC):
     """A file system opened for changes. Owns its device; closing it without ``commit`` leaves what was there.
@@ -175,11 +178,12 @@ class Editor(ABC):
         inode with those names.
         """
         links: dict[int, int] = {}
-        stack: list[tuple[int, bytes, Node, bytes]] = []
+        stack: list[Child] = []
         if isinstance(node, Directory) and _is_root(path):
             self._set_metadata(self.files.root_inode, node)
             self._step()
-            stack += _children(self.files.root_inode, node, path)
+            root = self.files.root_inode
+            stack += self._put_many(root, _children(root, node, path), links, replace=replace)
         else:
             directory, name = self._parent(path, parents=parents, like=Directory(mtime_ns=node.mtime_ns))
             stack.append((directory, name, node, path))
@@ -187,7 +191,7 @@ class Editor(ABC):
             parent, last, each, shown = stack.pop()
             inode = self._put_one(parent, last, each, shown, links, replace=replace)
             if isinstance(each, Directory):
-                stack += _children(inode, each, shown)
+                stack += self._put_many(inode, _children(inode, each, shown), links, replace=replace)
 
     def write(self, path: bytes, content: Content, *, offset: int | None = None) -> None:
         """Give the regular file at ``path`` other bytes, keeping its metadata; with ``offset`` change that part."""
@@ -388,6 +392,14 @@ class Editor(ABC):
         self._step()
         return inode
 
+    def _put_many(self, parent: int, children: list[Child], links: dict[int, int], *, replace: bool) -> list[Child]:
+        """Have those of a directory's children at their places that are the quicker for being many; return the rest.
+
+        ``links`` gets what was made of nodes that may have other names.
+        """
+        del parent, links, replace
+        return children
+
     def _check_way(self, inode: int, path: bytes, kind: int, *, replace: bool) -> None:
         """Refuse where what is there cannot be replaced by something of ``kind``, as rename(2) would."""
         there = self.files.stat_inode(inode).kind
@@ -443,7 +455,7 @@ def _is_root(path: bytes) -> bool:
     return all(part in (b"", b".") for part in path.split(b"/"))
 
 
-def _children(inode: int, node: Directory, path: bytes) -> list[tuple[int, bytes, Node, bytes]]:
-    """Return (directory, name, node, path) of what is in a directory, last name first."""
+def _children(inode: int, node: Directory, path: bytes) -> list[Child]:
+    """Return what is in a directory, last name first."""
     prefix = path.rstrip(b"/") + b"/"
     return [(inode, name, node.entries[name], prefix + name) for name in sorted(node.entries, reverse=True)]

@@ -45,6 +45,13 @@ class Stream(ABC):
         Raises TimeoutError when the time set by ``set_timeout`` passes without any.
         """
 
+    def fill(self, buffer: memoryview) -> int:
+        """Do what ``receive_into`` does, and wait until ``buffer`` is full where the system does that in one call.
+
+        So what comes back may be less than the whole: as much as came before the peer ended or the time passed.
+        """
+        return self.receive_into(buffer)
+
     @abstractmethod
     def receive_now(self, buffer: memoryview) -> int | None:
         """Do what ``receive_into`` does without waiting: None where nothing is there."""
@@ -98,11 +105,19 @@ class SocketStream(Stream):
         if sock.family in (socket.AF_INET, socket.AF_INET6):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket = sock
+        # Linux lets nobody wait for more of a vsock than its buffer holds.
+        self._fill_flags = 0 if sock.family == getattr(socket, "AF_VSOCK", None) else socket.MSG_WAITALL
         self._ending = threading.Lock()
 
     def receive_into(self, buffer: memoryview) -> int:
         try:
             return self.socket.recv_into(buffer)
+        except BlockingIOError:
+            raise TimeoutError("the peer sent nothing in time") from None
+
+    def fill(self, buffer: memoryview) -> int:
+        try:
+            return self.socket.recv_into(buffer, 0, self._fill_flags)
         except BlockingIOError:
             raise TimeoutError("the peer sent nothing in time") from None
 

@@ -11,6 +11,10 @@ from typing import Final, NamedTuple
 from blockwright.oci.platform import Platform
 from blockwright.tree.node import Directory
 
+_FIRST: Final = re.compile(
+    rb"(?:\./)?(?:PaxHeaders[^/]*/)?(?:blobs(?:/|$)|(?:oci-layout|index\.json|manifest\.json|repositories|version)$|"
+    rb"[0-9a-f]{64}(?:[./]|$))"
+).match
 _HEX: Final = re.compile(rb"[0-9a-f]{64}(?:\.json|\.tar)?").fullmatch
 
 
@@ -30,3 +34,11 @@ def has_marks(tree: Directory) -> bool:
     if b"oci-layout" in entries and b"index.json" in entries:
         return True
     return b"manifest.json" in entries and any(_HEX(name) for name in entries)
+
+
+def begins_like_image(head: bytes) -> bool:
+    """Whether an archive whose first header that is may be a container image: by the name of its first entry.
+
+    Whatever writes images begins with a blob or a document, and next to nothing else has such a name first.
+    """
+    return _FIRST(head[:100].split(b"\0", 1)[0]) is not None

@@ -2,14 +2,13 @@
 
 An OCI layout (a directory, or a tar archive of one) has ``oci-layout`` and ``index.json``; a docker-archive has
 ``manifest.json``. Either is looked at as a tree, so its links lead nowhere but within it. Every document is read
-only when its bytes have the SHA-256 that it is referred to by.
+only when its bytes have the digest that it is referred to by.
 
 Knows: how an image is found and chosen. Refuses to know: documents (``manifest``), layers, and the host's files.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import Final
@@ -22,6 +21,7 @@ from blockwright.oci.manifest import (
     Config,
     Descriptor,
     DockerImage,
+    digest_of,
     parse_config,
     parse_digest,
     parse_docker,
@@ -67,7 +67,7 @@ def layers_of(tree: Directory, choice: Choice, source: str) -> tuple[Layer, ...]
 
 
 def _oci(tree: Directory, choice: Choice, source: str) -> tuple[Layer, ...]:
-    described = _choose(_images(tree, parse_index(_read(tree, "index.json", MAX_DOCUMENT)), choice), choice, source)
+    described = choose(_images(tree, parse_index(_read(tree, "index.json", MAX_DOCUMENT)), choice), choice, source)
     manifest = parse_manifest(_document(tree, described))
     config = parse_config(_document(tree, manifest.config))
     _check_count(len(manifest.layers), config)
@@ -109,7 +109,7 @@ def _images(tree: Directory, found: Sequence[Descriptor], choice: Choice) -> lis
     return images
 
 
-def _choose(images: Sequence[Descriptor], choice: Choice, source: str) -> Descriptor:
+def choose(images: Sequence[Descriptor], choice: Choice, source: str) -> Descriptor:
     """Return the one image that is meant. One without a platform is taken as it is where it is the only one."""
     fitting = list(images)
     if choice.platform is not None or len(fitting) > 1:
@@ -197,7 +197,7 @@ def _blob(tree: Directory, described: Descriptor) -> Content:
 
 
 def _verify(data: bytes, digest: str, what: str) -> None:
-    found = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    found = digest_of(data, digest)
     if found != digest:
         raise ArchiveRejected(Rejection.DIGEST, f"{what}: expected {digest}, found {found}")
 

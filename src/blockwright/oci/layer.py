@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from blockwright.errors import ArchiveRejected, FormatError, Rejection, UsageError
+from blockwright.oci.manifest import hasher_of
 from blockwright.tree.content import EMPTY, Content, Fill, Place, Runs
 from blockwright.tree.decompress import MAGIC_LENGTH, DecodedStream, compression_of
 from blockwright.tree.node import File, Node
@@ -116,8 +117,8 @@ class Stream:
 
     def __init__(self, layer: Layer, rules: ArchiveRules, *, verify: bool) -> None:
         self._layer = layer
-        self._stored = hashlib.sha256()
-        self._plain = hashlib.sha256()
+        self._stored = hasher_of(layer.digest)
+        self._plain = hasher_of(layer.diff_id)
         source = ContentReader(layer.content)
         self.decoded = DecodedStream(
             self._hashing(source.read, self._stored) if verify and layer.digest else source.read,
@@ -146,7 +147,7 @@ class Stream:
             ("digest", self._stored, self._layer.digest),
             ("diff_id", self._stored if self._same else self._plain, self._layer.diff_id),
         ):
-            found = f"sha256:{hasher.hexdigest()}"
+            found = f"{hasher.name}:{hasher.hexdigest()}"
             if expected is not None and expected != found:
                 raise ArchiveRejected(Rejection.DIGEST, f"{what}: expected {expected}, found {found}")
 

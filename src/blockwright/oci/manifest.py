@@ -1,13 +1,14 @@
 """The JSON documents of container images, strictly read: indexes, manifests, configurations, docker's list.
 
-A document that could be read as two kinds is refused, and so is one that names a key twice. Digests are SHA-256 in
-lower-case hexadecimal and nothing else; ``urls`` are not looked at.
+A document that could be read as two kinds is refused, and so is one that names a key twice. Digests are SHA-256 or
+SHA-512 in lower-case hexadecimal and nothing else; ``urls`` are not looked at.
 
 Knows: the documents as values. Refuses to know: where they and the blobs lie. Source: OCI image-spec 1.1.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from typing import Any, Final, NamedTuple
@@ -21,15 +22,15 @@ MAX_LAYERS: Final = 1024
 MAX_MANIFESTS: Final = 4096
 
 SPEC: Final = "OCI image-spec 1.1"
-_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}").fullmatch
+_DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}").fullmatch
 _NAME: Final = "org.opencontainers.image.ref.name"
-_INDEXES: Final = frozenset(
+INDEX_TYPES: Final = frozenset(
     {
         "application/vnd.oci.image.index.v1+json",
         "application/vnd.docker.distribution.manifest.list.v2+json",
     }
 )
-_MANIFESTS: Final = frozenset(
+MANIFEST_TYPES: Final = frozenset(
     {
         "application/vnd.oci.image.manifest.v1+json",
         "application/vnd.docker.distribution.manifest.v2+json",
@@ -49,8 +50,20 @@ _LAYERS: Final[dict[str, str | None]] = {
 }
 
 
+def hasher_of(digest: str | None) -> hashlib._Hash:
+    """Return a hasher of the algorithm that a digest names, sha256 or sha512; of the first where there is none."""
+    return hashlib.sha512() if digest is not None and digest.startswith("sha512:") else hashlib.sha256()
+
+
+def digest_of(data: bytes, like: str | None = None) -> str:
+    """Return the digest of ``data``, by the algorithm of the digest ``like``."""
+    hasher = hasher_of(like)
+    hasher.update(data)
+    return f"{hasher.name}:{hasher.hexdigest()}"
+
+
 class Descriptor(NamedTuple):
-    """What one document says of a blob: its type, SHA-256 and size, and for an image its platform and name."""
+    """What one document says of a blob: its type, digest and size, and for an image its platform and name."""
 
     media_type: str
     digest: str
@@ -61,12 +74,12 @@ class Descriptor(NamedTuple):
     @property
     def is_index(self) -> bool:
         """Whether the blob is a list of further ones."""
-        return self.media_type in _INDEXES
+        return self.media_type in INDEX_TYPES
 
     @property
     def is_manifest(self) -> bool:
         """Whether the blob is one image's manifest."""
-        return self.media_type in _MANIFESTS
+        return self.media_type in MANIFEST_TYPES
 
     @property
     def compression(self) -> str | None:
@@ -86,7 +99,7 @@ class Manifest(NamedTuple):
 
 
 class Config(NamedTuple):
-    """What an image's configuration says of its layers: the platform, and the SHA-256 of each, decompressed."""
+    """What an image's configuration says of its layers: the platform, and the digest of each, decompressed."""
 
     platform: Platform
     diff_ids: tuple[str, ...]
@@ -100,10 +113,17 @@ class DockerImage(NamedTuple):
     layers: tuple[str, ...]
 
 
+def is_digest(text: str) -> bool:
+    """Whether the text is a digest that may become part of a name."""
+    return _DIGEST(text) is not None
+
+
 def parse_digest(value: object) -> str:
     """Return a digest that may become part of a name. Raises ArchiveRejected for anything else."""
     if not isinstance(value, str) or not _DIGEST(value):
-        raise ArchiveRejected(Rejection.DIGEST, f"digest: expected sha256:… in hexadecimal, found {value!r:.90}")
+        raise ArchiveRejected(
+            Rejection.DIGEST, f"digest: expected sha256:… or sha512:… in hexadecimal, found {value!r:.150}"
+        )
     return value
 
 
@@ -112,7 +132,7 @@ def parse_index(data: bytes) -> tuple[Descriptor, ...]:
     document = _object(data, "index")
     if "layers" in document or "config" in document:
         raise _refused("index: expected no layers and no configuration, which a manifest has, found them")
-    _check_type(document, _INDEXES, "index")
+    _check_type(document, INDEX_TYPES, "index")
     return tuple(_descriptor(each) for each in _list(document.get("manifests"), MAX_MANIFESTS, "index: manifests"))
 
 
@@ -121,7 +141,7 @@ def parse_manifest(data: bytes) -> Manifest:
     document = _object(data, "manifest")
     if "manifests" in document:
         raise _refused("manifest: expected no list of manifests, which an index has, found one")
-    _check_type(document, _MANIFESTS, "manifest")
+    _check_type(document, MANIFEST_TYPES, "manifest")
     layers = _list(document.get("layers"), MAX_LAYERS, "manifest: layers")
     return Manifest(_descriptor(document.get("config")), tuple(_descriptor(each) for each in layers))
 
@@ -184,7 +204,7 @@ def _check_type(document: dict[str, Any], expected: frozenset[str], what: str) -
     if document.get("schemaVersion") != 2:
         raise _refused(f"{what}: schemaVersion: expected 2, found {document.get('schemaVersion')!r:.30}")
     found = document.get("mediaType")
-    if found is not None and found not in expected:
+    if found is not None and (not isinstance(found, str) or found not in expected):
         raise _refused(f"{what}: mediaType: expected that of an {what}, found {found!r:.100}")
 
 

@@ -25,13 +25,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
+from blockwright.address import parse_address
 from blockwright.build.definition import Definition, RootOptions, Table
 from blockwright.errors import BlockwrightError, FormatError, NotFound, UsageError
-from blockwright.format.open import READABLE
+from blockwright.format.registry import NAMES
 from blockwright.nbd.protocol.session import BlockSizes
 from blockwright.nbd.server.access import access_list
 from blockwright.nbd.server.export import Export
-from blockwright.resolve import parse_address
 from blockwright.serve.image import Image, parse_track
 from blockwright.units import MiB, parse_fraction, parse_size
 
@@ -164,8 +164,8 @@ class _Reader:
         if overlay == "" or (isinstance(overlay, str) and "\0" in overlay):
             raise self._error(at, "overlay", "expected true or a file name, found another text")
         form = self._value(table, "from", str, None, at)
-        if form not in (None, *READABLE):
-            raise self._error(at, "from", f"expected {' or '.join(READABLE)}, found {form!r}")
+        if form not in (None, *NAMES):
+            raise self._error(at, "from", f"expected {' or '.join(NAMES)}, found {form!r}")
         partition = self._value(table, "partition", int, None, at)
         text = self._parsed(at, "image", self._resolved, text)
         self._parsed(at, "partition", lambda number: parse_address(text, partition=number), partition)

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final
 
+from blockwright.address import Address, parse_address
 from blockwright.build.definition import Definition
 from blockwright.device.base import BlockDevice
 from blockwright.device.dirty import track
@@ -22,13 +23,14 @@ from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.guarded import guarded
 from blockwright.device.overlay import Overlay
 from blockwright.errors import Unsupported, UsageError
-from blockwright.format.open import READABLE
 from blockwright.format.policy import Policy
 from blockwright.format.probe import HEAD, look
-from blockwright.resolve import Address, open_device, parse_address
+from blockwright.format.registry import NAMES, find_format
+from blockwright.resolve import open_device
 from blockwright.source.base import Source
 
-_COMPRESSED: Final = (".gz", ".tgz", ".zst", ".xz", ".txz", ".bz2", ".tbz2", ".tzst")
+_ARCHIVES: Final = (".tgz", ".tar.gz", ".tzst", ".tar.zst", ".txz", ".tar.xz", ".bz2", ".tbz2")
+"""What is compressed and no image, or one that is not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +89,20 @@ class Image:
         kind = None if self.form is not None else _kind(address)
         if kind == "directory" or (kind == "tar" and not address.is_part):
             return _planned(address.rest, self.disk)
-        if kind not in (None, "tar", *READABLE):
+        if self.disk.changes:
+            raise UsageError(f"{self.text}: is served as it is: changes of contents are for directories and archives")
+        if kind not in (None, "tar", *NAMES):
             raise Unsupported(
                 f"{address.rest}: expected a raw image, found {kind}; --from raw serves the file's bytes as they are"
             )
-        writable = self.writable and not self.overlay
+        found = find_format(self.form or kind or "raw")
+        writable = self.writable and not self.overlay and not (found and found.read_only) and address.snapshot is None
         device = open_device(
             self.text,
             writable=writable,
             partition=self.partition,
             force_unlocked=self.force_unlocked,
-            form=self.form or ("qcow2" if kind == "qcow2" else "raw"),
+            form=self.form or (kind if kind in NAMES else None if address.scheme == "store" else "raw"),
             policy=Policy(self.allow_backing),
         )
         if writable and self.form is None and kind is None and address.scheme == "file" and not address.is_part:
@@ -119,7 +124,7 @@ def _kind(address: Address) -> str | None:
             head = file.read(HEAD)
     except (OSError, ValueError):
         return None  # opening it as a device tells what is wrong
-    if address.rest.endswith(_COMPRESSED):
+    if address.rest.endswith(_ARCHIVES):
         from blockwright.tree.decompress import compression_of
 
         compression = compression_of(head)

@@ -18,6 +18,7 @@ from blockwright.nbd.server.connection import Options
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.exposition import CONTENT_TYPE, Gauges, render
 from blockwright.nbd.server.listeners import Listener, listen_tcp
+from blockwright.nbd.server.metrics import ServerMetrics
 from blockwright.nbd.server.peer import Peer
 from blockwright.nbd.server.server import GRACE_S, Server
 from blockwright.nbd.transport import Stream
@@ -25,6 +26,7 @@ from blockwright.serve.definition import ExportsFile
 from blockwright.serve.notify import notify_ready, notify_reloading, notify_stopping
 from blockwright.serve.process import ENDED, Signals, become, end_with_parent, pid_file
 from blockwright.serve.scrape import ScrapeServer
+from blockwright.serve.ui import Ui, open_page
 
 INTERRUPTED: Final = 130
 """What ``run`` returns when a second signal ended it without waiting for clients."""
@@ -38,6 +40,7 @@ class Service:
     ``load`` returns the exports; it is called at the start and, where ``reloadable``, at each SIGHUP. ``listeners``
     and ``clients``, who are connected already, are the service's from now on. With ``once`` it ends with its last
     client. ``tell`` gets the addresses when clients may come. ``metrics`` is the host and port to be scraped at.
+    ``ui`` is where the live page is, of which ``tell_page`` gets the URL; blocks are counted then too.
     """
 
     load: Callable[[], ExportsFile]
@@ -48,10 +51,12 @@ class Service:
     once: bool = False
     grace_s: float = GRACE_S
     metrics: tuple[str, int] | None = None
+    ui: Ui | None = None
     pid_file: str | None = None
     user: str | None = None
     with_parent: bool = False
     tell: Callable[[Sequence[str]], None] = lambda _addresses: None
+    tell_page: Callable[[str], None] = lambda _url: None
 
 
 def run(service: Service) -> int:
@@ -78,6 +83,10 @@ def run(service: Service) -> int:
             stack.enter_context(
                 ScrapeServer([each.socket for each in listening], lambda: _text(server), CONTENT_TYPE)
             )
+        if service.ui is not None:
+            page, url = open_page(service.ui, server)
+            stack.enter_context(page)
+            service.tell_page(url)
         stack.enter_context(pid_file(service.pid_file))
         if service.user is not None:
             become(service.user)
@@ -90,6 +99,8 @@ def run(service: Service) -> int:
 def _server(service: Service) -> Server:
     wanted = service.load()
     options = replace(service.options, default=wanted.default)
+    if service.ui is not None:
+        options = replace(options, metrics=ServerMetrics(heat=True))
     return Server(_exports(wanted), [each.socket for each in service.listeners], options, once=service.once)
 
 

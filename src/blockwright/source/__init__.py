@@ -13,15 +13,17 @@ import os
 import stat
 from typing import BinaryIO
 
-from blockwright.errors import NotFound
+from blockwright.errors import NotFound, UsageError
 from blockwright.oci.choice import ONLY, Choice
-from blockwright.source.base import Source
+from blockwright.plugin import SOURCES, find_plugin
+from blockwright.source.base import NoSource, Source
+from blockwright.source.key import locate_all
 from blockwright.tree.content import Place
 from blockwright.tree.host import read_directory
 from blockwright.tree.node import Directory
 from blockwright.tree.rules import DEFAULT_RULES, ArchiveRules, Remarks
 
-__all__ = ["DirectorySource", "Source", "open_source"]
+__all__ = ["DirectorySource", "NoSource", "Source", "open_source", "open_sources"]
 
 
 class DirectorySource(Source):
@@ -54,15 +56,22 @@ def open_source(
 
     A path may be ``disk.img:2``, a file system in an image, as ``resolve`` has it. A directory, a file system and a
     plain archive in a regular file are addressable; compressed archives, pipes and devices are streamed. A container
-    image (an OCI layout, an archive of one, a docker-archive) is the tree of its layers, and ``choice`` says which
-    where there are several. ``rules`` say what is taken in of an archive. Raises NotFound; NotThisFormat for what is
-    none of them; ArchiveRejected for documents of an image that do not hold; OSError of the host.
+    image (an OCI layout, an archive of one, a docker-archive; ``docker://HOST/NAME:TAG`` is one in a registry) is the
+    tree of its layers, and ``choice`` says which where there are several; one that passes once is kept in a temporary
+    file meanwhile. An archive that is an object of a store (``s3://BUCKET/KEY``) passes once, too. ``rules`` say
+    what is taken of an archive. Raises NotFound; NotThisFormat for what is none of them; ArchiveRejected for
+    documents of an image that do not hold; OSError of the host; for a registry also what ``oci.registry`` raises, for
+    an object what ``store.objects`` does.
     """
     name = os.fsdecode(text)
     if name == "-":
         from blockwright.source.archive import open_stdin
 
-        return open_stdin(stdin, rules)
+        return open_stdin(stdin, rules, choice)
+    if name.startswith("docker://") and not os.path.lexists(name):
+        from blockwright.source.registry import open_registry
+
+        return open_registry(name, rules, choice)
     try:
         status = os.stat(name)
         if stat.S_ISDIR(status.st_mode):
@@ -73,13 +82,59 @@ def open_source(
             return DirectorySource(name)
         from blockwright.source.archive import open_file, open_stream
 
-        return open_file(name, rules, choice) if stat.S_ISREG(status.st_mode) else open_stream(name, rules)
+        return open_file(name, rules, choice) if stat.S_ISREG(status.st_mode) else open_stream(name, rules, choice)
     except FileNotFoundError as error:
-        from blockwright.resolve import parse_address
+        scheme, colon, _ = name.partition(":")
+        plugin = find_plugin(SOURCES, scheme) if colon else None
+        if plugin is not None:
+            return _checked(plugin(name), name)
+        from blockwright.address import parse_address
 
         address = parse_address(name)
-        if address.is_part or address.scheme != "file":
+        if address.scheme == "store" and not address.is_part and address.snapshot is None:
+            from blockwright.source.stored import open_object
+
+            found = open_object(address.rest, rules, choice)
+            if found is not None:
+                return found
+        if address.is_part or address.scheme != "file" or address.snapshot is not None:
             from blockwright.source.image import open_image
 
             return open_image(name)
         raise NotFound(f"{name}: no such file or directory") from error
+
+
+def _checked(found: object, name: str) -> Source:
+    if not isinstance(found, Source):
+        raise UsageError(f"{name[:200]}: expected a Source from the plugin, found {type(found).__name__}")
+    return found
+
+
+def open_sources(
+    names: tuple[str, ...],
+    *,
+    rules: ArchiveRules = DEFAULT_RULES,
+    choice: Choice = ONLY,
+    layers: bool = False,
+    store: str | None = None,
+) -> Source:
+    """Return the source of one name, or of several archives over one another; nothing for no name.
+
+    ``layers`` says that one name is a directory of archives, each a layer, in the order of their names. Names may be
+    keys of ``store``, or of BLOCKWRIGHT_STORE, and prefixes of keys, as ``key.locate`` has it. Raises as that and
+    ``open_source`` do.
+    """
+    if not names:
+        return NoSource()
+    if layers and len(names) == 1 and os.path.isdir(names[0]):
+        names = tuple(os.path.join(names[0], each) for each in sorted(os.listdir(names[0])))
+        if not names:
+            raise UsageError("expected layers in a directory, found none")
+    else:
+        names, prefix = locate_all(names, store)
+        layers = layers or prefix
+    if len(names) == 1 and not layers:
+        return open_source(names[0], rules=rules, choice=choice)
+    from blockwright.source.layered import open_layers
+
+    return open_layers(names, rules)

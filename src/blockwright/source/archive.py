@@ -14,19 +14,21 @@ from typing import BinaryIO
 
 from blockwright.device.base import BlockDevice
 from blockwright.device.file import FileDevice
-from blockwright.errors import Closed, FormatError, NotThisFormat, UsageError
-from blockwright.oci.choice import Choice, has_marks
+from blockwright.errors import ArchiveRejected, Closed, FormatError, NotThisFormat, Rejection, UsageError
+from blockwright.oci.choice import ONLY, Choice, begins_like_image, has_marks
 from blockwright.source.base import Source
 from blockwright.tree.content import Place
 from blockwright.tree.decompress import DecodedStream, compression_of
 from blockwright.tree.node import Directory
 from blockwright.tree.rules import ArchiveRules, Remarks
 from blockwright.tree.tar import looks_like_tar, read_tar, read_tar_stream
+from blockwright.units import MiB
 
 _EXPECTED = (
     "expected a directory or a tar archive, plain or compressed with gzip, zstd, xz or bzip2, or a file system"
 )
-_HEAD = 512
+HEAD = 512
+"""Bytes by which formats are told apart."""
 
 
 class TarSource(Source):
@@ -95,7 +97,8 @@ class StreamedTarSource(Source):
         tree = read_tar_stream(self._stream.read, place, source=self.name, rules=self._rules, remarks=self.remarks)
         if has_marks(tree):
             raise UsageError(
-                f"{self.name}: is a container image that passes once: expected it in a file, and decompressed"
+                f"{self.name}: is a container image that passes once and begins like none: expected it in a file, and"
+                " decompressed"
             )
         return tree
 
@@ -104,25 +107,59 @@ class StreamedTarSource(Source):
         self._stream.close()
 
 
-def open_stdin(stdin: BinaryIO | None, rules: ArchiveRules) -> Source:
-    """Return standard input as a source; ``stdin`` in its place where given."""
+def open_stdin(stdin: BinaryIO | None, rules: ArchiveRules, choice: Choice = ONLY) -> Source:
+    """Return standard input as a source; ``stdin`` in its place where given. A container image is kept in a file."""
     name = "standard input"
     if stdin is not None:
-        return StreamedTarSource(DecodedStream(stdin.read, source=name, rules=rules), name, rules)
+        return passing(DecodedStream(stdin.read, source=name, rules=rules), name, rules, choice)
     if sys.stdin is None:
         raise Closed(f"{name}: is closed")
     # By descriptor: a thread that waits in a buffered file would hold its lock when the program ends.
     read = functools.partial(os.read, sys.stdin.fileno())
-    return StreamedTarSource(DecodedStream(read, source=name, rules=rules), name, rules)
+    return passing(DecodedStream(read, source=name, rules=rules), name, rules, choice)
+
+
+def passing(stream: DecodedStream, name: str, rules: ArchiveRules, choice: Choice, size: int = 0) -> Source:
+    """Return an archive that passes once as such; one that begins like a container image is kept in a file."""
+    try:
+        head = stream.peek(HEAD)
+        if not (looks_like_tar(head) and begins_like_image(head)):
+            return StreamedTarSource(stream, name, rules, size)
+    except BaseException:
+        stream.close()
+        raise
+    with ExitStack() as stack:
+        with stream:
+            device = stack.enter_context(_kept(stream, name, rules))
+        return _of_tar(device, name, rules, choice, stack)
+
+
+def _kept(stream: DecodedStream, name: str, rules: ArchiveRules) -> FileDevice:
+    """Return all of a stream as a temporary file, decoded. Raises ArchiveRejected where that is too large."""
+    import tempfile
+
+    with tempfile.TemporaryFile() as file:
+        kept = 0
+        while data := stream.read(MiB):
+            kept += len(data)
+            if kept > rules.spool:
+                raise ArchiveRejected(
+                    Rejection.BYTES,
+                    f"spool: expected a container image of at most {rules.spool} bytes to keep, found more",
+                    source=name,
+                )
+            file.write(data)
+        file.flush()
+        return FileDevice.adopt(os.dup(file.fileno()), f"{name}, kept", writable=False)
 
 
 def open_file(name: str, rules: ArchiveRules, choice: Choice) -> Source:
     """Return the archive or file system in a regular file, addressable where it is plain. Raises NotThisFormat."""
     with open(name, "rb", buffering=0) as file:
-        head = file.read(_HEAD)
+        head = file.read(HEAD)
     if compression_of(head) is not None:
-        return open_stream(name, rules)
-    if head == bytes(_HEAD) or not looks_like_tar(head):
+        return open_stream(name, rules, choice)
+    if head == bytes(HEAD) or not looks_like_tar(head):
         image = _image(name)
         if image is not None:
             return image
@@ -135,21 +172,25 @@ def open_file(name: str, rules: ArchiveRules, choice: Choice) -> Source:
 def _open_tar(name: str, rules: ArchiveRules, choice: Choice) -> Source:
     """Return the plain archive in a file, or the container image that it is."""
     with ExitStack() as stack:
-        device = stack.enter_context(FileDevice(name))
-        remarks = Remarks()
-        try:
-            tree = read_tar(device, source=name, rules=rules, remarks=remarks)
-        except FormatError:  # which the source's reader meets again
-            stack.pop_all()
-            return TarSource(device, name, rules)
-        if has_marks(tree):
-            from blockwright.source.layered import image_source
+        return _of_tar(stack.enter_context(FileDevice(name)), name, rules, choice, stack)
 
-            found = image_source(tree, name, rules, choice, stack)
-            if found is not None:
-                return found
-        stack.pop_all()
-        return TarSource(device, name, rules, (tree, remarks))
+
+def _of_tar(device: FileDevice, name: str, rules: ArchiveRules, choice: Choice, owned: ExitStack) -> Source:
+    """Return what a plain archive is, as a source that then owns what ``owned`` does: the device."""
+    remarks = Remarks()
+    try:
+        tree = read_tar(device, source=name, rules=rules, remarks=remarks)
+    except FormatError:  # which the source's reader meets again
+        owned.pop_all()
+        return TarSource(device, name, rules)
+    if has_marks(tree):
+        from blockwright.source.layered import image_source
+
+        found = image_source(tree, name, rules, choice, owned)
+        if found is not None:
+            return found
+    owned.pop_all()
+    return TarSource(device, name, rules, (tree, remarks))
 
 
 def _image(name: str) -> Source | None:
@@ -163,14 +204,14 @@ def _image(name: str) -> Source | None:
     return open_image(name)
 
 
-def open_stream(name: str, rules: ArchiveRules) -> Source:
-    """Return the archive that is read once from a pipe, a device, or a compressed file."""
+def open_stream(name: str, rules: ArchiveRules, choice: Choice = ONLY) -> Source:
+    """Return the archive that is read once from a pipe, a device, or a compressed file; an image is kept."""
     file = open(name, "rb", buffering=0)  # noqa: SIM115 - the stream closes it
     read: Callable[[int], bytes] = file.read
     try:
         size = os.fstat(file.fileno()).st_size  # asked first: a short input is read and closed by then
         stream = DecodedStream(read, source=name, close=file.close, rules=rules)
-        return StreamedTarSource(stream, name, rules, size)
     except BaseException:
         file.close()
         raise
+    return passing(stream, name, rules, choice, size)

@@ -60,3 +60,21 @@ class Source(ABC):
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+class NoSource(Source):
+    """Nothing, for a disk whose partitions bring along all that they hold."""
+
+    kind = "nothing"
+    name = "nothing"
+    addressable = True
+
+    def __init__(self) -> None:
+        self.remarks = Remarks()
+
+    def read(self, place: Place | None = None) -> Directory:
+        """Return an empty directory."""
+        return Directory()
+
+    def close(self) -> None:
+        """Do nothing."""

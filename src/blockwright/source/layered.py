@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 
@@ -20,7 +20,8 @@ from blockwright.oci.image import is_image, layers_of
 from blockwright.oci.layer import Indexed, Layer, PendingBody, index, is_plain, place_bodies
 from blockwright.oci.merge import merge
 from blockwright.source.base import Source
-from blockwright.tree.content import Place
+from blockwright.store.address import is_store_url
+from blockwright.tree.content import Content, Place
 from blockwright.tree.host import read_directory
 from blockwright.tree.hostfile import HostFile
 from blockwright.tree.node import Directory, File
@@ -40,6 +41,12 @@ class LayeredSource(Source):
         self._owned = owned
         self.addressable = all(is_plain(layer) for layer in layers)
         self._done = 0
+        self._looked: Directory | None = None
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        """The layers, the lowest first."""
+        return self._layers
 
     def own(self, owned: ExitStack) -> None:
         """Close what ``owned`` closes when the source is closed."""
@@ -54,15 +61,23 @@ class LayeredSource(Source):
         """Return the tree of all layers; bodies of compressed ones go to ``place``."""
         if place is None and not self.addressable:
             raise UsageError(f"{self.name}: is compressed: expected a place for what its files hold, found none")
-        found = self._index()
-        self.remarks = Remarks()
-        for each in found:
-            self.remarks.dropped_xattrs += each.remarks.dropped_xattrs
-        tree = merge(found, self._rules)
-        del found
+        tree, self._looked = self.look(), None
         if place is not None and not self.addressable:
             self._place(tree, place)
         return tree
+
+    def look(self) -> Directory:
+        """Return the tree of all layers, which are verified now; bodies of compressed ones have no place yet.
+
+        The next ``read`` goes on from there.
+        """
+        if self._looked is None:
+            found = self._index()
+            self.remarks = Remarks()
+            for each in found:
+                self.remarks.dropped_xattrs += each.remarks.dropped_xattrs
+            self._looked = merge(found, self._rules)
+        return self._looked
 
     def _index(self) -> list[Indexed]:
         """Read all layers at once, as far as there are processors for it."""
@@ -115,15 +130,29 @@ def image_source(
 
 
 def open_layers(names: Sequence[str], rules: ArchiveRules) -> Source:
-    """Return archives, each a layer over those before it. Raises NotFound, and UsageError for what is no file."""
-    layers = []
-    for number, name in enumerate(names):
-        try:
-            status = os.stat(name)
-        except FileNotFoundError:
-            raise NotFound(f"{name}: no such file") from None
-        if not stat.S_ISREG(status.st_mode):
-            raise UsageError(f"{name}: expected an archive in a regular file, which is read more than once")
-        folder, last = os.path.split(os.fsencode(os.path.realpath(name)))
-        layers.append(Layer(name, number, HostFile(folder, last, status, status.st_mtime_ns)))
-    return LayeredSource(layers, names[-1], rules, ExitStack())
+    """Return archives, each a layer over those before it: files, and objects of a store, which are kept meanwhile.
+
+    Raises NotFound, UsageError for what is no file, and what fetching raises.
+    """
+    with ExitStack() as owned:
+        kept: Mapping[str, Content] = {}
+        urls = [name for name in names if is_store_url(name) and not os.path.lexists(name)]
+        if urls:
+            from blockwright.source.stored import keep_objects
+
+            kept = keep_objects(urls, rules, owned)
+        layers = [
+            Layer(name, number, kept[name] if name in kept else _layer_in(name)) for number, name in enumerate(names)
+        ]
+        return LayeredSource(layers, names[-1], rules, owned.pop_all())
+
+
+def _layer_in(name: str) -> HostFile:
+    try:
+        status = os.stat(name)
+    except FileNotFoundError:
+        raise NotFound(f"{name}: no such file") from None
+    if not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{name}: expected an archive in a regular file, which is read more than once")
+    folder, last = os.path.split(os.fsencode(os.path.realpath(name)))
+    return HostFile(folder, last, status, status.st_mtime_ns)

@@ -8,6 +8,7 @@ Knows: which kind counts, boot code. Refuses to know: what a table should say (`
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -17,6 +18,7 @@ from blockwright.table.gpt import change as gpt_change
 from blockwright.table.gpt import edit as gpt
 from blockwright.table.gpt import layout as gpt_layout
 from blockwright.table.gpt import read as gpt_read
+from blockwright.table.gpt.hybrid import Shown, with_hybrid
 from blockwright.table.mbr import change as mbr_change
 from blockwright.table.mbr import edit as mbr
 from blockwright.table.mbr import layout
@@ -88,6 +90,19 @@ def with_signature(table: MbrTable, signature: int) -> MbrTable:
     """Return the table of a disk of that signature, which is a part of every partition's identity."""
     partitions = tuple(replace(each, disk_signature=signature) for each in table.partitions)
     return replace(table, disk_signature=signature, partitions=partitions)
+
+
+def write_hybrid(device: BlockDevice, table: PartitionTable, shown: Sequence[Shown]) -> None:
+    """Have the MBR in front of a GPT tell of those partitions too; of none, and it only protects.
+
+    One sector is written; boot code and disk signature stay. Raises UsageError and NotFound as ``with_hybrid`` does;
+    ReadOnly.
+    """
+    size = max(512, device.traits.minimum_block)
+    sector = bytearray(device.read(0, size))
+    sector[:512] = with_hybrid(bytes(sector[:512]), table, shown)
+    device.write(0, bytes(sector))
+    device.flush()
 
 
 def write_boot_code(device: BlockDevice, code: bytes) -> None:

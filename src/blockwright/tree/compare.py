@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from heapq import merge
 from typing import Final
 
 from blockwright.tree.content import Content
 from blockwright.tree.node import Directory, File, Node, Special, Symlink
+from blockwright.tree.passing import PassedContent, fingerprint
 from blockwright.units import MiB
 
 ASPECTS: Final = frozenset(
@@ -19,14 +21,17 @@ ASPECTS: Final = frozenset(
 """What ``compare_trees`` looks at and can be told to ignore. A name that one tree lacks is always told."""
 
 _CHUNK: Final = MiB
+_SHOWN: Final = 16
+"""Bytes that a difference of contents shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
     """One aspect in which the node at ``path`` differs: its value in the left tree and in the right one.
 
-    ``aspect`` is one of ``ASPECTS``, or ``missing``, whose values are True where the path exists. For ``links`` the
-    values are the first path of the same node, for ``content`` the bytes around the first byte that differs.
+    ``aspect`` is one of ``ASPECTS``, or ``missing``, whose values are the node where the path exists, else None. For
+    ``links`` the values are the first path of the same node. For ``content`` they are ``(offset, bytes)`` from the
+    first byte on that differs, or both contents where the left one has passed and only its fingerprint is known.
     """
 
     path: bytes
@@ -37,7 +42,7 @@ class Difference:
     def __str__(self) -> str:
         shown = ascii(self.path.decode("utf-8", "surrogateescape"))[1:-1] or "/"
         if self.aspect == "missing":
-            return f"{shown}: is only in the {'left' if self.left else 'right'} tree"
+            return f"{shown}: is only in the {'left' if self.left is not None else 'right'} tree"
         return f"{shown}: {self.aspect}: expected {self.left!r}, found {self.right!r}"
 
 
@@ -53,7 +58,14 @@ def compare_trees(
     unknown = set(ignore) - ASPECTS
     if unknown:
         raise ValueError(f"ignore: expected names out of {sorted(ASPECTS)}, found {sorted(unknown)}")
-    return list(_Comparison(contents=contents, ignore=ignore).run(left, right))
+    return list(differences(left, right, contents=contents, ignore=ignore))
+
+
+def differences(
+    left: Directory, right: Directory, *, contents: bool = False, ignore: Collection[str] = ()
+) -> Iterator[Difference]:
+    """Yield what ``compare_trees`` returns, one at a time. What is in one tree only is told by its topmost path."""
+    return _Comparison(contents=contents, ignore=ignore).run(left, right)
 
 
 class _Comparison:
@@ -68,7 +80,7 @@ class _Comparison:
         while stack:
             path, a, b = stack.pop()
             if a is None or b is None:
-                yield Difference(path, "missing", a is not None, b is not None)
+                yield Difference(path, "missing", a, b)
                 continue
             yield from self._nodes(path, a, b)
             if isinstance(a, Directory) and isinstance(b, Directory):
@@ -113,23 +125,31 @@ def _aspects(a: Node, b: Node) -> Iterator[tuple[str, object, object]]:
 
 def _contents(path: bytes, a: Content, b: Content) -> Iterator[Difference]:
     """Yield the first difference between two contents of one size; what both call a hole is not read."""
-    first, second = bytearray(_CHUNK), bytearray(_CHUNK)
+    if isinstance(a, PassedContent):
+        if a.digest != fingerprint(b):
+            yield Difference(path, "content", a, b)
+        return
+    found = first_difference(a, b)
+    if found is not None:
+        at = found
+        length = min(_SHOWN, a.size - at)
+        yield Difference(path, "content", (at, a.read(at, length)), (at, b.read(at, length)))
+
+
+def first_difference(a: Content, b: Content) -> int | None:
+    """Return the first byte in which two contents of one size differ, None where they are equal."""
+    first, second = bytearray(min(_CHUNK, a.size)), bytearray(min(_CHUNK, a.size))
     position = 0
-    for start, length in sorted([*a.runs(), *b.runs()]):
+    for start, length in merge(a.runs(), b.runs()):
         end = start + length
         position = max(position, start)
         while position < end:
             part = min(_CHUNK, end - position)
-            left, right = memoryview(first)[:part], memoryview(second)[:part]
-            a.read_into(position, left)
-            b.read_into(position, right)
-            if left != right:
-                at = next(i for i in range(part) if left[i] != right[i])
-                yield Difference(
-                    path,
-                    "content",
-                    (position + at, bytes(left[at : at + 16])),
-                    (position + at, bytes(right[at : at + 16])),
-                )
-                return
+            if part != len(first):
+                first, second = bytearray(part), bytearray(part)
+            a.read_into(position, memoryview(first))
+            b.read_into(position, memoryview(second))
+            if first != second:
+                return position + next(index for index in range(part) if first[index] != second[index])
             position += part
+    return None

@@ -11,6 +11,7 @@ Knows: sizes, runs of data, reading. Refuses to know: names, owners, file system
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from types import TracebackType
@@ -38,6 +39,12 @@ class Content(ABC):
     @abstractmethod
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
         """Fill ``buffer`` from ``offset`` on, which lies within the size. Raises SourceChanged or OSError."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Return ``length`` bytes from ``offset`` on. Raises as ``read_into``."""
+        buffer = bytearray(length)
+        self.read_into(offset, memoryview(buffer))
+        return bytes(buffer)
 
 
 class BytesContent(Content):
@@ -116,7 +123,11 @@ class ScatteredContent(Content):
         """Read from the whole; holes read as zeros."""
         end = offset + len(buffer)
         position = offset
-        for (start, length), at in zip(self._data_runs, self._starts, strict=True):
+        runs = self._data_runs
+        for index in range(max(0, bisect_right(runs, (offset, self.size)) - 1), len(runs)):
+            (start, length), at = runs[index], self._starts[index]
+            if start >= end:
+                break
             low, high = max(start, position), min(start + length, end)
             if low >= high:
                 continue
@@ -129,9 +140,11 @@ class ScatteredContent(Content):
 
     def backing(self, offset: int, length: int, /) -> Backing:
         """Answer as the whole does, for a range within one run."""
-        for (start, run_length), at in zip(self._data_runs, self._starts, strict=True):
-            if start <= offset and offset + length <= start + run_length:
-                return self._back_whole(at + offset - start, length)
+        index = bisect_right(self._data_runs, (offset, self.size)) - 1
+        if index >= 0:
+            start, run_length = self._data_runs[index]
+            if offset + length <= start + run_length:
+                return self._back_whole(self._starts[index] + offset - start, length)
         return nullcontext(None)
 
 

@@ -15,7 +15,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol, Self
 
-from blockwright.errors import Closed, Corrupt, FormatError, LimitExceeded
+from blockwright.errors import BlockwrightError, Closed, Corrupt, FormatError, LimitExceeded
 from blockwright.tree.readahead import ReadAhead
 from blockwright.tree.rules import DEFAULT_RULES, ArchiveRules, Budget
 from blockwright.units import MiB
@@ -71,6 +71,7 @@ class DecodedStream:
         self._close_input = close
         self._closed = False
         self._left = memoryview(b"")
+        self._failed: BlockwrightError | None = None
         self._ahead: ReadAhead | None = None
         head = self._input.at_least(MAGIC_LENGTH, b"")
         self.compression = compression_of(head)
@@ -95,6 +96,8 @@ class DecodedStream:
         if self._closed:
             raise Closed(f"{self._source}: is closed")
         if not self._left:
+            if self._failed is not None:
+                raise self._failed
             if self._ahead is None:
                 data = self._input.read(length)
                 self._budget.check(self._input.consumed, self._input.consumed)
@@ -108,6 +111,21 @@ class DecodedStream:
         part = bytes(self._left[:length])
         self._left = self._left[length:]
         return part
+
+    def peek(self, length: int) -> bytes:
+        """Return the next ``length`` bytes, fewer where the stream ends or fails; ``read`` returns or raises them."""
+        kept = b""
+        while len(kept) < length:
+            try:
+                part = self.read(length - len(kept))
+            except BlockwrightError as error:
+                self._failed = error
+                break
+            if not part:
+                break
+            kept += part
+        self._left = memoryview(kept + bytes(self._left))
+        return kept
 
     def _next(self, ahead: ReadAhead) -> bytes:
         try:
@@ -131,6 +149,15 @@ class DecodedStream:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+
+def decode(read: Callable[[int], bytes], compression: str, memory: int) -> Iterator[bytes]:
+    """Yield what frame behind frame decodes to, in chunks of at most OUTPUT_CHUNK bytes, as they are asked for.
+
+    ``read`` is as for DecodedStream, ``memory`` bounds the decoder's window. Raises Corrupt, LimitExceeded.
+    """
+    source = _Input(read)
+    yield from _decode(source, source.at_least(MAGIC_LENGTH, b""), compression, memory)
 
 
 class _Input:

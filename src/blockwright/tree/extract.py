@@ -15,7 +15,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
@@ -113,8 +113,10 @@ class Extraction:
 
             return Stage(self._target).place
 
-    def write(self, tree: Directory, progress: Progress | None = None) -> Extracted:
+    def write(self, tree: Directory, progress: Progress | None = None, *, owner: Owner | None = None) -> Extracted:
         """Make everything in the tree; ``progress`` is told bytes that were written, and how many there are.
+
+        ``owner`` takes the place of the options' rule, where it is known only when the tree is.
 
         Raises UsageError for what ``strict`` does not let pass, and for two names that are one to the host's file
         system; SourceChanged; OSError of the host, with a name of the tree.
@@ -126,7 +128,8 @@ class Extraction:
         else:  # noqa: RET506  # as above
             from blockwright.tree.extract_write import Writer
 
-            return Writer(self._target, self._options, progress).run(tree)
+            options = self._options if owner is None else replace(self._options, owner=owner)
+            return Writer(self._target, options, progress).run(tree)
 
 
 def extract(tree: Directory, path: str, options: ExtractOptions | None = None) -> Extracted:
@@ -161,7 +164,9 @@ class StagedContent(Content):
 
     def read_into(self, offset: int, buffer: memoryview, /) -> None:
         """Refuse: the body is moved, and never copied."""
-        raise UsageError("extract: a body that was put aside is not read again")
+        raise UsageError(
+            "extract: a file of what passes once is needed, and is not read again: expected it in a file"
+        )
 
 
 __all__ = ["KEEP", "ME", "ExtractOptions", "Extracted", "Extraction", "Fill", "Owner", "StagedContent", "extract"]

@@ -164,3 +164,14 @@ def walk(root: Directory) -> Iterator[tuple[bytes, Node]]:
         if isinstance(node, Directory):
             prefix = path + b"/" if path else b""
             stack.extend((prefix + name, node.entries[name]) for name in sorted(node.entries, reverse=True))
+
+
+def newest_time(root: Directory) -> int:
+    """Return the newest modification time in the tree, in nanoseconds."""
+    newest = root.mtime_ns
+    stack = [root]
+    while stack:
+        nodes = stack.pop().entries.values()
+        newest = max([newest, *[node.mtime_ns for node in nodes]])
+        stack += [node for node in nodes if isinstance(node, Directory)]
+    return newest

@@ -37,7 +37,8 @@ class ArchiveRules:
 
     ``size`` is bytes that come out: of a decoder, and of all files with their holes counted. ``ratio`` is how many
     bytes may come out for one that goes in, looked at behind the first ``ratio_from`` bytes. ``entries`` are names
-    in the tree. ``depth`` is of directories, ``path`` bytes of a name. ``header`` is bytes of one extended header,
+    in the tree. ``spool`` is bytes of a container image that passes once and is kept in a file. ``depth`` is of
+    directories, ``path`` bytes of a name. ``header`` is bytes of one extended header,
     ``metadata`` those of all link targets and attributes. ``memory`` bounds a decoder's window. ``time_s`` is the
     clock's, from the first byte on; None is without end.
     """
@@ -51,6 +52,7 @@ class ArchiveRules:
     header: int = MiB
     metadata: int = GiB
     memory: int = 128 * MiB
+    spool: int = 64 * GiB
     time_s: float | None = None
     xattrs: Xattrs = Xattrs.SAFE
 

@@ -32,8 +32,8 @@ def ext4_image(directory: Path, block_size: int) -> Path:
 
 
 def fat_images(directory: Path) -> None:
-    """small.fat (FAT16) and large.fat (FAT32), with names of every kind."""
-    for name, size in (("small.fat", 16 << 20), ("large.fat", 80 << 20)):
+    """floppy.fat (FAT12), small.fat (FAT16) and large.fat (FAT32), with names of every kind."""
+    for name, size in (("floppy.fat", 2880 << 10), ("small.fat", 16 << 20), ("large.fat", 80 << 20)):
         save(open_fat(plan_fat(fat_tree(), FatOptions(size=size))), directory / name)
 
 
@@ -120,7 +120,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path):
         run(["umount", small])
 
 
-@pytest.mark.parametrize("name", ["small.fat", "large.fat"])
+@pytest.mark.parametrize("name", ["floppy.fat", "small.fat", "large.fat"])
 @pytest.mark.prepare(by=fat_images)
 def test_fat_is_mounted(prepared, mount, name):
     point = mount(prepared / name, fstype="vfat", options="ro,utf8,tz=UTC,shortname=mixed")

@@ -25,8 +25,8 @@ IGNORED = {"permissions", "uid", "gid", "links"}
 
 
 def volumes(directory):
-    """fat16 and fat32 without a file."""
-    for bits, size in ((16, 16 << 20), (32, 40 << 20)):
+    """fat12, fat16 and fat32 without a file."""
+    for bits, size in ((12, 1440 << 10), (16, 16 << 20), (32, 40 << 20)):
         save(open_plan(plan(Directory(), FatOptions(size=size, bits=bits, label="LABEL"))), directory / f"fat{bits}")
 
 
@@ -45,7 +45,7 @@ def changed_by_us(editor, turn):
     editor.rm(b"/turn %d/%s" % (turn, b"x" * 200))
 
 
-@pytest.mark.parametrize("name", ["fat16", "fat32"])
+@pytest.mark.parametrize("name", ["fat12", "fat16", "fat32"])
 @pytest.mark.prepare(by=volumes)
 def test_we_and_the_kernel_in_turns(prepared, mount, tmp_path, name):
     image = tmp_path / name

@@ -48,6 +48,7 @@ def test_extlinux_installs_the_same_bytes(tmp_path: Path, block_size: int) -> No
     assert sector == on_ext(ours.boot_sector, start=0, size=48 << 20)
 
 
+@pytest.mark.ci
 def test_grub_mkimage_packs_the_same_payload(tmp_path: Path) -> None:
     directory = debian_loaders(tmp_path / "loaders", "i386-pc")
     ours = found.grub([of_directory(str(directory))])

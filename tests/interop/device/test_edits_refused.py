@@ -8,6 +8,7 @@ import time
 import pytest
 
 from tests.support.command import blockwright
+from tests.support.loaders import debian_loaders
 from tests.support.loops import needs_loop
 from tests.support.mounting import mounted
 from tests.support.serving import serving
@@ -99,6 +100,7 @@ def test_what_we_serve_read_only_from_what_changes_disks(tmp_path):
     blockwright("disk", "create", disk, "16M", "--table", "gpt")
     blockwright("disk", "add", disk, "--size", "8M")
     blockwright("fs", "mkfs", f"{disk}:1", "-q")
+    loaders = debian_loaders(tmp_path / "loaders", "extlinux")
     before = disk.read_bytes()
     with serving("--read-only", "--socket", tmp_path / "sock", disk):
         for command in (
@@ -109,7 +111,7 @@ def test_what_we_serve_read_only_from_what_changes_disks(tmp_path):
             ["boot", "install", disk, "syslinux", "--keep-config"],
             ["loopless", disk, "create-gpt"],
             ["loopless", f"{disk}:1", "mkfs"],
-            ["loopless", f"{disk}:1", "syslinux"],
+            ["loopless", "--loader", loaders, f"{disk}:1", "syslinux"],
             ["loopless", f"{disk}:1", "rm", "/x"],
             ["loopless", f"{disk}:1", "set-bootable", "true"],
         ):

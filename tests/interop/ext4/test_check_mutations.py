@@ -16,6 +16,7 @@ from blockwright.fs.ext4.check import check
 from blockwright.fs.ext4.layout import Compat
 from blockwright.fs.ext4.options import Ext4Options, Features
 from blockwright.fs.ext4.plan import plan
+from blockwright.fs.ext4.profiles import TYPES, profile
 from tests.fuzz.ext4_target import explore
 from tests.support.e2fs import FIXED, debugfs, e2fsck_complains, make_source, mke2fs
 from tests.support.ext4 import write_plan
@@ -64,6 +65,11 @@ OURS = {
     "ours-4k": Ext4Options(seed=b"mutations"),
     "ours-no-journal": Ext4Options(
         block_size=2048, seed=b"mutations", features=Features(compat=Features().compat & ~Compat.has_journal)
+    ),
+    "ours-ext2": Ext4Options(block_size=1024, seed=b"mutations", features=TYPES["ext2"]),
+    "ours-ext3-128": Ext4Options(block_size=1024, seed=b"mutations", features=TYPES["ext3"], inode_size=128),
+    "ours-linux-2.6.32": Ext4Options(
+        block_size=1024, seed=b"mutations", features=profile("ext4", ["linux-2.6.32"]).features
     ),
 }
 ALL = [*RECIPES, *(f"{name}-index" for name in INDEXED), *OURS]

@@ -59,6 +59,14 @@ def test_streams_that_end_around_a_group(tmp_path, total):
     complete(stream_tree(tree, options, device)[1], device, tmp_path / "image")
 
 
+@pytest.mark.parametrize("size", [None, 64 * MiB])
+def test_short_files_that_end_with_a_hole(tmp_path, size):
+    holes = {b"%d" % at: File(content=PatternContent(20_000, [(0, 5000 + at)])) for at in range(3)}
+    tree = Directory(entries={**holes, b"whole": File(content=PatternContent(20_000))})
+    options, device = Ext4Options(size=size), MemoryDevice(GiB)
+    complete(stream_tree(tree, options, device)[1], device, tmp_path / "image")
+
+
 @given(st.data())
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_tree(tmp_path, data):

@@ -23,6 +23,10 @@ from tests.support.trees import PatternContent, content_bytes
 ENV = {"MTOOLS_SKIP_CHECK": "1", "TZ": "UTC"}
 
 SHAPES = [
+    {"bits": 12},
+    {"bits": 12, "label": "TWELVE", "size": 3 * MiB},
+    {"bits": 12, "sector_size": 4096},
+    *({"size": size * 1024, "label": "FLOPPY"} for size in (360, 720, 1200, 1440, 2880)),
     {"bits": 16},
     {"bits": 16, "label": "SIXTEEN"},
     {"bits": 32},

@@ -83,8 +83,8 @@ def test_formats_by_suffix_and_by_name(raw, tmp_path):
     assert (tmp_path / "plain.img").read_bytes()[:4] == b"QFI\xfb"
     ours("convert", tmp_path / "plain.img", tmp_path / "bytes", "--from", "raw")
     assert (tmp_path / "bytes").read_bytes() == (tmp_path / "plain.img").read_bytes()
-    told = ours("convert", raw, tmp_path / "x.raw", "--compress", ok=(2,)).stderr
-    assert told == "blockwright: compress: expected the format qcow2, found raw\n"
+    told = ours("convert", raw, tmp_path / "x.raw", "--extended-l2", ok=(2,)).stderr
+    assert told == "blockwright: --extended-l2: is no option of the format raw\n"
     assert not (tmp_path / "x.raw").exists()
     broken = tmp_path / "broken.qcow2"
     broken.write_bytes(b"QFI\xfb" + bytes(2000))
@@ -154,6 +154,20 @@ def test_check_and_repair(raw, tmp_path):
     ours("check", "--repair", raw, ok=(2,))
 
 
+@pytest.mark.parametrize("name", ["disk.qcow2", "disk.vmdk", "disk.vhd", "disk.vhdx", "disk.vdi"])
+def test_an_image_that_ends_too_early_is_damaged(raw, tmp_path, name):
+    image = tmp_path / name
+    with open(raw, "r+b") as file:
+        file.truncate(6 * MiB)
+    form = {"vhd": "vpc"}.get(image.suffix[1:], image.suffix[1:])
+    run([tool("qemu-img"), "convert", "-f", "raw", "-O", form, raw, image])
+    with open(image, "r+b") as file:
+        file.truncate(image.stat().st_size - (3 * MiB if name == "disk.vhdx" else 70_000))
+    said = ours("check", image, ok=(3,)).stdout.splitlines()
+    assert said
+    assert all(line.startswith(f"{image}: ") and "(byte " in line for line in said)
+
+
 def test_snapshots(raw, tmp_path):
     image = tmp_path / "disk.qcow2"
     ours("convert", raw, image)
@@ -209,6 +223,12 @@ def test_a_file_system_over_a_backing_file_is_read_where_that_is_allowed(tmp_pat
     assert ours("fs", "cat", "--allow-backing", tmp_path, image, "/inner.qcow2").stdout == "a file is copied as it is"
     ours("fs", "get", "--allow-backing", tmp_path, image, "/inner.qcow2", tmp_path / "inner.qcow2")
     assert (tmp_path / "inner.qcow2").read_bytes() == b"a file is copied as it is"
+    told = ours("check", image).stdout
+    assert f"{image}: disk: not checked: " in told
+    assert "is not opened unasked" in told
+    places = json.loads(ours("check", image, "--json").stdout)["places"]
+    assert [each["unchecked"] is None for each in places] == [True, False]
+    assert "not checked" not in ours("check", "--allow-backing", tmp_path, image).stdout
 
 
 def test_files_change_in_an_image_over_another(tmp_path):

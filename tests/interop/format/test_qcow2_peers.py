@@ -6,16 +6,21 @@ import subprocess
 
 import pytest
 
+from blockwright.convert import update
 from blockwright.device.copy import copy
 from blockwright.device.file import FileDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.format.open import open_image
 from blockwright.format.output import ImageOptions, new_image
 from blockwright.format.policy import Policy
+from blockwright.format.qcow2.bitmaps import clear_bitmap, create_bitmap
 from blockwright.format.qcow2.check import check
 from blockwright.format.qcow2.create import Options, create
+from blockwright.format.qcow2.driver import Making
 from blockwright.units import KiB, MiB
+from tests.support.nbdpeers import qemu_nbd
 from tests.support.qcow2 import GEOMETRIES, qemu_arguments, qemu_check
+from tests.support.serving import serving
 from tests.support.tools import run, tool
 
 pytestmark = pytest.mark.unprivileged
@@ -47,7 +52,7 @@ def content(seed: str) -> bytes:
 
 def ours(path, options: Options, data: bytes, *, compress: bool = False) -> None:
     """Write an image of the data."""
-    image = ImageOptions("qcow2", options, compress)
+    image = ImageOptions("qcow2", Making(options, compress))
     with FileDevice(path, create=True) as file, new_image(file, len(data), image) as disk:
         copy(MemoryDevice(content=data), disk, target_is_zero=True, detect_zeroes=True)
         disk.flush()
@@ -253,3 +258,43 @@ def test_the_comparison_can_fail(tmp_path):
     ours(image, Options(), data)
     raw.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     run([tool("qemu-img"), "compare", "-f", "qcow2", "-F", "raw", image, raw], ok=(1,))
+
+
+def test_bitmaps_go_back_and_forth(tmp_path):
+    """qemu-img makes one and we the other; both mark what both write, and each tells the same of them over NBD."""
+    image, copied = tmp_path / "image.qcow2", tmp_path / "copy.img"
+    run([tool("qemu-img"), "create", "-q", "-f", "qcow2", image, "100M"])
+    run([tool("qemu-img"), "bitmap", "--add", image, "theirs"])
+    with open_image(FileDevice(image, writable=True), writable=True) as disk:
+        create_bitmap(disk, "ours", granularity=4 * KiB)
+        disk.write(50 * MiB, b"x" * 100)
+        disk.zero(60 * MiB, MiB)
+    qemu_check(image)
+    run([tool("qemu-io"), "-c", "write 7M 5k", image])
+    wanted = {
+        "theirs": [(7 * MiB, 64 * KiB), (50 * MiB, 64 * KiB), (60 * MiB, MiB)],
+        "ours": [(7 * MiB, 8 * KiB), (50 * MiB, 4 * KiB), (60 * MiB, MiB)],
+    }
+    for name, ranges in wanted.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        with qemu_nbd(folder, "-r", "-f", "qcow2", "-B", name, image) as server:
+            assert dirty(server.uri(), name) == ranges
+        with serving(image, "--socket", str(folder / "own"), "--read-only") as server:
+            assert dirty(server.uri, name) == ranges
+    run([tool("qemu-img"), "convert", "-O", "raw", image, copied])
+    with open_image(FileDevice(image, writable=True), writable=True) as disk:
+        clear_bitmap(disk, "theirs")
+    run([tool("qemu-io"), "-c", "write -P 9 33M 5k", image])
+    with open_image(FileDevice(image)) as disk:
+        assert update(disk, str(copied), "theirs").copied == 64 * KiB
+    compare(image, copied)
+    run([tool("qemu-img"), "bitmap", "--remove", image, "ours"])
+    qemu_check(image)
+
+
+def dirty(uri, name):
+    """Return the ranges that nbdinfo tells of as dirty."""
+    out = run([tool("nbdinfo"), f"--map=qemu:dirty-bitmap:{name}", uri]).stdout
+    rows = [line.split() for line in out.splitlines()]
+    return [(int(row[0]), int(row[1])) for row in rows if row[2] == "1"]

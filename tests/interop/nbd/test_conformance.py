@@ -128,7 +128,7 @@ def nbd_server(directory):
 def failures(uri, *, timeout_s=LONG_S, least=1 / 3, **options):
     found = list(check_server(uri, partial(dial, uri), timeout_s=timeout_s, **options))
     assert sum(each.outcome is Outcome.PASSED for each in found) > len(found) * least or options.get("only")
-    assert [str(each) for each in found if each.outcome is Outcome.ERROR] == []
+    assert [str(each) for each in found if each.outcome is Outcome.ERROR and each.check.id not in RACES] == []
     return {each.check.id: each.message for each in found if each.outcome is Outcome.FAILED}
 
 

@@ -269,6 +269,33 @@ def test_debian_packages_as_layers(tmp_path: Path) -> None:
     assert {path for path, _ in walk(expected)} == {path for path, _ in walk(found)}
 
 
+@pytest.mark.slow
+def test_debian_packages_that_umoci_packs(tmp_path: Path) -> None:
+    """An image as people make it: a root that grows by a package at a time, each step repacked by umoci."""
+    names = [name for name in ("mount", "passwd", "bash") if Path(f"/var/lib/dpkg/info/{name}.list").exists()]
+    if len(names) < 2:
+        pytest.skip("not Debian")
+    layout, bundle = tmp_path / "layout", tmp_path / "bundle"
+    rootless = [] if ROOT else ["--rootless"]
+    run([tool("umoci"), "init", "--layout", layout])
+    run([tool("umoci"), "new", "--image", f"{layout}:one"])
+    run([tool("umoci"), "unpack", *rootless, "--image", f"{layout}:one", bundle])
+    for name in ("bin", "sbin", "lib", "lib64"):  # packages have names through these links
+        (bundle / "rootfs" / "usr" / name).mkdir(parents=True)
+        (bundle / "rootfs" / name).symlink_to(f"usr/{name}")
+    for name in names:
+        files = packed(Path(f"/var/lib/dpkg/info/{name}.list").read_text().splitlines())
+        subprocess.run([tool("tar"), "-xpf", "-", "-C", bundle / "rootfs"], input=files, check=True)
+        run([tool("umoci"), "repack", "--image", f"{layout}:one", bundle])
+    assert compared(layout, tmp_path / "again") == []
+    archive = tmp_path / "image.tar"
+    copy = [tool("skopeo"), "--insecure-policy", "copy", "-q", f"oci:{layout}:one"]
+    run([*copy, f"docker-archive:{archive}:one:latest"])
+    assert compare_trees(ours(layout), ours(archive), contents=True) == []
+    blockwright("build", layout, "-o", tmp_path / "disk.img", "--verify")
+    blockwright("check", tmp_path / "disk.img", "--against", archive)
+
+
 def packed(paths: list[str]) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.GNU_FORMAT) as out:

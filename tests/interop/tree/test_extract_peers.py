@@ -2,7 +2,6 @@
 
 import io
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -16,16 +15,11 @@ from blockwright.errors import Rejection
 from blockwright.tree.compare import compare_trees
 from blockwright.tree.host import read_directory
 from tests.support.attacks import Attack, attacks, image_attacks
+from tests.support.straced import changes
 from tests.support.tarmaker import archive, header, member
 from tests.support.tools import missing, run, tool
 
 ROOT = os.geteuid() == 0
-WRITES = re.compile(
-    r"""(?<![a-z])(?:openat?|creat)\((?P<open>.*(?:O_WRONLY|O_RDWR|O_CREAT|O_TRUNC).*)\)
-      |(?<![a-z])(?P<call>mkdir|mkdirat|mknod|mknodat|symlink|symlinkat|link|linkat|rename|renameat2?|unlink|unlinkat|rmdir
-      |chmod|fchmodat2?|chown|lchown|fchownat|utime|utimes|utimensat|futimesat|truncate|setxattr|lsetxattr)\((?P<rest>.*)\)""",
-    re.VERBOSE,
-)
 
 
 def blockwright(*arguments: object, stdin: bytes | None = None, check: bool = True) -> subprocess.CompletedProcess:
@@ -201,33 +195,6 @@ def test_attacks_write_nowhere_else(tmp_path: Path, corpus: list[Attack]) -> Non
     for number, attack in enumerate(corpus):
         target = tmp_path / "targets" / f"{number}-False"
         assert target.exists() != isinstance(attack.outcome, Rejection), attack.id
-
-
-def changes(log: str, allowed: str) -> tuple[list[str], int]:
-    """Calls between begin and end that succeeded in changing what lies outside of `allowed`, and how many did inside.
-
-    strace shows each descriptor with its path; a relative name lies below the descriptor before it.
-    """
-    outside, seen, active = [], 0, False
-    for line in log.splitlines():
-        if 'access("/blockwright-' in line:
-            active = "-begin" in line
-            continue
-        match = WRITES.search(line) if active else None
-        if match is None or re.search(r"= -1 E", line):
-            continue
-        text = match["open"] or match["rest"]
-        places = re.findall(r"(?:\d+|AT_FDCWD)<([^>]*)>, (?:\"([^\"]*)\")?", text)
-        for folder, name in places:
-            path = os.path.join(folder, name)
-            absolute = os.path.normpath(path)
-            if absolute == allowed or absolute.startswith(allowed + "/"):
-                seen += 1
-            else:
-                outside.append(line)
-        if not places:
-            outside.append(line)
-    return outside, seen
 
 
 def test_the_watch_sees_an_escape() -> None:

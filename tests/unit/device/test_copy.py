@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from blockwright.device import DATA, HOLE, ZERO, Extent, Traits
+from blockwright.device import DATA, HOLE, ZERO, Extent, Traits, copy_kernel
 from blockwright.device import copy as copying
 from blockwright.device.base import BlockDevice
 from blockwright.device.copy import CopyResult, copy
@@ -307,7 +307,7 @@ class TestByTheKernel:
         assert copy(source, Careful(target, owns=False)).by_kernel == 0
 
     def test_cancelling_ends_between_steps(self, source, target, monkeypatch):
-        monkeypatch.setattr(copying, "KERNEL_STEP", MiB)
+        monkeypatch.setattr(copy_kernel, "KERNEL_STEP", MiB)
 
         def progress(done, total):
             raise Stop
@@ -320,7 +320,7 @@ class TestByTheKernel:
 
         runs = [FileRun(1, 0, 10), FileRun(2, 100, 20)]
         places = [FileRun(3, 0, 5), FileRun(4, 50, 30)]
-        assert list(copying._aligned(runs, places)) == [
+        assert list(copy_kernel._aligned(runs, places)) == [
             (FileRun(1, 0, 5), FileRun(3, 0, 5)),
             (FileRun(1, 5, 5), FileRun(4, 50, 5)),
             (FileRun(2, 100, 20), FileRun(4, 55, 20)),

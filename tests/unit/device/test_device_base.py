@@ -48,6 +48,7 @@ def test_primitives_are_those_of_the_design():
         "_write",
         "_zero",
         "_discard",
+        "_begin_flush",
         "_flush",
         "_extents",
         "_prefetch",
@@ -91,6 +92,7 @@ def test_forwarding_device_forwards_every_primitive(primitive):
     device.write(0, b"x")
     device.zero(0, 1)
     device.discard(0, 1)
+    device.begin_flush()
     device.flush()
     list(device.extents())
     device.prefetch(0, 1)

@@ -275,11 +275,28 @@ class TestTransfers:
 
     def test_more_bytes_than_one_call_takes(self, path, monkeypatch):
         monkeypatch.setattr(hostfile, "MAX_TRANSFER", 1000)
+        monkeypatch.setattr(hostfile, "MAX_CACHED", 700)
         content = os.urandom(5500)
         with FileDevice(path, create=True) as device:
             device.resize(len(content))
             device.write(0, content[:3000], content[3000:])
             assert device.read(0, 5500) == content
+
+    def test_a_long_write_is_in_pieces_that_the_cache_takes_well(self, path, monkeypatch):
+        lengths = []
+        write = hostfile._write_some
+
+        def record(fd, offset, buffers, *, durable):
+            lengths.append(sum(map(len, buffers)))
+            return write(fd, offset, buffers, durable=durable)
+
+        monkeypatch.setattr(hostfile, "_write_some", record)
+        content = os.urandom(3 * hostfile.MAX_CACHED + 5)
+        with FileDevice(path, create=True) as device:
+            device.resize(len(content))
+            device.write(0, content[:1000], content[1000:])
+            assert device.read(0, len(content)) == content
+        assert lengths == [*[hostfile.MAX_CACHED] * 3, 5]
 
     @linux
     def test_a_durable_write_is_one_call(self, path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from blockwright.device.file import FileDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.device.output import OutputFile
-from blockwright.errors import InUse, UsageError
+from blockwright.errors import InUse, NotFound, UsageError
 
 pytestmark = pytest.mark.unprivileged
 
@@ -28,6 +28,28 @@ def test_appears_complete(path):
         assert len(names(path)) == 1
     assert path.read_bytes() == bytes(5) + b"abc" + bytes(92)
     assert names(path) == ["out.img"]
+
+
+def test_a_device_that_is_not_there_is_not_made_a_file(path, monkeypatch):
+    monkeypatch.setattr("blockwright.device.output.DEVICES", str(path.parent))
+    (path.parent / "disk").mkdir()
+    for name in (path, path.parent / "disk" / "by-id"):
+        with pytest.raises(NotFound, match="no such device"):
+            OutputFile(name, force=True)
+    assert names(path) == ["disk"]
+    path.write_bytes(b"")
+    with OutputFile(path, force=True):
+        pass
+    with pytest.raises(FileNotFoundError):
+        OutputFile(path.parent / "none" / "out.img")
+
+
+@pytest.mark.skipif(not os.path.ismount("/dev/shm"), reason="/dev/shm is not mounted")
+def test_files_of_shared_memory_are_files():
+    name = f"/dev/shm/blockwright-{os.getpid()}"
+    with OutputFile(name, size=1):
+        pass
+    os.unlink(name)
 
 
 def test_a_new_file_has_the_mode_that_the_umask_leaves(path):

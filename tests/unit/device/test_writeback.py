@@ -6,8 +6,10 @@ import pytest
 
 from blockwright.device.base import Traits
 from blockwright.device.copy import copy
+from blockwright.device.file import FileDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.device.writeback import STEP, WriteBack
+from blockwright.format.output import ImageOptions, finish, new_image
 from blockwright.testing.recording import RecordingDevice
 from blockwright.units import MiB
 
@@ -99,3 +101,26 @@ def test_a_copy_flushes_beside_itself_where_it_is_asked_to():
     assert target.read(0, source.size) == source.read(0, source.size)
     with pytest.raises(OSError, match="Input/output"):
         copy(source, Failing(source.size), write_back=True)
+
+
+def test_a_new_image_has_its_file_flushed_and_not_its_tables(tmp_path, monkeypatch):
+    begun = []
+    with FileDevice(tmp_path / "image", create=True) as file:
+        monkeypatch.setattr(file, "_begin_flush", lambda: begun.append(file.size))
+        with new_image(file, 40 * MiB, ImageOptions("qcow2")) as image:
+            image.write(0, b"x" * MiB)
+            tables = file.read(0, 3 << 16)
+            image.begin_flush()
+            assert len(begun) == 1
+            assert file.read(0, 3 << 16) == tables, "tables wait for a flush"
+            finish(image)
+        assert file.read(0, 3 << 16) != tables
+
+
+def test_a_file_is_on_its_way(tmp_path):
+    with FileDevice(tmp_path / "file", create=True) as device:
+        device.resize(MiB)
+        device.write(0, b"x" * MiB)
+        device.begin_flush()
+        device.flush()
+        assert device.read(0, MiB) == b"x" * MiB

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from blockwright.errors import NoSpace
 from blockwright.fs.ext4.layout import EXTENT_HEADER, EXTENT_INDEX, EXTENT_LEAF, XATTR_ENTRY, XATTR_HEADER, inode_seed
+from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan_allocate import Allocator
 from blockwright.fs.ext4.plan_extents import (
     ExtentRun,
@@ -242,7 +243,7 @@ def test_inodes_fill_whole_blocks(block_size, groups, inodes):
 @pytest.mark.parametrize("rows", [1, 100, 512])
 def test_placed_metadata_never_overlaps(block_size, rows):
     blocks = 5 * GiB // block_size + 7777
-    geometry = PlannedGeometry(block_size, blocks, rows * 16, 200)
+    geometry = PlannedGeometry(Ext4Options(block_size=block_size).form, blocks, rows * 16, 200)
     assert last_flex_fits(geometry)
     placement = place_at_flex_heads(geometry)
     zones = geometry.base_zones(0, geometry.groups)

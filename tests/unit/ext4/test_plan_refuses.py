@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from blockwright.errors import UsageError
-from blockwright.fs.ext4.layout import Compat
+from blockwright.fs.ext4.layout import Compat, Incompat, RoCompat
 from blockwright.fs.ext4.options import DEFAULT_FEATURES, Ext4Options, Features
 from blockwright.fs.ext4.plan import plan
 from blockwright.tree.node import Directory, File, Node, Special, Symlink
@@ -122,7 +122,13 @@ def test_access_control_lists(value):
         {"journal": 1023 * 4096},
         {"journal": 1 << 50},
         {"features": Features(DEFAULT_FEATURES.compat | Compat.sparse_super2)},
-        {"features": Features(DEFAULT_FEATURES.compat & ~Compat.dir_index)},
+        {"features": Features(DEFAULT_FEATURES.compat & ~Compat.ext_attr)},
+        {"features": Features(incompat=DEFAULT_FEATURES.incompat & ~Incompat.extent)},
+        {"features": Features(Compat.ext_attr, DEFAULT_FEATURES.incompat | Incompat.large_dir)},
+        {"features": Features(ro_compat=DEFAULT_FEATURES.ro_compat | RoCompat.uninit_bg)},
+        {"features": Features(incompat=DEFAULT_FEATURES.incompat | Incompat.inline_data)},
+        {"inode_size": 128},
+        {"inode_size": 512},
     ],
 )
 def test_options(options):
@@ -133,4 +139,5 @@ def test_options(options):
 def test_indexes_of_more_than_two_levels():
     # 123 nodes below the root, 126 leaves below each, 3 names of 255 bytes in each.
     names: dict[bytes, Node] = {b"%0255d" % index: File() for index in range(123 * 126 * 3 + 1)}
-    refused(Directory(entries={b"d": Directory(entries=names)}), "^/d: directory: expected at most", block_size=1024)
+    tree = Directory(entries={b"d": Directory(entries=names)})
+    refused(tree, "^/d: directory: expected at most", block_size=1024, large_dir=False)

@@ -144,7 +144,7 @@ def test_the_resize_reserve_is_that_of_mke2fs():
 
 @given(st.sampled_from([1024, 2048, 4096]), st.integers(10, 1 << 24), st.integers(1, 100))
 def test_overhead_is_the_sum_of_its_parts(block_size, blocks, rows):
-    geometry = PlannedGeometry(block_size, blocks, rows * 16, 3)
+    geometry = PlannedGeometry(Ext4Options(block_size=block_size).form, blocks, rows * 16, 3)
     zones = geometry.base_zones(0, geometry.groups)
     tables = geometry.groups * (2 + geometry.inode_table_blocks)
     assert geometry.overhead == geometry.first_block + sum(end - start for start, end in zones) + tables

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from blockwright.errors import NoSpace, UsageError
 from blockwright.fs.fat import layout
 from blockwright.fs.fat.geometry import (
+    MAX_CLUSTERS_12,
     MAX_CLUSTERS_16,
     MIN_CLUSTERS_16,
     MIN_CLUSTERS_32,
@@ -22,10 +23,12 @@ def pick(bodies=(), root_bytes=0, **options):
 def check_sound(found):
     end = found.data_start + found.clusters * found.cluster_size
     assert end <= found.size < end + found.cluster_size
-    assert found.data_start % max(found.cluster_size, 4096) == 0
+    assert found.media != 0xF8 or found.data_start % max(found.cluster_size, 4096) == 0
     assert (found.clusters + 2) * found.bits <= found.fat_size * 8
     assert (found.clusters + 2) * found.bits > (found.fat_size - 2 * found.sector_size) * 8
-    if found.bits == 16:
+    if found.bits == 12:
+        assert 1 <= found.clusters <= MAX_CLUSTERS_12
+    elif found.bits == 16:
         assert MIN_CLUSTERS_16 <= found.clusters <= MAX_CLUSTERS_16
     else:
         assert found.clusters >= MIN_CLUSTERS_32
@@ -44,6 +47,8 @@ def test_smallest_volume():
 @pytest.mark.parametrize(
     ("size", "bits", "cluster"),
     [
+        (64 * KiB, 12, 512),
+        (2 * MiB, 12, 512),
         (3 * MiB, 16, 512),
         (20 * MiB, 16, 2048),
         (64 * MiB, 32, 512),
@@ -102,7 +107,7 @@ def test_no_space_names_both_sizes():
 @pytest.mark.parametrize(
     "options",
     [
-        {"size": 1 * MiB},
+        {"size": 1 * MiB, "bits": 16},
         {"size": 10 * MiB, "bits": 32},
         {"size": 8 * GiB, "bits": 16},
         {"size": 3 * TiB},
@@ -145,3 +150,42 @@ def test_a_body_takes_whole_clusters_and_an_empty_root_one():
     assert need.clusters(16, 4096) == 4
     assert need.clusters(32, 4096) == 5
     assert layout.EDGE == 16
+
+
+@pytest.mark.parametrize(
+    ("size", "media", "cluster", "root_entries", "track", "clusters"),
+    [
+        (360, 0xFD, 1024, 112, 9, 354),
+        (720, 0xF9, 1024, 112, 9, 713),
+        (1200, 0xF9, 512, 224, 15, 2371),
+        (1440, 0xF0, 512, 224, 18, 2847),
+        (2880, 0xF0, 1024, 240, 36, 2863),
+    ],
+)
+def test_the_size_of_a_floppy_is_a_floppy(size, media, cluster, root_entries, track, clusters):
+    found = pick(size=size * KiB)
+    check_sound(found)
+    assert (found.bits, found.media, found.cluster_size, found.root_entries) == (12, media, cluster, root_entries)
+    assert (found.sectors_per_track, found.heads, found.clusters) == (track, 2, clusters)
+    assert pick(size=size * KiB - 512, bits=12).media == 0xF8
+    with pytest.raises(UsageError, match=f"holds {root_entries} entries, and {root_entries + 1} are needed"):
+        pick(size=size * KiB, root_bytes=32 * (root_entries + 1))
+    assert pick([1] * clusters, size=size * KiB).clusters == clusters
+    with pytest.raises(NoSpace, match=f"needs {clusters + 1} clusters"):
+        pick([1] * (clusters + 1), size=size * KiB)
+
+
+def test_fat12_by_request():
+    assert pick([1000] * 3, bits=12).clusters == 6
+    assert pick([512] * MAX_CLUSTERS_12, bits=12).cluster_size == 512
+    assert pick([1024] * MAX_CLUSTERS_12, bits=12).cluster_size == 1024
+    with pytest.raises(UsageError, match="more than FAT12"):
+        pick([1] * (MAX_CLUSTERS_12 + 1), bits=12)
+    with pytest.raises(UsageError, match="cannot be FAT12"):
+        pick(size=1 * GiB, bits=12)
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_a_root_that_is_too_full_is_refused_with_both_numbers(bits):
+    with pytest.raises(UsageError, match=f"root directory of FAT{bits} holds 65520 entries, and 65521 are needed"):
+        pick(root_bytes=65521 * 32, bits=bits)

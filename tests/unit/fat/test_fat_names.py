@@ -174,3 +174,42 @@ def test_short_names_in_any_byte():
     assert listed.name == "\u03c3\u00df__.T T".encode()
     (listed,) = scan(entry(b"ABC     DEF", dir_ntres=layout.LOWER_BASE))
     assert listed.name == b"abc.DEF"
+
+
+class Counting(set):
+    """A set that counts how often it is asked, and ends what asks too often."""
+
+    asked = 0
+
+    def __contains__(self, each):
+        Counting.asked += 1
+        assert Counting.asked < 100_000
+        return super().__contains__(each)
+
+
+def alias_cost(count):
+    """How often the names in use are looked at for so many long names with one beginning."""
+    shorts = ShortNames(taken=Counting())
+    Counting.asked = 0
+    assert len({shorts.alias(f"one common beginning {number}.text") for number in range(count)}) == count
+    return Counting.asked
+
+
+def test_aliases_of_like_names_are_found_without_a_search():
+    small, large = alias_cost(1000), alias_cost(10_000)
+    assert large <= 11 * small
+    assert large < 3 * 10_000
+
+
+def test_names_that_look_like_aliases_are_passed_once():
+    shorts = ShortNames(taken=Counting())
+    for number in range(1, 5000):
+        shorts.add(
+            f"ONECOM~{number}"[:8].encode().ljust(8) + b"TXT"
+            if number < 10
+            else b"%-8sTXT" % f"{'ONECOM'[: 7 - len(str(number))]}~{number}".encode()
+        )
+    Counting.asked = 0
+    for number in range(1000):
+        shorts.alias(f"one common beginning {number}.txt")
+    assert Counting.asked < 5000 + 3 * 1000

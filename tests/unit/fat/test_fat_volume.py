@@ -223,7 +223,7 @@ def test_a_directory_has_65536_entries_at_the_most():
         {"label": "a/b"},
         {"label": " x"},
         {"label": "\u00e9"},
-        {"bits": 12},
+        {"bits": 13},
         {"sector_size": 513},
         {"cluster_size": 3000},
         {"cluster_size": 65536},

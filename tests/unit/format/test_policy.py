@@ -109,8 +109,8 @@ def test_files_that_are_none(tmp_path):
     with pytest.raises(NotFound):
         open_device(str(over(tmp_path, ".")), policy=policy)
     (tmp_path / "base").write_bytes(b"")
-    with pytest.raises(Unsupported, match="its format 'vmdk' is not read"):
-        open_device(str(over(tmp_path, "base", "vmdk")), policy=policy)
+    with pytest.raises(Unsupported, match="its format 'qed' is not read"):
+        open_device(str(over(tmp_path, "base", "qed")), policy=policy)
     with pytest.raises(Corrupt):
         policy.resolve(b"a\0b", None, "backing file")
 

@@ -18,6 +18,8 @@ from hypothesis.stateful import (
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.errors import LimitExceeded, UsageError
+from blockwright.format.qcow2.bitmap import bitmap_ranges, read_bitmaps
+from blockwright.format.qcow2.bitmaps import clear_bitmap, create_bitmap, remove_bitmap
 from blockwright.format.qcow2.check import LEAK, check
 from blockwright.format.qcow2.create import Options, create
 from blockwright.format.qcow2.open import read_header
@@ -33,7 +35,10 @@ LENGTHS = st.sampled_from([1, 511, 512, 4096, 5000, 65536, 200_000])
 
 
 class Machine(RuleBasedStateMachine):
-    """The disk, its model, and the snapshots' models. ``kind``, ``over`` and ``folder`` are set by the test."""
+    """The disk, its model, the snapshots' models, and for each bitmap what the disk was when it marked nothing.
+
+    ``kind``, ``over`` and ``folder`` are set by the test.
+    """
 
     kind = "default"
     over = False
@@ -50,6 +55,7 @@ class Machine(RuleBasedStateMachine):
         create(self.file, SIZE, options)
         self.content = bytearray(below.ljust(SIZE, b"\0"))
         self.snapshots = {}
+        self.bitmaps = {}
         self.open()
 
     def open(self):
@@ -116,6 +122,22 @@ class Machine(RuleBasedStateMachine):
         delete_snapshot(self.disk, name)
         del self.snapshots[name]
 
+    @precondition(lambda self: GEOMETRIES[self.kind].version > 2)
+    @rule(name=st.sampled_from("xy"), granularity=st.sampled_from([512, 64 * KiB]))
+    def keep_changes(self, name, granularity):
+        if name in self.bitmaps:
+            clear_bitmap(self.disk, name)
+        else:
+            create_bitmap(self.disk, name, granularity=granularity)
+        self.bitmaps[name] = bytes(self.content)
+
+    @precondition(lambda self: self.bitmaps)
+    @rule(number=st.integers(0, 1))
+    def forget_changes(self, number):
+        name = sorted(self.bitmaps)[number % len(self.bitmaps)]
+        remove_bitmap(self.disk, name)
+        del self.bitmaps[name]
+
     @rule()
     def flush(self):
         self.disk.flush()
@@ -125,7 +147,20 @@ class Machine(RuleBasedStateMachine):
     def reopen(self):
         self.disk.close()
         self.verify(leaks=False)
+        self.marked_is_what_changed()
         self.open()
+
+    def marked_is_what_changed(self):
+        """All that differs from what it was lies in what the bitmap of a closed image marks."""
+        header = read_header(self.file)
+        found = {each.name: each for each in read_bitmaps(self.file, header)}
+        assert found.keys() == self.bitmaps.keys()
+        for name, before in self.bitmaps.items():
+            assert found[name].consistent
+            copy = bytearray(before[: len(self.content)].ljust(len(self.content), b"\0"))
+            for offset, length in bitmap_ranges(self.file, header, found[name]):
+                copy[offset : offset + length] = self.content[offset : offset + length]
+            assert copy == self.content
 
     def verify(self, *, leaks):
         wrong = [each for each in check(self.file) if not leaks or each.rule != LEAK]
@@ -147,6 +182,7 @@ class Machine(RuleBasedStateMachine):
         if hasattr(self, "disk"):
             self.disk.close()
             self.verify(leaks=False)
+            self.marked_is_what_changed()
 
 
 @pytest.mark.soak

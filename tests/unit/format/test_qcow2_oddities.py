@@ -82,9 +82,28 @@ def test_a_known_mark_is_never_raw():
         open_image(file)
     with pytest.raises(FormatError):
         open_image(MemoryDevice(content=b"QFI\xfb"))
-    with pytest.raises(Unsupported, match="found vmdk"):
-        open_image(MemoryDevice(content=b"KDMV" + bytes(508)))
+    with pytest.raises(Unsupported, match="found qed"):
+        open_image(MemoryDevice(content=b"QED\0" + bytes(508)))
     assert open_image(file, form="raw") is file
+
+
+@pytest.mark.parametrize(
+    ("missing", "whole"), [(1, True), (CLUSTER - 1, True), (CLUSTER, False), (2 * CLUSTER, False)]
+)
+def test_no_more_than_a_piece_of_the_last_cluster_may_be_missing(missing, whole):
+    file = new(8 * CLUSTER, Options(cluster_size=CLUSTER))
+    with opened(file, owns=False) as disk:
+        disk.write(0, b"x")
+        disk.write(CLUSTER, b"y" * 4 * CLUSTER)
+        (place,) = disk.resolve(CLUSTER, 5 * CLUSTER)
+    cut = MemoryDevice(content=file.read(0, place.host + 4 * CLUSTER - missing))
+    with opened(cut, writable=False) as disk:
+        if whole:
+            assert disk.read(CLUSTER, 4 * CLUSTER) == b"y" * (4 * CLUSTER - missing) + bytes(missing)
+        else:
+            with pytest.raises(Corrupt, match="bytes of the file") as caught:
+                disk.read(CLUSTER, 4 * CLUSTER)
+            assert caught.value.offset == place.host + 3 * CLUSTER
 
 
 @pytest.mark.parametrize("size", [4, 71, 72, 104, 600, CLUSTER, DATA, L2])
@@ -130,6 +149,36 @@ def test_entries_that_are_no_offsets():
     assert rules(file)["qcow2.l1.outside"] == L1
     with pytest.raises(Corrupt, match="L2 table 0"):
         opened(file, writable=False).read(0, 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "rule"),
+    [
+        (BLOCK + 512, "qcow2.refcount-table.entry"),
+        (BLOCK | 1, "qcow2.refcount-table.entry"),
+        (100 * CLUSTER, "qcow2.refcount-table.outside"),
+    ],
+)
+def test_refcount_blocks_that_are_none(value, rule):
+    file = image()
+    put(file, TABLE, value)
+    assert rules(file)[rule] == TABLE
+    with opened(file, writable=False) as disk:
+        assert disk.read(0, CLUSTER) == b"a" * CLUSTER
+
+
+def test_marks_and_tables_that_check_names():
+    file = image()
+    put(file, 72, 2)
+    assert rules(file) == {"qcow2.corrupt": 72}
+    file = image(extended_l2=True)
+    l2 = int.from_bytes(file.read(read_header(file).record.l1_table_offset, 8), "big") & ~COPIED
+    put(file, l2 + 8, 1 << 32 | 1)
+    assert rules(file) == {"qcow2.l2.subclusters": l2}
+    file = image()
+    put(file, 60, 1, 4)
+    put(file, 64, DATA)
+    assert "qcow2.snapshots" in rules(file)
 
 
 @pytest.mark.parametrize(("where", "what"), [(HEADER, "header"), (TABLE, "refcount table"), (L1, "L1"), (L2, "L2")])

@@ -97,10 +97,9 @@ def test_a_root_that_only_looks_like_one(tmp_path: Path) -> None:
     assert sorted(read(written(tmp_path, data)).entries) == [b"a" * 64, b"manifest.json"]
 
 
-def test_an_image_in_a_compressed_archive_is_told(tmp_path: Path) -> None:
+def test_an_image_in_a_compressed_archive_is_read(tmp_path: Path) -> None:
     path = written(tmp_path, gzip.compress(Image(LAYERS).seal().archive()))
-    with pytest.raises(UsageError, match="is a container image that passes once"):
-        read(path)
+    assert bodies(read(path)) == EXPECTED
 
 
 # -- which -----------------------------------------------------------------------------------------------------------
@@ -227,7 +226,7 @@ def test_a_layer_that_changes_between_two_readings(tmp_path: Path) -> None:
         "sha256:" + "a" * 63,
         "sha256:" + "a" * 64 + "\n",
         "md5:" + "a" * 32,
-        "sha512:" + "a" * 128,
+        "sha384:" + "a" * 128,
         "",
         None,
         7,
@@ -257,6 +256,7 @@ GOOD = {"mediaType": CONFIG, "digest": sha(b""), "size": 0}
         (parse_manifest, {"schemaVersion": 2, "config": GOOD, "layers": [GOOD] * 1025}),
         (parse_index, {"schemaVersion": 2, "manifests": [], "layers": []}),
         (parse_index, {"schemaVersion": 2, "mediaType": MANIFEST, "manifests": []}),
+        (parse_index, {"schemaVersion": 2, "mediaType": [], "manifests": []}),
         (parse_index, []),
         (parse_index, None),
         (parse_config, {"rootfs": {"diff_ids": "x"}}),

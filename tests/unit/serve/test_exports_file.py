@@ -90,7 +90,7 @@ def test_everything_can_be_said(tmp_path):
         ('[exports.a]\nimage = "mem:1M"\nallow = [1]', 3, "exports.a.allow: expected a list of texts"),
         ('[exports.a]\nimage = "mem:1M"\nblock-size = "1,2"', 3, "exports.a.block-size: block size '1,2'"),
         ('[exports.a]\nimage = "mem:1M"\nblock-size = "3,4k,1M"', 1, "exports.a: export 'a': expected a minimum"),
-        ('[exports.a]\nimage = "mem:1M"\nfrom = "vmdk"', 3, "exports.a.from: expected raw or qcow2, found 'vmdk'"),
+        ('[exports.a]\nimage = "mem:1M"\nfrom = "qed"', 3, "exports.a.from: expected raw or qcow2"),
         ('[exports.a]\nimage = "mem:1M"\noverlay = 1', 3, "exports.a.overlay: expected true or a file name"),
         ('[exports.a]\nimage = "x"\npartition = 0', 3, "exports.a.partition: partition: expected a number from 1"),
         ('[exports.a]\nimage = "x"\ntable = "apm"', 3, "exports.a.table: expected one of gpt, mbr, none"),

@@ -8,7 +8,9 @@ from blockwright.device.guarded import GuardedDevice
 from blockwright.errors import NotAllowed, NotFound, ReadOnly, Unsupported, UsageError
 from blockwright.format.qcow2.create import Options, create
 from blockwright.fs.ext4 import read as ext4
+from blockwright.resolve import open_file_system
 from blockwright.serve.image import Image, parse_track, scratch_file
+from blockwright.tree.changes import Changes
 
 BARE = Definition(table=Table.NONE)
 
@@ -53,22 +55,22 @@ def test_a_file_is_guarded_unless_its_format_was_given(raw):
     with Image(str(raw))() as device:
         assert isinstance(device, GuardedDevice)
         with pytest.raises(ReadOnly):
-            device.write(0, b"KDMV")
+            device.write(0, b"QED\0")
     with Image(str(raw), form="raw")() as device:
-        device.write(0, b"KDMV")
+        device.write(0, b"QED\0")
         device.flush()
-    with pytest.raises(Unsupported, match="found vmdk"):
+    with pytest.raises(Unsupported, match="found qed"):
         Image(str(raw))()
-    with pytest.raises(Unsupported, match="found vmdk"):
+    with pytest.raises(Unsupported, match="found qed"):
         Image(str(raw), overlay=True)()
     with Image(str(raw), form="raw", writable=False)() as device:
-        assert device.read(0, 4) == b"KDMV"
+        assert device.read(0, 4) == b"QED\0"
 
 
 @pytest.mark.parametrize("text", ["{raw}:0,4096", "mem:64k"])
 def test_what_nobody_probes_is_not_guarded(raw, text):
     with Image(text.format(raw=raw))() as device:
-        device.write(0, b"KDMV")
+        device.write(0, b"QED\0")
 
 
 def test_nothing_stays_open_when_it_fails(raw, tmp_path):
@@ -149,3 +151,11 @@ def test_a_file_that_names_another_is_not_served_unasked(tmp_path):
         Image(str(path))()
     with Image(str(path), allow_backing=(str(tmp_path),))() as device:
         assert device.read(0, 4) == b"base"
+
+
+def test_a_directory_is_changed_on_its_way_and_an_image_is_served_as_it_is(tree, raw):
+    changed = Definition(table=Table.NONE, changes=Changes(exclude=("hello",), hostname="box"))
+    with Image(str(tree), disk=changed)() as device, open_file_system(device, source="disk") as system:
+        assert sorted(system.tree().entries) == [b"etc", b"lost+found"]
+    with pytest.raises(UsageError, match="as it is"):
+        Image(str(raw), disk=changed)()

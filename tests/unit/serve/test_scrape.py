@@ -5,8 +5,9 @@ import urllib.request
 
 import pytest
 
-from blockwright.serve import scrape
-from blockwright.serve.scrape import MAX_AT_ONCE, MAX_REQUEST, ScrapeServer
+from blockwright.serve import web
+from blockwright.serve.scrape import ScrapeServer
+from blockwright.serve.web import MAX_AT_ONCE, MAX_REQUEST
 
 
 @pytest.fixture
@@ -57,7 +58,7 @@ def test_anything_else_is_refused(server, request_, status):
 
 
 def test_a_client_that_says_nothing_costs_a_deadline_and_no_more(server, monkeypatch):
-    monkeypatch.setattr(scrape, "DEADLINE_S", 0.05)
+    monkeypatch.setattr(web, "DEADLINE_S", 0.05)
     silent = [socket.create_connection(("127.0.0.1", server), timeout=30) for _ in range(3 * MAX_AT_ONCE)]
     try:
         assert ask(server, b"GET / HTTP/1.1\r\n\r\n").endswith(b"up 1\n")

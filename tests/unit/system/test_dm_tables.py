@@ -160,12 +160,25 @@ POOL = "1 417/4161 1/131072 - rw discard_passdown queue_if_no_space - 1024 "
         (
             "thin-pool",
             "7 32/32 20/20 12 ro no_discard_passdown error_if_no_space needs_check 4 ",
-            {"mode": "ro", "needs_check": True, "healthy": False, "held_root": 12, "passdown": False},
+            {
+                "mode": "ro",
+                "needs_check": True,
+                "healthy": False,
+                "takes_messages": False,
+                "held_root": 12,
+                "passdown": False,
+            },
         ),
         (
             "thin-pool",
             "7 32/32 20/20 - out_of_data_space ignore_discard error_if_no_space ",
-            {"mode": "out_of_data_space", "discard": False, "healthy": False, "metadata_low_water_blocks": None},
+            {
+                "mode": "out_of_data_space",
+                "discard": False,
+                "healthy": False,
+                "takes_messages": True,
+                "metadata_low_water_blocks": None,
+            },
         ),
         ("thin-pool", "Fail", {"mode": "Fail", "healthy": False}),
         ("thin", "128 127", {"mapped": 65536, "highest": 65535, "failed": False}),

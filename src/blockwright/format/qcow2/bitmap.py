@@ -29,6 +29,10 @@ MAX_TABLE_ENTRIES: Final = 1 << 22
 IN_USE: Final = 1
 """The bitmap was not stored when the image was closed, and says nothing."""
 AUTO: Final = 2
+"""Changes are recorded."""
+_EXTRA_COMPATIBLE: Final = 4
+DIRTY: Final = 1
+"""The one type of bitmaps: what changed."""
 TABLE_OFFSET: Final = 0x00FF_FFFF_FFFF_FE00
 ALL_ONES: Final = 1
 _SOME: Final = re.compile(rb"[^\0]{1,64}", re.DOTALL)
@@ -66,11 +70,31 @@ class Bitmap:
     table_offset: int
     table_size: int
     valid: bool
+    type: int = DIRTY
+    extra: bytes = b""
+    at: int = 0
+    """Where the entry lies in the file."""
 
     @property
     def consistent(self) -> bool:
         """Whether the marks are what they were meant to be."""
-        return self.valid and not self.flags & IN_USE
+        known = self.type == DIRTY and (not self.extra or bool(self.flags & _EXTRA_COMPATIBLE))
+        return self.valid and known and not self.flags & IN_USE
+
+    def pack(self) -> bytes:
+        """Return the directory's entry."""
+        name = self.name.encode("utf-8", "surrogateescape")
+        entry = DirectoryEntry(
+            table_offset=self.table_offset,
+            table_size=self.table_size,
+            flags=self.flags,
+            type=self.type,
+            granularity_bits=self.granularity.bit_length() - 1,
+            name_size=len(name),
+            extra_size=len(self.extra),
+        )
+        packed = entry.pack() + self.extra + name
+        return packed.ljust(align_up(len(packed), 8), b"\0")
 
 
 def read_bitmaps(file: BlockDevice, image: ImageHeader) -> list[Bitmap]:
@@ -114,7 +138,17 @@ def _entry(directory: bytes, position: int, number: int, start: int, *, valid: b
         raise Corrupt(f"qcow2 bitmap {number}: its directory entry does not hold", offset=start + position, spec=SPEC)
     name = directory[name_at:end].decode("utf-8", "surrogateescape")
     granularity = 1 << entry.granularity_bits
-    return Bitmap(name, granularity, entry.flags, entry.table_offset, entry.table_size, valid), align_up(end, 8)
+    return Bitmap(
+        name,
+        granularity,
+        entry.flags,
+        entry.table_offset,
+        entry.table_size,
+        valid,
+        entry.type,
+        directory[position + DirectoryEntry.SIZE : name_at],
+        start + position,
+    ), align_up(end, 8)
 
 
 def bitmap_ranges(file: BlockDevice, image: ImageHeader, bitmap: Bitmap) -> Iterator[tuple[int, int]]:

@@ -6,32 +6,24 @@ Knows: raw deflate and zstd frames. Refuses to know: where clusters lie.
 from __future__ import annotations
 
 import sys
-import threading
 import zlib
-from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from blockwright.device.base import BlockDevice
 from blockwright.errors import Corrupt
 from blockwright.format.qcow2.layout import SPEC, Compression, Geometry
-from blockwright.units import MiB
+from blockwright.format.unpacked import Unpacked, is_noise
 
 if sys.version_info >= (3, 14):
     from compression import zstd
 else:
     from backports import zstd
 
-KEPT: Final = 4 * MiB
-"""Bytes of unpacked clusters that are kept."""
-
 WINDOW: Final = -12
 """zlib's window for what is written: 4 KiB, without a header, as readers of old expect."""
 _WIDEST: Final = -15
 
-SAMPLE: Final = 512
-SAMPLES: Final = 8
-"""Pieces of a cluster, and their bytes, by which zlib is spared what other compressors made already."""
 ZLIB_LEVEL: Final = 6
 ZSTD_LEVEL: Final = 3
 
@@ -43,17 +35,11 @@ class Unpacker:
         self._file = file
         self._geometry = geometry
         self._unpack: Callable[[bytes, int], bytes] = _inflate if compression == Compression.ZLIB else _unzstd
-        self._kept: OrderedDict[int, memoryview] = OrderedDict()
-        self._most = max(2, KEPT // geometry.cluster)
-        self._lock = threading.Lock()
+        self._unpacked = Unpacked(geometry.cluster)
 
     def kept(self, entry: int) -> memoryview | None:
         """Return the cluster's bytes if they are in memory."""
-        with self._lock:
-            found = self._kept.get(entry)
-            if found is not None:
-                self._kept.move_to_end(entry)
-        return found
+        return self._unpacked.find(entry)
 
     def cluster(self, entry: int) -> memoryview:
         """Return the bytes of the cluster that the L2 entry describes. Raises Corrupt, OSError."""
@@ -79,17 +65,11 @@ class Unpacker:
                 offset=offset,
                 spec=SPEC,
             )
-        view = memoryview(data)
-        with self._lock:
-            self._kept[entry] = view
-            while len(self._kept) > self._most:
-                self._kept.popitem(last=False)
-        return view
+        return self._unpacked.keep(entry, data)
 
     def forget(self) -> None:
         """Forget what is kept: an entry may come to describe another cluster."""
-        with self._lock:
-            self._kept.clear()
+        self._unpacked.clear()
 
 
 def _inflate(packed: bytes, size: int) -> bytes:
@@ -112,16 +92,7 @@ def pack(data: memoryview, compression: int, level: int | None) -> bytes | memor
     """Return the cluster compressed. What is not shorter is worth nothing, and is for the caller to notice."""
     if compression == Compression.ZSTD:
         return zstd.compress(data, ZSTD_LEVEL if level is None else level)
-    if _is_noise(data):
+    if is_noise(data):
         return data
     packer = zlib.compressobj(ZLIB_LEVEL if level is None else level, zlib.DEFLATED, WINDOW, 9)
     return packer.compress(data) + packer.flush()
-
-
-def _is_noise(data: memoryview) -> bool:
-    """Whether pieces from all over the cluster do not get any shorter: then neither does it, in 20 times the time."""
-    step = len(data) // SAMPLES
-    if step < 2 * SAMPLE:
-        return False
-    sample = b"".join([data[at : at + SAMPLE] for at in range(0, step * SAMPLES, step)])
-    return len(zlib.compress(sample, 1)) >= len(sample)

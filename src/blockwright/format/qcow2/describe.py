@@ -5,22 +5,12 @@ Knows: names of features and how values are shown. Refuses to know: whether any 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from blockwright.format.describe import Description
 from blockwright.format.qcow2.bitmap import read_bitmaps
 from blockwright.format.qcow2.device import Qcow2Device
 from blockwright.format.qcow2.layout import LAZY_REFCOUNTS, Compression, ExtensionType, Incompatible
 from blockwright.format.qcow2.snapshot import read_snapshots
 from blockwright.units import format_size
-
-
-@dataclass(frozen=True, slots=True)
-class Description:
-    """Details as (name, value) in order; snapshots and bitmaps by name."""
-
-    details: tuple[tuple[str, str], ...]
-    snapshots: tuple[str, ...]
-    bitmaps: tuple[str, ...]
 
 
 def describe(device: Qcow2Device) -> Description:
@@ -50,7 +40,7 @@ def describe(device: Qcow2Device) -> Description:
     snapshots = tuple(each.name or each.id for each in read_snapshots(device.file, image))
     has_bitmaps = image.extension(ExtensionType.BITMAPS) is not None
     bitmaps = tuple(each.name for each in read_bitmaps(device.file, image)) if has_bitmaps else ()
-    return Description(tuple(details), snapshots, bitmaps)
+    return Description("qcow2", device.file.size, tuple(details), snapshots, bitmaps)
 
 
 def _shown(name: bytes) -> str:

@@ -8,14 +8,15 @@ Knows: bytes, bits and limits. Refuses to know: where they come from. Spec: QEMU
 
 from __future__ import annotations
 
-import sys
 from array import array
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from enum import IntEnum, IntFlag
 from typing import Final
 
 from blockwright.codec.record import Buffer, Record, raw, u8, u16, u32, u64
-from blockwright.errors import Corrupt, LimitExceeded, NotThisFormat, Unsupported
+from blockwright.codec.words import pack_words, unpack_words
+from blockwright.errors import Corrupt, LimitExceeded, NotSupported, NotThisFormat, Unsupported
 from blockwright.units import MAX_SIZE, MiB, align_up, ceil_div
 
 SPEC: Final = "qcow2"
@@ -47,6 +48,8 @@ L2_RESERVED: Final = 0x3F00_0000_0000_01FE
 REFCOUNT_OFFSET_MASK: Final = 0xFFFF_FFFF_FFFF_FE00
 ALL_SUBCLUSTERS: Final = (1 << SUBCLUSTERS) - 1
 SECTOR: Final = 512
+_FEATURE: Final = 48
+"""Bytes of a feature's name."""
 
 
 class Incompatible(IntFlag):
@@ -230,11 +233,6 @@ class ImageHeader:
             return None
         return self.extension(ExtensionType.DATA_FILE) or b""
 
-    @property
-    def raw_data_file(self) -> bool:
-        """Whether the external data file can be read as a raw image."""
-        return bool(self.record.autoclear_features & AUTOCLEAR_RAW_DATA)
-
     def has(self, feature: Incompatible) -> bool:
         """Whether the incompatible feature is set."""
         return bool(self.record.incompatible_features & feature)
@@ -395,18 +393,22 @@ def _backing_name(data: Buffer, record: Header, geometry: Geometry) -> bytes | N
 
 def entries(data: Buffer) -> array[int]:
     """Return big-endian 64-bit entries as numbers."""
-    found = array("Q", bytes(data))
-    if sys.byteorder == "little":
-        found.byteswap()
-    return found
+    return unpack_words(data, "Q", "big")
 
 
 def entry_bytes(values: array[int]) -> bytes:
     """Return numbers as big-endian entries."""
-    if sys.byteorder == "little":
-        values = values[:]
-        values.byteswap()
-    return values.tobytes()
+    return pack_words(values, "big")
+
+
+def _packed_extensions(extensions: Sequence[Extension]) -> bytes:
+    packed = [
+        each.type.to_bytes(4, "big")
+        + len(each.data).to_bytes(4, "big")
+        + each.data.ljust(align_up(len(each.data), 8), b"\0")
+        for each in extensions
+    ]
+    return b"".join(packed) + bytes(8)
 
 
 def pack_header(image: ImageHeader) -> bytes:
@@ -417,12 +419,7 @@ def pack_header(image: ImageHeader) -> bytes:
     """
     record = image.record.replace(magic=MAGIC)
     length = V2_HEADER if record.version == 2 else record.header_length
-    extensions = b"".join(
-        each.type.to_bytes(4, "big")
-        + len(each.data).to_bytes(4, "big")
-        + each.data.ljust(align_up(len(each.data), 8), b"\0")
-        for each in image.extensions
-    ) + bytes(8)
+    extensions = _packed_extensions(image.extensions)
     name = image.backing_file or b""
     record.backing_file_offset = length + len(extensions) if name else 0
     record.backing_file_size = len(name)
@@ -432,6 +429,86 @@ def pack_header(image: ImageHeader) -> bytes:
             f"qcow2 header: expected at most a cluster of {image.geometry.cluster} bytes, found {len(packed)}"
         )
     return packed
+
+
+@dataclass(frozen=True, slots=True)
+class Rewritten:
+    """Another header for an image: ``early`` is a name to be written first, at its offset; then ``sector``.
+
+    All that the present header says is where it was until the first sector is written, so that a power cut leaves the
+    one or the other.
+    """
+
+    image: ImageHeader
+    sector: bytes
+    early: tuple[int, bytes] | None = None
+
+
+def with_bitmaps(image: ImageHeader, head: Buffer, extension: bytes | None) -> Rewritten:
+    """Return a header with another extension for bitmaps, or without. Raises as ``_rewritten`` does."""
+    autoclear = image.record.autoclear_features & ~AUTOCLEAR_BITMAPS
+    record = image.record.replace(autoclear_features=autoclear | (AUTOCLEAR_BITMAPS if extension is not None else 0))
+    return _rewritten(replace(image, record=record), image, head, _with(image, ExtensionType.BITMAPS, extension))
+
+
+def with_backing(image: ImageHeader, head: Buffer, name: bytes | None, form: str | None) -> Rewritten:
+    """Return a header that names another backing file, or none. Raises as ``_rewritten`` does."""
+    kind = None if form is None else form.encode("ascii", "replace")
+    extensions = _with(image, ExtensionType.BACKING_FORMAT, kind)
+    return _rewritten(replace(image, backing_file=name), image, head, extensions)
+
+
+def _with(image: ImageHeader, kind: ExtensionType, data: bytes | None) -> list[Extension]:
+    """Return the extensions with another one of that type, which comes first, or without."""
+    others = [each for each in image.extensions if each.type != kind]
+    return others if data is None else [Extension(kind, data), *others]
+
+
+def _rewritten(new: ImageHeader, old: ImageHeader, head: Buffer, extensions: list[Extension]) -> Rewritten:
+    """Return ``new`` with these extensions, in place of ``old``; ``head`` is the first sector as it is.
+
+    Names of features, which are for people, make room where that is short. Raises NotSupported where there is none,
+    since names of files take it.
+    """
+    name, length = new.backing_file or b"", new.record.header_length
+    record = new.record.replace(magic=MAGIC)
+    early = None
+    while True:
+        end = _extensions_end(length, extensions)
+        moves = bool(name) and (name != old.backing_file or record.backing_file_offset < end)
+        if end + (len(name) if moves else 0) <= SECTOR:
+            break
+        far = _far_place(old, len(name)) if moves and end <= SECTOR else 0
+        if far:
+            early, moves = (far, name), False
+            record.backing_file_offset = far
+            break
+        names = next((each for each in extensions if each.type == ExtensionType.FEATURE_NAMES), None)
+        if names is None:
+            raise NotSupported("qcow2 header: has no room for this beside the names of its files")
+        left = Extension(names.type, names.data[: (len(names.data) - 1) // _FEATURE * _FEATURE])
+        place = extensions.index(names)
+        extensions[place : place + 1] = [left] if left.data else []
+    if moves or not name:
+        record.backing_file_offset = end if name else 0
+    record.backing_file_size = len(name)
+    packed = record.pack()[:length] + bytes(head[Header.SIZE : length])
+    packed += _packed_extensions(extensions) + (name if moves else b"")
+    image = replace(new, record=record, extensions=tuple(extensions))
+    return Rewritten(image, packed + bytes(head[len(packed) : SECTOR]), early)
+
+
+def _extensions_end(length: int, extensions: Sequence[Extension]) -> int:
+    return length + sum(8 + align_up(len(each.data), 8) for each in extensions) + 8
+
+
+def _far_place(old: ImageHeader, length: int) -> int:
+    """Return where behind the first sector a name fits in the first cluster beside ``old``; 0 for nowhere."""
+    start, size = old.record.backing_file_offset, old.record.backing_file_size
+    place = max(SECTOR, _extensions_end(old.record.header_length, old.extensions))
+    if size and place < start + size and start < place + length:
+        place = start + size
+    return place if place + length <= old.geometry.cluster else 0
 
 
 # -- refcounts -----------------------------------------------------------------------------------------------
@@ -448,10 +525,7 @@ def unpack_refcounts(data: Buffer, order: int) -> array[int]:
             shift = place * width
             spread[place :: 8 // width] = packed.translate(bytes(x >> shift & (1 << width) - 1 for x in range(256)))
         return array("B", bytes(spread))
-    found = array(_CODES[order], bytes(data))
-    if sys.byteorder == "little":
-        found.byteswap()
-    return found
+    return unpack_words(data, _CODES[order], "big")
 
 
 def pack_refcounts(counts: array[int], order: int) -> bytes:
@@ -462,10 +536,7 @@ def pack_refcounts(counts: array[int], order: int) -> bytes:
         for place in range(8 // width):  # as long numbers: no count reaches the next byte
             packed |= int.from_bytes(counts[place :: 8 // width].tobytes(), "little") << (place * width)
         return packed.to_bytes(length, "little")
-    if sys.byteorder == "little":
-        counts = counts[:]
-        counts.byteswap()
-    return counts.tobytes()
+    return pack_words(counts, "big")
 
 
 def new_refcounts(geometry: Geometry) -> array[int]:

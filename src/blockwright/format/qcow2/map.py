@@ -155,9 +155,11 @@ class ClusterMap:
 
     def in_table(self, table: array[int], index: int, offset: int, stop: int, below: int) -> Iterator[Place]:
         """Yield the places of [offset, stop), which table ``index`` maps, with neighbours joined."""
+        if not self.geometry.extended:
+            yield from self._clusters(table, index, offset, stop, below)
+            return
         kind, start, host = Kind.HOLE, offset, 0
-        pieces = self._subclusters if self.geometry.extended else self._clusters
-        for position, found, place, within in pieces(table, index, offset, stop):
+        for position, found, place, within in self._subclusters(table, index, offset, stop):
             goes_on = found is not Kind.DATA or place == host + position - start
             if found is kind and found is not Kind.COMPRESSED and position > start and goes_on:
                 continue
@@ -172,28 +174,40 @@ class ClusterMap:
         if stop > start:
             yield from _place(kind, start, stop, host, below)
 
-    def _clusters(
-        self, table: array[int], index: int, offset: int, stop: int
-    ) -> Iterator[tuple[int, Kind, int, int]]:
-        """Yield (position, kind, host, within) for each cluster, the first one from ``offset`` on."""
-        bits, cluster = self.geometry.cluster_bits, self.geometry.cluster
-        first = (offset >> bits) % self.geometry.l2_entries
-        within = offset & (cluster - 1)
-        wrong, has_data_file = self._wrong, not self.own_data
-        position = offset
-        for number, entry in enumerate(table[first : first + ((stop - 1) >> bits) - (offset >> bits) + 1]):
-            if entry & COMPRESSED:
-                yield position, Kind.COMPRESSED, entry, within
+    def _clusters(self, table: array[int], index: int, offset: int, stop: int, below: int) -> Iterator[Place]:
+        """Yield as ``in_table`` does without subclusters: this is walked often, so each entry is looked at once."""
+        bits, cluster, wrong = self.geometry.cluster_bits, self.geometry.cluster, self._wrong
+        slot = (offset >> bits) % self.geometry.l2_entries
+        base = offset - (offset & (cluster - 1)) - (slot << bits)
+        last = ((stop - 1 - base) >> bits) + 1
+        other = COMPRESSED | wrong
+        while slot < last:
+            entry, number = table[slot], slot
+            slot += 1
+            kind, host = Kind.BACKING, 0
+            if not entry:
+                while slot < last and not table[slot]:
+                    slot += 1
+            elif entry & COMPRESSED:
+                kind, host = Kind.COMPRESSED, entry
             elif entry & wrong:
-                self.refuse(index, first + number, entry)
+                self.refuse(index, number, entry)
             elif entry & ZERO:
-                yield position, Kind.ZERO, 0, 0
-            elif entry & OFFSET_MASK or (has_data_file and entry):
-                yield position, Kind.DATA, (entry & OFFSET_MASK) + within, 0
+                kind = Kind.ZERO
+                while slot < last and table[slot] & ZERO and not table[slot] & other:
+                    slot += 1
+            elif entry & OFFSET_MASK or not self.own_data:
+                kind, host, following = Kind.DATA, entry & OFFSET_MASK, entry + cluster
+                while slot < last and table[slot] == following:
+                    slot += 1
+                    following += cluster
+            end = min(stop, base + (slot << bits))
+            within = offset - base - (number << bits)
+            if kind is Kind.COMPRESSED:
+                yield Place(kind, end - offset, host, within)
             else:
-                yield position, Kind.BACKING, 0, 0
-            position += cluster - within
-            within = 0
+                yield from _place(kind, offset, end, host + within, below)
+            offset = end
 
     def _subclusters(
         self, table: array[int], index: int, offset: int, stop: int

@@ -9,6 +9,7 @@ Knows: order and packing. Refuses to know: how bytes are compressed (``compresse
 from __future__ import annotations
 
 import os
+from array import array
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -157,7 +158,23 @@ class CompressingDevice(ResizableDevice):
         self._put_packed()
         cells, self._cells = self._cells, []
         if cells:
-            self._inner.map_compressed(cells)
+            self._map(cells)
+
+    def _map(self, cells: Sequence[tuple[int, int]]) -> None:
+        """Make the map say that clusters, by their offsets, are what compressed entries describe."""
+        inner, updates, geometry = self._inner, self._inner.updates, self._geometry
+        width = 2 if geometry.extended else 1
+        for offset, _ in cells:
+            inner.changing(offset, geometry.cluster)
+        with updates.lock:
+            for offset, entry in cells:
+                index, within = divmod(offset, geometry.l2_span)
+                slot = (within >> geometry.cluster_bits) * width
+                table = updates.table(index)
+                updates.loosen_entry(table[slot])
+                table[slot : slot + width] = array("Q", [entry, 0][:width])
+                updates.map.changed(index, slot, slot + width)
+        inner.bound()
 
     def _put_packed(self) -> None:
         if self._packed:

@@ -5,9 +5,10 @@ Knows: the snapshot table. Refuses to know: how snapshots are made (``snapshots`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from blockwright.device.base import BlockDevice
+from blockwright.device.base import BlockDevice, Context
 from blockwright.errors import Corrupt, LimitExceeded, NotFound
 from blockwright.format.qcow2.device import Qcow2Device, read_entries
 from blockwright.format.qcow2.layout import (
@@ -149,4 +150,12 @@ def open_snapshot(
     """Return the disk as it was when the snapshot was made, to read."""
     l1 = read_entries(file, snapshot.l1_offset, snapshot.l1_size)
     clusters = ClusterMap(file, image.geometry, l1, snapshot.l1_offset, has_zero=image.record.version >= 3)
-    return Qcow2Device(file, image, clusters, snapshot.size, below=below, owns=owns)
+    return _Past(file, image, clusters, snapshot.size, below=below, owns=owns)
+
+
+class _Past(Qcow2Device):
+    """The disk of a snapshot: bitmaps of the image say nothing of it."""
+
+    @property
+    def contexts(self) -> Mapping[str, Context]:
+        return {}

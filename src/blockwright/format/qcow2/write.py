@@ -13,28 +13,37 @@ from __future__ import annotations
 import threading
 from array import array
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
-from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
-from blockwright.device.base import BlockDevice, ResizableDevice, Traits
+from blockwright.device.base import BlockDevice, FileRun, PlacingDevice, ResizableDevice
+from blockwright.device.checkpoint import Checkpoint
 from blockwright.device.ranges import RangeLock
 from blockwright.device.vector import Cutter, total, zeros
 from blockwright.errors import Corrupt, NotSupported
 from blockwright.format.mapped import Kind
-from blockwright.format.qcow2.device import Qcow2Device, reading_traits
+from blockwright.format.qcow2.device import Qcow2Device, writing_traits
 from blockwright.format.qcow2.layout import (
     ALL_SUBCLUSTERS,
+    AUTOCLEAR_BITMAPS,
+    AUTOCLEAR_RAW_DATA,
     COMPRESSED,
     COPIED,
     OFFSET_MASK,
+    SECTOR,
     SUBCLUSTERS,
     ZERO,
     ImageHeader,
+    Rewritten,
+    with_backing,
+    with_bitmaps,
 )
+from blockwright.format.qcow2.recording import Recording
 from blockwright.format.qcow2.resize import grow_l1
 from blockwright.format.qcow2.update import Updates, WritableMap
+from blockwright.format.qcow2.ways import Run, Way, find_run, subcluster_bits
 from blockwright.units import MiB, align_down, align_up
 
 _NOTHING: Final = memoryview(b"")
@@ -43,26 +52,7 @@ HEADER_END: Final = 104
 _ZERO_PIECE: Final = 16 * MiB
 
 
-class _Way(Enum):
-    """How a run of the disk can be written."""
-
-    PLACE = 1
-    """Where it lies."""
-    FILL = 2
-    """Where its cluster lies, in subclusters that hold nothing yet."""
-    NEW = 3
-    """Into new clusters."""
-
-
-class _Run(NamedTuple):
-    """[position, end) of the disk is written in one way; ``host`` is where the first byte goes."""
-
-    way: _Way
-    end: int
-    host: int = 0
-
-
-class WritableQcow2(Qcow2Device, ResizableDevice):
+class WritableQcow2(Qcow2Device, ResizableDevice, PlacingDevice):
     """Reads and writes the active state of an image. Closing it writes what its tables lack."""
 
     _clusters: WritableMap
@@ -90,6 +80,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         )
         table_offset = image.record.refcount_table_offset
         self._header_lock = threading.Lock()
+        self._beginning = threading.Lock()
         data = [file] if data_file is None else [data_file]
         self._updates = Updates(
             file,
@@ -106,6 +97,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         self._marks_zero = image.record.version >= 3
         self._own_data = data_file is None
         self._begun = False
+        self._recording: Recording | None = None
         self._unchecked = self._host.unchecked()
         geometry = image.geometry
         self._bits = geometry.cluster_bits
@@ -136,12 +128,15 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
 
     def use_l1(self, l1: array[int], offset: int) -> None:
         """Make the table at ``offset``, which is on the disk, the active one; all of the old one must be, too."""
+        self.changing(0, self._size)
         self._clusters.replace_l1(l1, offset)
         self.put_header(l1_size=len(l1), l1_table_offset=offset)
 
     # -- writing ---------------------------------------------------------------------------------------------
 
     def _write(self, offset: int, buffers: Sequence[memoryview], *, durable: bool) -> None:
+        if not self._begun or self._recording is not None:
+            self.changing(offset, total(buffers))
         if not self._write_in_place(offset, buffers):
             self._put(offset, buffers)
         if durable:
@@ -152,7 +147,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         length = len(buffers[0]) if len(buffers) == 1 else total(buffers)
         bits = self._bits
         cluster = offset >> bits
-        if not self._begun or not self._plain or (offset + length - 1) >> bits != cluster:
+        if not self._plain or (offset + length - 1) >> bits != cluster:
             return False
         uses = self._uses
         uses.append(None)
@@ -176,17 +171,13 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
 
     def _put(self, offset: int, buffers: Sequence[memoryview]) -> None:
         end = offset + total(buffers)
-        if end == offset:
-            return
-        if not self._begun:
-            self._begin()
         uses = self._uses
         uses.append(None)
         try:
             cutter = Cutter(buffers)
             while offset < end:
-                run = self._run(offset, end)
-                if run.way is _Way.PLACE:
+                run = find_run(self._clusters, offset, end)
+                if run.way is Way.PLACE:
                     self._host_write(run.host, cutter.take(run.end - offset))
                     offset = run.end
                 else:
@@ -200,66 +191,67 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         if len(self._clusters.dirty) > self._clusters.limit // 2:
             self._updates.sync()
 
+    def changing(self, offset: int, length: int) -> None:
+        """Take note that the range is about to change; before the first change the header says what holds no more."""
+        if not self._begun:
+            self._begin()
+        if self._recording is not None:
+            self._recording.mark(offset, length)
+
     def _begin(self) -> None:
-        """Make the header say that nobody who does not know may trust what he noted of the content before."""
-        with self._updates.lock:
+        """Have the image say that its bitmaps are in use, and that what we know nothing of holds no more."""
+        with self._beginning:
+            if self._begun:
+                return
             record = self._image.record
-            keep = record.autoclear_features & 2
+            found = Recording.of(self._file, self._image)
+            if found is not None:
+                found.begin()
+            keep = record.autoclear_features & (AUTOCLEAR_RAW_DATA | (AUTOCLEAR_BITMAPS if found else 0))
             if record.version >= 3 and record.autoclear_features != keep:
                 self.put_header(autoclear_features=keep)
-            self._begun = True
+            self._recording, self._begun = found, True
 
-    def _run(self, position: int, end: int) -> _Run:
-        """Return how the disk can be written from ``position`` on, and how far that goes; not past one L2 table."""
-        geometry = self._image.geometry
-        index, within = divmod(position, geometry.l2_span)
-        end = min(end, position - within + geometry.l2_span)
-        if not self._clusters.l1[index] & COPIED:
-            return _Run(_Way.NEW, end)
-        table = self._clusters.table(index)
-        if table is None:
-            return _Run(_Way.NEW, end)
-        if geometry.extended:
-            return self._extended_run(table, position, end)
-        bits = geometry.cluster_bits
-        slot, last = within >> bits, (end - 1 - position + within) >> bits
-        entry = table[slot]
-        skip = position & (geometry.cluster - 1)
-        if not self._is_place(entry):
-            stop = slot + 1
-            while stop <= last and not self._is_place(table[stop]):
-                stop += 1
-            return _Run(_Way.NEW, min(end, position - skip + ((stop - slot) << bits)))
-        if entry & OFFSET_MASK & (geometry.cluster - 1):
-            self._clusters.refuse(index, slot, entry)
-        stop, following = slot + 1, entry
-        while stop <= last:
-            following += geometry.cluster
-            if table[stop] != following:
-                break
-            stop += 1
-        return _Run(_Way.PLACE, min(end, position - skip + ((stop - slot) << bits)), (entry & OFFSET_MASK) + skip)
+    def change_bitmaps(self, change: Callable[[Recording], None]) -> None:
+        """Have ``change`` change the image's bitmaps, and store them. Raises what it raises, FormatError, OSError."""
+        self.flush()
+        found = self._recording or Recording(self._file, self._image)
+        change(found)
+        found.store(self)
+        if self._begun:
+            found.begin()
+            self._recording = found
 
-    def _is_place(self, entry: int) -> bool:
-        """Whether the cluster is this state's alone and holds data."""
-        return (
-            bool(entry & COPIED)
-            and not entry & (COMPRESSED | ZERO)
-            and (bool(entry & OFFSET_MASK) or not self._own_data)
-        )
+    def _bitmap_names(self) -> list[str]:
+        if not self._begun:
+            return super()._bitmap_names()
+        kept = self._recording.kept if self._recording is not None else []
+        return [each.bitmap.name for each in kept if each.marks is not None]
 
-    def _extended_run(self, table: array[int], position: int, end: int) -> _Run:
-        """Return as ``_run``, for one cluster with subclusters."""
-        geometry = self._image.geometry
-        slot = (position // geometry.cluster) % geometry.l2_entries
-        entry, bitmap = table[2 * slot : 2 * slot + 2]
-        skip = position % geometry.cluster
-        end = min(end, position - skip + geometry.cluster)
-        if not self._is_place(entry):
-            return _Run(_Way.NEW, end)
-        host = (entry & OFFSET_MASK) + skip
-        wanted = _bits(skip, skip + end - position, geometry.unit)
-        return _Run(_Way.PLACE if bitmap & wanted == wanted else _Way.FILL, end, host)
+    def marks(self, name: str) -> Checkpoint:
+        kept = None if self._recording is None else self._recording.find(name)
+        return super().marks(name) if kept is None or kept.marks is None else kept.marks
+
+    def put_bitmaps(self, extension: bytes | None) -> None:
+        """Have the header name another directory of bitmaps, or none, by one sector. Raises NotSupported."""
+        with self._header_lock:
+            self._put_rewritten(with_bitmaps(self._image, self._file.read(0, SECTOR), extension))
+
+    def put_backing(self, name: bytes | None, form: str | None) -> None:
+        """Have the header name another backing file, or none; this disk goes on with the one it has.
+
+        Raises NotSupported where the header has no room.
+        """
+        with self._header_lock:
+            self._put_rewritten(with_backing(self._image, self._file.read(0, SECTOR), name, form))
+
+    def _put_rewritten(self, new: Rewritten) -> None:
+        if new.early is not None:
+            self._file.write(*new.early)
+            self._file.flush()
+        self._file.write(0, new.sector)
+        self._file.flush()
+        self._image = new.image
 
     # -- allocating ------------------------------------------------------------------------------------------
 
@@ -267,11 +259,11 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         """Write [position, end), or the first clusters of it, and return how far that went."""
         cluster = self._image.geometry.cluster
         with self._ranges.exclusive(align_down(position, cluster), align_up(end, cluster)):
-            run = self._run(position, end)
-            if run.way is _Way.PLACE:  # somebody else was here first
+            run = find_run(self._clusters, position, end)
+            if run.way is Way.PLACE:  # somebody else was here first
                 self._host_write(run.host, cutter.take(run.end - position))
                 return run.end
-            if run.way is _Way.FILL:
+            if run.way is Way.FILL:
                 self._fill(position, run, cutter.take(run.end - position))
                 return run.end
             return self._write_new(position, run.end, cutter)
@@ -300,6 +292,57 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         with self._updates.lock:
             self._map_new(start, host, count, low, high)
         return end
+
+    @property
+    def places(self) -> bool:
+        return self._plain
+
+    @contextmanager
+    def _placing(self, offset: int, length: int) -> Iterator[Sequence[FileRun] | None]:
+        """Give new clusters for whole ones of the disk that are not this state's alone yet."""
+        cluster, end = self._image.geometry.cluster, offset + length
+        if end != self._size:
+            end = align_down(end, cluster)
+        if not self._plain or offset % cluster or end <= offset:
+            yield None
+            return
+        self.changing(offset, length)
+        uses = self._uses
+        uses.append(None)
+        try:
+            with self._ranges.exclusive(offset, align_up(end, cluster)):
+                run = find_run(self._clusters, offset, end)
+                if run.way is Way.NEW:
+                    with self._placed(offset, run.end) as runs:
+                        yield runs
+                else:
+                    yield None
+        finally:
+            uses.pop()
+        self.bound()
+
+    @contextmanager
+    def _placed(self, start: int, end: int) -> Iterator[Sequence[FileRun] | None]:
+        geometry, updates = self._image.geometry, self._updates
+        with updates.lock:
+            host, count, fresh = updates.allocate(geometry.clusters(end - start))
+        end = min(end, start + count * geometry.cluster)
+        mapped = False
+        try:
+            tail = -end % geometry.cluster
+            if tail and not fresh:
+                self._host_write(host + end - start, zeros(tail))
+            with self._host.backing(host, end - start) as runs:
+                whole = runs is not None and sum(run.length for run in runs if run.writable) == end - start
+                yield runs if whole else None
+            if whole:
+                with updates.lock:
+                    self._map_new(start, host, count, start, end)
+                    mapped = True
+        finally:
+            if not mapped:
+                with updates.lock:
+                    updates.give_back(host, count)
 
     def _host_write(self, at: int, buffers: Sequence[memoryview]) -> None:
         """Write to where data lies; an external data file may have to grow, and end before its last cluster does."""
@@ -355,20 +398,6 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         """Put compressed bytes into the file, where clusters were allocated for them."""
         self._host_write(offset, [memoryview(data)])
 
-    def map_compressed(self, cells: Sequence[tuple[int, int]]) -> None:
-        """Make the map say that clusters, by their offsets, are what compressed entries describe."""
-        geometry = self._image.geometry
-        width = 2 if geometry.extended else 1
-        with self._updates.lock:
-            for offset, entry in cells:
-                index, within = divmod(offset, geometry.l2_span)
-                slot = (within >> geometry.cluster_bits) * width
-                table = self._updates.table(index)
-                self._updates.loosen_entry(table[slot])
-                table[slot : slot + width] = array("Q", [entry, 0][:width])
-                self._clusters.changed(index, slot, slot + width)
-        self.bound()
-
     def _map_new(self, start: int, host: int, count: int, low: int, high: int) -> None:
         """Make the map say that clusters from ``start`` on lie at ``host``, and hold [low, high)."""
         geometry = self._image.geometry
@@ -378,7 +407,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         if geometry.extended:
             for number in range(count):
                 first = start + number * geometry.cluster
-                wanted = _bits(max(0, low - first), min(geometry.cluster, high - first), geometry.unit)
+                wanted = subcluster_bits(max(0, low - first), min(geometry.cluster, high - first), geometry.unit)
                 entry, bitmap = table[2 * (slot + number) : 2 * (slot + number) + 2]
                 self._updates.loosen_entry(entry)
                 kept = 0 if entry & COMPRESSED else bitmap & ~(wanted | wanted << SUBCLUSTERS)
@@ -393,7 +422,7 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         table[slot : slot + count] = array("Q", new)
         self._clusters.changed(index, slot, slot + count)
 
-    def _fill(self, position: int, run: _Run, views: Sequence[memoryview]) -> None:
+    def _fill(self, position: int, run: Run, views: Sequence[memoryview]) -> None:
         """Write to subclusters of a cluster that is allocated; those that hold nothing are filled."""
         geometry = self._image.geometry
         index, within = divmod(position, geometry.l2_span)
@@ -403,14 +432,14 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         bitmap, skip = table[2 * slot + 1], position % geometry.cluster
         stop = skip + run.end - position
         low, high = position, run.end
-        if not bitmap & _bits(skip, skip + 1, geometry.unit):
+        if not bitmap & subcluster_bits(skip, skip + 1, geometry.unit):
             low = align_down(position, geometry.unit)
-        if not bitmap & _bits(stop - 1, stop, geometry.unit):
+        if not bitmap & subcluster_bits(stop - 1, stop, geometry.unit):
             high = align_up(run.end, geometry.unit)
         head = self._content(low, position, skip_zeros=False)
         tail = self._content(run.end, high, skip_zeros=False)
         self._host_write(run.host - len(head), [head, *views, tail])
-        wanted = _bits(skip, stop, geometry.unit)
+        wanted = subcluster_bits(skip, stop, geometry.unit)
         with self._updates.lock:
             table = self._updates.table(index)
             table[2 * slot + 1] = (table[2 * slot + 1] | wanted) & ~(wanted << SUBCLUSTERS)
@@ -420,6 +449,8 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
 
     def _zero(self, offset: int, length: int, *, may_unmap: bool, fast_only: bool, durable: bool) -> None:
         """Mark whole clusters as zeros and write zeros at the edges; all are written where space must be kept."""
+        if length:
+            self.changing(offset, length)
         if not may_unmap or not self._own_data or not self._can_mark(offset, offset + length):
             if fast_only and length:
                 raise NotSupported("zero: qcow2 has no faster way of keeping space, or of hiding a backing file")
@@ -461,34 +492,50 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
         if self._own_data and self._can_mark(offset, end):
             low, high = self._whole_clusters(offset, end)
             if low < high:
+                self.changing(low, high - low)
                 self._mark(low, high)
         if durable:
             self._updates.sync()
 
-    def _mark(self, low: int, high: int, *, hide: bool = True) -> None:
-        """Free whole clusters, one table at a time; ``hide`` makes them zeros where a device below has others."""
-        if not self._begun:
-            self._begin()
+    def hide(self, offset: int, length: int) -> None:
+        """Make whole clusters zeros, whatever device may come to be below. Raises NotSupported before version 3."""
+        if not self._marks_zero or not self._own_data:
+            raise NotSupported("qcow2: has no zeros that are marked, or may not use them")
+        self.changing(offset, length)
+        self._mark(*self._whole_clusters(offset, offset + length), hidden=1 << 63)
+
+    def forget(self) -> None:
+        """Free all clusters, so that the disk reads as the device below does, which reads the same."""
+        self.changing(0, 0)
+        if self._size:
+            self._mark(0, self._size, hidden=0)
+
+    def _mark(self, low: int, high: int, *, hidden: int | None = None) -> None:
+        """Free whole clusters, one table at a time; they become marked zeros below ``hidden``, else nothing.
+
+        By default that is as far as the device below may have others.
+        """
+        hidden = self._below_size if hidden is None else hidden
         span = self._image.geometry.l2_span
         with self._ranges.exclusive(low, high):
             while low < high:
                 stop = min(high, (low // span + 1) * span)
                 with self._updates.lock:
-                    self._mark_in_table(low, stop, hide=hide)
+                    self._mark_in_table(low, stop, hidden)
                 self.bound()
                 low = stop
 
-    def _mark_in_table(self, low: int, high: int, *, hide: bool) -> None:
+    def _mark_in_table(self, low: int, high: int, hidden: int) -> None:
         geometry = self._image.geometry
         index, within = divmod(low, geometry.l2_span)
-        if not self._clusters.l1[index] and (low >= self._below_size or not hide):
+        if not self._clusters.l1[index] and low >= hidden:
             return  # nothing is there, here or below
         slot, stop = within >> geometry.cluster_bits, (high - 1 - low + within >> geometry.cluster_bits) + 1
         width = 2 if geometry.extended else 1
         table = self._updates.table(index)
         for number in range(slot, stop):
             entry = table[number * width]
-            covered = hide and low + ((number - slot) << geometry.cluster_bits) < self._below_size
+            covered = low + ((number - slot) << geometry.cluster_bits) < hidden
             new = [ZERO if covered else 0]
             if geometry.extended:
                 new = [0, ALL_SUBCLUSTERS << SUBCLUSTERS if covered else 0]
@@ -500,17 +547,20 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
 
     def _resize(self, size: int) -> None:
         """Set the disk's size; its bytes behind the smaller one of both sizes are zeros from then on."""
+        self.changing(0, 0)
         old, cluster = self._size, self._image.geometry.cluster
         if size < old:
             edge = min(old, align_up(size, cluster))
             self._write_zeros(size, edge)
             if edge < old:
-                self._mark(edge, old, hide=False)
+                self._mark(edge, old, hidden=0)
         else:
             grow_l1(self._file, self._updates, self._image.geometry, size, self.put_header)
             self._grow_to(old, size)
         self._updates.sync()
         self.put_header(size=size)
+        if self._recording is not None:
+            self._recording.resized(old, size)
 
     def _grow_to(self, old: int, size: int) -> None:
         """Make zeros of what would come to light behind the old end: in the last cluster, and in the device below."""
@@ -531,22 +581,10 @@ class WritableQcow2(Qcow2Device, ResizableDevice):
 
     def _close(self) -> None:
         try:
-            self._updates.finish()
+            try:
+                if self._recording is not None:
+                    self._recording.store(self)
+            finally:
+                self._updates.finish()
         finally:
             super()._close()
-
-
-def _bits(low: int, high: int, unit: int) -> int:
-    """Return a bit for each subcluster that [low, high) of a cluster touches."""
-    first, last = low // unit, -(-high // unit)
-    return ((1 << last) - 1) & ~((1 << first) - 1) if last > first else 0
-
-
-def writing_traits(
-    image: ImageHeader, file: BlockDevice, data_file: BlockDevice | None, below: BlockDevice | None
-) -> Traits:
-    """Return what a device over these can do that is written to."""
-    marks = image.record.version >= 3 or below is None
-    traits = reading_traits(image, file, data_file, below)
-    own = data_file is None
-    return replace(traits, writable=True, discard=own, fast_zero=own and marks)

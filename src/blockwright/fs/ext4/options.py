@@ -12,11 +12,12 @@ from uuid import UUID
 
 from blockwright.codec.identity import derive_uuid
 from blockwright.errors import UsageError
-from blockwright.fs.ext4.layout import Compat, Incompat, RoCompat, feature_names
+from blockwright.fs.ext4.form import EXTRA_INODE_SIZE, GROUPS_PER_FLEX, INODE_SIZE, Form
+from blockwright.fs.ext4.layout import GOOD_OLD_INODE_SIZE, Compat, Incompat, RoCompat, feature_names
 from blockwright.units import MAX_SIZE
 
 BLOCK_SIZES: Final = (1024, 2048, 4096)
-INODE_SIZE: Final = 256
+INODE_SIZES: Final = (GOOD_OLD_INODE_SIZE, INODE_SIZE)
 DEFAULT_BYTES_PER_INODE: Final = 16384
 DEFAULT_RESERVED_PERCENT: Final = 5.0
 MAX_LABEL: Final = 16
@@ -27,7 +28,7 @@ MAX_JOURNAL_BLOCKS: Final = 10_240_000
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The feature flags a file system is written with. What ``REQUIRED`` holds cannot be left out."""
+    """The feature flags a file system is written with: all of ``REQUIRED``, and of ``OPTIONAL`` any that agree."""
 
     compat: Compat = Compat.has_journal | Compat.ext_attr | Compat.resize_inode | Compat.dir_index
     incompat: Incompat = Incompat.filetype | Incompat.extent | Incompat.bit64 | Incompat.flex_bg
@@ -47,8 +48,16 @@ class Features:
 
 
 DEFAULT_FEATURES: Final = Features()
-OPTIONAL: Final = Features(Compat.has_journal | Compat.resize_inode, Incompat(0), RoCompat(0))
-"""What may be left out of ``Features``; everything else is required, and nothing else can be added."""
+REQUIRED: Final = Features(Compat.ext_attr, Incompat.filetype, RoCompat.sparse_super | RoCompat.large_file)
+"""What no file system is written without."""
+OPTIONAL: Final = Features(
+    Compat.has_journal | Compat.resize_inode | Compat.dir_index,
+    Incompat.extent | Incompat.bit64 | Incompat.flex_bg | Incompat.large_dir,
+    RoCompat.huge_file | RoCompat.uninit_bg | RoCompat.dir_nlink | RoCompat.extra_isize | RoCompat.metadata_csum,
+)
+"""What may be left out. Nothing else can be added."""
+_NEEDS: Final = (("64bit", "extent"), ("large_dir", "dir_index"))
+"""Features, each with one that it is of no use or not allowed without."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +72,9 @@ class Ext4Options:
     a size is given, as mke2fs does, and 0 where it is automatic, which would otherwise be full of nothing.
     ``journal``: bytes, 0 for none, None for the size that mke2fs gives. ``time_ns``: the superblock's times; None
     for the tree's newest modification.
-    ``lost_found``: whether the root gets a lost+found when the tree has none.
+    ``lost_found``: whether the root gets a lost+found when the tree has none. ``inode_size``: 256, or 128, which
+    keeps neither fractions of seconds, nor times past January 2038, which become the last one, nor attributes.
+    ``large_dir``: whether that feature may be added where a directory needs it.
     """
 
     block_size: int = 4096
@@ -81,6 +92,8 @@ class Ext4Options:
     time_ns: int | None = None
     lost_found: bool = True
     features: Features = field(default=DEFAULT_FEATURES)
+    inode_size: int = INODE_SIZE
+    large_dir: bool = True
 
     def __post_init__(self) -> None:
         self._check(self.block_size in BLOCK_SIZES, "block size", "1024, 2048 or 4096", self.block_size)
@@ -101,18 +114,51 @@ class Ext4Options:
             f"0, or {MIN_JOURNAL_BLOCKS} to {MAX_JOURNAL_BLOCKS} blocks of {self.block_size} bytes",
             f"{self.journal} bytes",
         )
-        for ours, default, optional in (
-            (self.features.compat, DEFAULT_FEATURES.compat, OPTIONAL.compat),
-            (self.features.incompat, DEFAULT_FEATURES.incompat, OPTIONAL.incompat),
-            (self.features.ro_compat, DEFAULT_FEATURES.ro_compat, OPTIONAL.ro_compat),
+        self._check(self.inode_size in INODE_SIZES, "inode size", "128 or 256 bytes", self.inode_size)
+        self._check_features()
+
+    def _check_features(self) -> None:
+        features = self.features
+        for ours, required, optional in (
+            (features.compat, REQUIRED.compat, OPTIONAL.compat),
+            (features.incompat, REQUIRED.incompat, OPTIONAL.incompat),
+            (features.ro_compat, REQUIRED.ro_compat, OPTIONAL.ro_compat),
         ):
-            differing = (ours ^ default) & ~optional
-            self._check(not differing, "features", "the default set, with or without its optional ones", differing)
+            unknown = ours & ~(required | optional)
+            self._check(not unknown, "features", "none that are not written", unknown)
+            missing = required & ~ours
+            self._check(not missing, "features", f"{missing!s} among them", ours)
+        names = features.names
+        for feature, needed in _NEEDS:
+            self._check(feature not in names or needed in names, "features", f"{needed} with {feature}", names)
+        both = RoCompat.metadata_csum | RoCompat.uninit_bg
+        self._check(features.ro_compat & both != both, "features", "metadata_csum or uninit_bg", "both")
+        extra = bool(features.ro_compat & RoCompat.extra_isize)
+        self._check(not extra or self.inode_size == INODE_SIZE, "inode size", "256 bytes with extra_isize", 128)
 
     @staticmethod
     def _check(holds: bool, what: str, expected: str, found: object) -> None:  # noqa: FBT001  # a condition
         if not holds:
             raise UsageError(f"ext4 {what}: expected {expected}, found {found}")
+
+    @property
+    def form(self) -> Form:
+        """What the features make of records."""
+        features = self.features
+        ext2 = not (features.compat & Compat.has_journal or features.incompat & Incompat.extent)
+        room = self.inode_size - GOOD_OLD_INODE_SIZE - EXTRA_INODE_SIZE
+        return Form(
+            block_size=self.block_size,
+            inode_size=self.inode_size,
+            descriptor_size=64 if features.incompat & Incompat.bit64 else 32,
+            groups_per_flex=GROUPS_PER_FLEX if features.incompat & Incompat.flex_bg else 1,
+            extents=bool(features.incompat & Incompat.extent),
+            huge_file=bool(features.ro_compat & RoCompat.huge_file),
+            dir_nlink=bool(features.ro_compat & RoCompat.dir_nlink),
+            metadata_csum=bool(features.ro_compat & RoCompat.metadata_csum),
+            group_csum=bool(features.ro_compat & RoCompat.uninit_bg),
+            attribute_room=0 if ext2 else max(0, room),
+        )
 
     @property
     def effective_uuid(self) -> UUID:

@@ -14,8 +14,9 @@ from typing import NamedTuple
 from blockwright.codec.checksum import crc32c_raw
 from blockwright.device.planned import SegmentTable
 from blockwright.errors import NoSpace, UsageError
-from blockwright.fs.ext4.layout import SUPERBLOCK_OFFSET, Compat, InodeFlag, ReservedInode
-from blockwright.fs.ext4.options import INODE_SIZE, Ext4Options
+from blockwright.fs.ext4.form import Form
+from blockwright.fs.ext4.layout import SUPERBLOCK_OFFSET, Compat, Incompat, ReservedInode
+from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan_allocate import Allocator
 from blockwright.fs.ext4.plan_directory import DirectoryFormat
 from blockwright.fs.ext4.plan_geometry import (
@@ -27,6 +28,7 @@ from blockwright.fs.ext4.plan_geometry import (
     super_groups,
 )
 from blockwright.fs.ext4.plan_groups import Groups, GroupState, Usage, build_groups, group_states
+from blockwright.fs.ext4.plan_maps import Maps, maps_of
 from blockwright.fs.ext4.plan_measure import Measured, measure
 from blockwright.fs.ext4.plan_sizing import Demand, Sized, least_capacity, of_size, smallest
 from blockwright.fs.ext4.plan_super import (
@@ -42,6 +44,9 @@ from blockwright.fs.ext4.plan_write import Writer
 from blockwright.tree.node import Directory
 
 _PRIVATE_FILE = 0o100600
+_LEVELS = 2
+"""Of index blocks in a directory, without large_dir."""
+_EXT3_FEATURES = {"has_journal", "ext_attr", "resize_inode", "dir_index", "filetype", "sparse_super", "large_file"}
 _NS = 1_000_000_000
 
 
@@ -86,7 +91,9 @@ class Ext4Plan(NamedTuple):
 
     @property
     def kind(self) -> str:
-        """``ext4``."""
+        """``ext2``, ``ext3`` or ``ext4``, by its features."""
+        if not self.geometry.form.extents and set(self.summary.features) <= _EXT3_FEATURES:
+            return "ext3" if self.summary.journal_blocks else "ext2"
         return "ext4"
 
     def segments(self, *, superblock: bool = True) -> SegmentTable:
@@ -125,7 +132,7 @@ def plan(root: Directory, options: Ext4Options) -> Ext4Plan:
     store, and NoSpace, naming the needed and the given, when the tree does not fit ``options.size``.
     """
     draft = Draft.of(root, options)
-    if draft.measured.placed:
+    if draft.measured.occupied:
         raise UsageError("ext4: a body that lies in an output already can be planned by what placed it there only")
     if options.size is None:
         return draft.placed_at_heads(smallest(draft.demand, options))
@@ -144,7 +151,9 @@ class Draft(NamedTuple):
     """A tree that was counted, and what it asks of the file system."""
 
     options: Ext4Options
+    form: Form
     seed: int
+    maps: Maps
     inventory: Inventory
     measured: Measured
     time_ns: int
@@ -154,13 +163,17 @@ class Draft(NamedTuple):
         """Number and count a tree."""
         seed = crc32c_raw(0xFFFFFFFF, options.effective_uuid.bytes)
         lost_found = Directory(0o700, mtime_ns=root.mtime_ns) if options.lost_found else None
-        form = DirectoryFormat(options.block_size, options.effective_hash_seed.bytes)
-        inventory = take_inventory(root, form, seed, lost_found)
-        measured = measure(inventory, options.block_size)
+        form = options.form
+        maps = maps_of(form, seed)
+        inventory = take_inventory(root, _directory_format(options), seed, lost_found)
+        if any(image.levels > _LEVELS for image in inventory.directories.values()):
+            features = options.features
+            options = replace(options, features=replace(features, incompat=features.incompat | Incompat.large_dir))
+        measured = measure(inventory, form, maps)
         time_ns = measured.newest_ns if options.time_ns is None else options.time_ns
         if lost_found is not None:
             lost_found.mtime_ns = time_ns
-        return cls(options, seed, inventory, measured, time_ns)
+        return cls(options, form, seed, maps, inventory, measured, time_ns)
 
     @property
     def resizable(self) -> bool:
@@ -182,7 +195,7 @@ class Draft(NamedTuple):
     def finish(self, sized: Sized, placement: Placement, allocator: Allocator) -> Ext4Plan:
         """Return the plan, all blocks that bodies do not hold already coming from ``allocator``."""
         options, geometry = self.options, sized.geometry
-        writer = Writer(self.inventory, self.measured, allocator, options.block_size, self.seed)
+        writer = Writer(self.inventory, self.measured, allocator, self.form, self.maps, self.seed)
         first = allocator.free()
         journal_map = bytes(60)
         if self.resizable:
@@ -194,7 +207,7 @@ class Draft(NamedTuple):
             geometry = self._trim(sized, allocator)
         zones = merge_zones(sorted([*placement.zones, *self.measured.placed, *_consumed(first, allocator.free())]))
         usage = Usage(zones, len(self.inventory.nodes) - 1, self._directories(geometry))
-        groups = build_groups(geometry, placement, usage, self.seed)
+        groups = build_groups(geometry, placement, usage, options.effective_uuid.bytes)
         self._add_metadata(writer, geometry, placement, groups)
         return self._plan(writer, sized._replace(geometry=geometry), placement, usage, groups, journal_map)
 
@@ -230,7 +243,7 @@ class Draft(NamedTuple):
         size = self.options.block_size
         start = journal_superblock(size, blocks, self.options.effective_uuid)
         data = writer.store(ReservedInode.journal, [(0, blocks)], start, len(start))
-        flags, time_ns = InodeFlag.extents.value, self.time_ns
+        flags, time_ns = self.maps.flag, self.time_ns
         writer.inodes.put(ReservedInode.journal, _PRIVATE_FILE, (0, 0), 1, blocks * size, time_ns, flags, data)
         return data[0]
 
@@ -244,7 +257,7 @@ class Draft(NamedTuple):
         """Add inode tables, bitmaps and descriptors."""
         size, table = geometry.block_size, writer.table
         image = writer.inodes
-        per_group = geometry.inodes_per_group * INODE_SIZE
+        per_group = geometry.inodes_per_group * self.form.inode_size
         for group, offset in enumerate(range(0, len(image), per_group)):
             place = placement.inode_tables[group] * size
             table.add(place, min(per_group, len(image) - offset), image, offset)
@@ -310,6 +323,15 @@ class Draft(NamedTuple):
         writer.table.freeze()
         size = options.size if options.size is not None else geometry.blocks * geometry.block_size
         return Ext4Plan(size, summary, geometry, placement, usage, writer.table, primary)
+
+
+def _directory_format(options: Ext4Options) -> DirectoryFormat:
+    features = options.features
+    levels = 0
+    if features.compat & Compat.dir_index:
+        large = options.large_dir or features.incompat & Incompat.large_dir
+        levels = _LEVELS + 1 if large else _LEVELS
+    return DirectoryFormat(options.block_size, options.effective_hash_seed.bytes, options.form.metadata_csum, levels)
 
 
 def _consumed(before: list[Zone], after: list[Zone]) -> list[Zone]:

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from blockwright.codec.checksum import crc32c_raw
 from blockwright.errors import UsageError
-from blockwright.fs.ext4.dirhash import hash_names
+from blockwright.fs.ext4.dirhash import effective_version, hash_names
 from blockwright.fs.ext4.layout import (
     DIR_ENTRY,
     DIR_TAIL,
@@ -27,37 +27,56 @@ from blockwright.fs.ext4.layout import (
     FileType,
     HashVersion,
 )
+from blockwright.units import ceil_div
 
 PADS: Final = (b"", bytes(3), bytes(2), bytes(1))
 """What brings a name of length n to a multiple of 4, by n & 3."""
 
 DOTS_SIZE: Final = 24
+_LEVELS: Final = 2
+"""Of index blocks, without large_dir."""
 _EMPTY_SHARE: Final = 4
 """A block at least three quarters full is kept whole."""
+_MAX_LINEAR: Final = 0x7FFFFFFF
 LOST_FOUND_SIZE: Final = 16384
 LOST_FOUND_BLOCKS: Final = 12
 """Blocks that lost+found has at most, where they are too small to make 16 KiB."""
 
 
 class DirectoryImage(NamedTuple):
-    """A directory's content: ``blocks`` of them, read as ``head``, zeros, and ``tail`` at the very end."""
+    """A directory's content: ``blocks`` of them, read as ``head``, zeros, and ``tail`` at the very end.
+
+    ``levels`` of index blocks lead to its leaves, 0 where it has no index.
+    """
 
     blocks: int
-    indexed: bool
+    levels: int
     head: bytes
     tail: bytes
 
 
 class DirectoryFormat(NamedTuple):
-    """What all directories of a file system share: block size in bytes, and the 16 bytes that seed the hash."""
+    """What all directories of a file system share: block size in bytes, and the 16 bytes that seed the hash.
+
+    ``summed``: blocks end with a checksum. ``levels``: how many of index blocks there may be, 0 for no index.
+    ``version`` is the HashVersion that an index has, and ``unsigned`` how its hash takes bytes.
+    """
 
     block_size: int
     hash_seed: bytes
+    summed: bool = True
+    levels: int = 2
+    version: int = HashVersion.half_md4
+    unsigned: bool = False
 
     @property
     def room(self) -> int:
         """Bytes for entries in a block, beside the one that holds the checksum."""
-        return self.block_size - DIR_TAIL_SIZE
+        return self.block_size - DIR_TAIL_SIZE if self.summed else self.block_size
+
+    def tail(self, block: bytes, seed: int) -> bytes:
+        """Return what closes a directory block whose other bytes are ``block``; ``seed`` is the inode's."""
+        return DIR_TAIL.pack(0, DIR_TAIL_SIZE, 0, DIR_TAIL_TYPE, crc32c_raw(seed, block)) if self.summed else b""
 
 
 def dots(own: int, parent: int, size: int) -> bytes:
@@ -71,9 +90,10 @@ def dots(own: int, parent: int, size: int) -> bytes:
     )
 
 
-def tail(block: bytes, seed: int) -> bytes:
-    """Return what closes a directory block whose other bytes are ``block``; ``seed`` is the inode's."""
-    return DIR_TAIL.pack(0, DIR_TAIL_SIZE, 0, DIR_TAIL_TYPE, crc32c_raw(seed, block))
+def pack_entry(inode: int, name: bytes, file_type: int) -> bytes:
+    """Return an entry that is as long as it needs to be."""
+    length = len(name)
+    return DIR_ENTRY.pack(inode, length + 11 & ~3, length, file_type) + name + PADS[length & 3]
 
 
 def stretch(entry: bytes, size: int) -> bytes:
@@ -91,10 +111,20 @@ def linear_image(
         head += stretch(last, room - len(head))
     else:
         head = dots(own, parent, room)
-    end = tail(head + bytes(room - len(head)), seed)
+    end = fmt.tail(head + bytes(room - len(head)), seed)
     if len(head) > fmt.block_size - fmt.block_size // _EMPTY_SHARE:
-        return DirectoryImage(1, False, head.ljust(room, b"\0") + end, b"")
-    return DirectoryImage(1, False, head, end)
+        return DirectoryImage(1, 0, head.ljust(room, b"\0") + end, b"")
+    return DirectoryImage(1, 0, head, end)
+
+
+def linear_blocks_image(
+    fmt: DirectoryFormat, own: int, parent: int, records: Sequence[bytes], seed: int
+) -> DirectoryImage:
+    """Return a directory of several blocks in plain order, as they are without dir_index. Raises UsageError."""
+    blocks = _fill(fmt, records, dots(own, parent, DOTS_SIZE))
+    if len(blocks) * fmt.block_size > _MAX_LINEAR:
+        raise UsageError(f"directory: expected at most {_MAX_LINEAR} bytes, found {len(blocks) * fmt.block_size}")
+    return DirectoryImage(len(blocks), 0, b"".join(block + fmt.tail(block, seed) for block in blocks), b"")
 
 
 def lost_found_image(fmt: DirectoryFormat, own: int, parent: int, records: list[bytes], seed: int) -> DirectoryImage:
@@ -103,7 +133,7 @@ def lost_found_image(fmt: DirectoryFormat, own: int, parent: int, records: list[
     blocks = _fill(fmt, records, dots(own, parent, DOTS_SIZE))
     empty = DIR_ENTRY.pack(0, fmt.room, 0, 0)
     blocks += [empty.ljust(fmt.room, b"\0")] * (count - len(blocks))
-    return DirectoryImage(len(blocks), False, b"".join(block + tail(block, seed) for block in blocks), b"")
+    return DirectoryImage(len(blocks), 0, b"".join(block + fmt.tail(block, seed) for block in blocks), b"")
 
 
 def _fill(fmt: DirectoryFormat, records: Sequence[bytes], start: bytes = b"") -> list[bytes]:
@@ -134,26 +164,37 @@ def indexed_image(
     """Return a directory of several blocks as a hash tree: root, index nodes where there are any, leaves.
 
     ``records`` are the packed entries of ``names``. Leaves are packed full, in the order of hash and minor hash.
-    Raises UsageError when two levels of index do not suffice.
+    Raises UsageError when the levels of index that there may be do not suffice.
     """
-    majors, minors = hash_names(names, HashVersion.half_md4, fmt.hash_seed)
+    majors, minors = hash_names(names, effective_version(fmt.version, unsigned=fmt.unsigned), fmt.hash_seed)
     keys = [major << 32 | minor for major, minor in zip(majors, minors, strict=True)]
     order = sorted(range(len(names)), key=keys.__getitem__)
     leaves, starts = _leaves(fmt, records, order, majors)
-    size = fmt.block_size
-    root_limit, node_limit = (size - 32) // 8 - 1, (size - 8) // 8 - 1
-    if len(leaves) <= root_limit:
-        head = [_index_root(fmt, own, parent, [(key, 1 + i) for i, key in enumerate(starts)], 0, seed)]
-    else:
-        nodes = -(-len(leaves) // node_limit)
-        if nodes > root_limit:
-            raise UsageError(f"directory: expected at most {root_limit * node_limit} blocks, found {len(leaves)}")
-        entries = [(key, 1 + nodes + i) for i, key in enumerate(starts)]
+    root_limit, node_limit = _limits(fmt)
+    widths = [len(leaves)]
+    while widths[0] > root_limit:
+        widths.insert(0, ceil_div(widths[0], node_limit))
+    if len(widths) > fmt.levels:
+        most = root_limit * node_limit ** (fmt.levels - 1)
+        hint = "" if fmt.levels > _LEVELS else " without large_dir"
+        raise UsageError(f"directory: expected at most {most} blocks of names{hint}, found {len(leaves)}")
+    base = sum(widths[:-1])  # the root is block 0, so this is one less than where the leaves begin
+    entries = [(key, 1 + base + i) for i, key in enumerate(starts)]
+    index: list[bytes] = []
+    for width in reversed(widths[:-1]):
         parts = [entries[i : i + node_limit] for i in range(0, len(entries), node_limit)]
-        head = [_index_root(fmt, own, parent, [(part[0][0], 1 + i) for i, part in enumerate(parts)], 1, seed)]
-        head += [_index_node(fmt, part, seed) for part in parts]
-    blocks = head + [leaf + tail(leaf, seed) for leaf in leaves]
-    return DirectoryImage(len(blocks), True, b"".join(blocks), b"")
+        base -= width
+        index[:0] = [_index_node(fmt, part, seed) for part in parts]
+        entries = [(part[0][0], 1 + base + i) for i, part in enumerate(parts)]
+    blocks = [_index_root(fmt, own, parent, entries, len(widths) - 1, seed), *index]
+    blocks += [leaf + fmt.tail(leaf, seed) for leaf in leaves]
+    return DirectoryImage(len(blocks), len(widths), b"".join(blocks), b"")
+
+
+def _limits(fmt: DirectoryFormat) -> tuple[int, int]:
+    """Return how many entries a root and another index block have room for."""
+    end = DX_TAIL.size if fmt.summed else 0
+    return (fmt.block_size - 32 - end) // DX_ENTRY.size, (fmt.block_size - 8 - end) // DX_ENTRY.size
 
 
 def _leaves(
@@ -182,18 +223,21 @@ def _leaves(
 def _index_root(
     fmt: DirectoryFormat, own: int, parent: int, entries: Sequence[tuple[int, int]], levels: int, seed: int
 ) -> bytes:
-    info = DX_ROOT_INFO.pack(0, HashVersion.half_md4, DX_ROOT_INFO.size, levels, 0)
-    return _index_block(dots(own, parent, fmt.block_size) + info, entries, fmt.block_size, seed)
+    info = DX_ROOT_INFO.pack(0, fmt.version, DX_ROOT_INFO.size, levels, 0)
+    return _index_block(fmt, dots(own, parent, fmt.block_size) + info, entries, seed)
 
 
 def _index_node(fmt: DirectoryFormat, entries: Sequence[tuple[int, int]], seed: int) -> bytes:
-    return _index_block(DIR_ENTRY.pack(0, fmt.block_size, 0, 0), entries, fmt.block_size, seed)
+    return _index_block(fmt, DIR_ENTRY.pack(0, fmt.block_size, 0, 0), entries, seed)
 
 
-def _index_block(start: bytes, entries: Sequence[tuple[int, int]], size: int, seed: int) -> bytes:
+def _index_block(fmt: DirectoryFormat, start: bytes, entries: Sequence[tuple[int, int]], seed: int) -> bytes:
     """Return an index block; its first entry has no hash, but the block's limit and count in that place."""
-    limit = (size - len(start) - DX_TAIL.size) // DX_ENTRY.size
+    end = DX_TAIL.size if fmt.summed else 0
+    limit = (fmt.block_size - len(start) - end) // DX_ENTRY.size
     first = DX_COUNT_LIMIT.pack(limit, len(entries), entries[0][1])
     block = start + first + b"".join(DX_ENTRY.pack(*entry) for entry in entries[1:])
+    if not fmt.summed:
+        return block.ljust(fmt.block_size, b"\0")
     checksum = crc32c_raw(seed, block + bytes(DX_TAIL.size))
-    return block.ljust(size - DX_TAIL.size, b"\0") + DX_TAIL.pack(0, checksum)
+    return block.ljust(fmt.block_size - DX_TAIL.size, b"\0") + DX_TAIL.pack(0, checksum)

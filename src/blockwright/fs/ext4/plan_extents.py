@@ -74,10 +74,12 @@ def split(runs: Iterable[ExtentRun]) -> list[bytes]:
     return entries
 
 
-def build_tree(entries: list[bytes], places: Sequence[int], seed: int, block_size: int) -> tuple[bytes, list[bytes]]:
+def build_tree(
+    entries: list[bytes], places: Sequence[int], seed: int | None, block_size: int
+) -> tuple[bytes, list[bytes]]:
     """Return i_block, and what is to be written to each of ``places``, which ``tree_blocks`` counts.
 
-    ``entries`` are packed leaf entries; ``seed`` is the inode's checksum seed.
+    ``entries`` are packed leaf entries; ``seed`` is the inode's checksum seed, None for no checksums.
     """
     per_block, depth = entries_per_block(block_size), 0
     contents: list[bytes] = []
@@ -88,7 +90,8 @@ def build_tree(entries: list[bytes], places: Sequence[int], seed: int, block_siz
             body = EXTENT_HEADER.pack(EXTENT_MAGIC, len(part), per_block, depth, 0) + b"".join(part)
             body = body.ljust(EXTENT_HEADER.size + per_block * EXTENT_LEAF.size, b"\0")
             place = places[len(contents)]
-            contents.append((body + crc32c_raw(seed, body).to_bytes(4, "little")).ljust(block_size, b"\0"))
+            checksum = b"" if seed is None else crc32c_raw(seed, body).to_bytes(4, "little")
+            contents.append((body + checksum).ljust(block_size, b"\0"))
             above.append(part[0][:4] + EXTENT_INDEX.pack(0, place & 0xFFFFFFFF, place >> 32, 0)[4:])
         entries = above
         depth += 1

@@ -25,7 +25,15 @@ from blockwright.fs.ext4.plan_geometry import (
     merge_zones,
     super_groups,
 )
-from blockwright.fs.ext4.plan_sizing import SLACK_PER_CUT, Demand, Sized, auto_geometry, journals, least_capacity
+from blockwright.fs.ext4.plan_sizing import (
+    SLACK_PER_CUT,
+    Demand,
+    Sized,
+    auto_geometry,
+    journals,
+    least_capacity,
+    mapped,
+)
 
 DESCRIPTOR_ZONE: Final = {1024: 512, 2048: 512, 4096: 256}
 """Blocks for descriptors and their reserve behind each superblock, by block size.
@@ -77,8 +85,11 @@ def _least(demand: Demand, options: Ext4Options, cursor: int, bodies: int, journ
         allocator = Allocator(merge_zones(sorted(taken)), geometry.first_block, geometry.blocks)
         missing = max(
             end - geometry.blocks,
-            demand.blocks + journal + SLACK_PER_CUT * allocator.gaps - allocator.remaining(),
-            geometry.overhead + journal + least_capacity(bodies + demand.blocks, options) - geometry.blocks,
+            demand.blocks + mapped(journal, options) + SLACK_PER_CUT * allocator.gaps - allocator.remaining(),
+            geometry.overhead
+            + mapped(journal, options)
+            + least_capacity(bodies + demand.blocks, options)
+            - geometry.blocks,
         )
         last = geometry.base_zones(geometry.groups - 1, geometry.groups)
         if last:

@@ -1,7 +1,7 @@
 """The arithmetic of a file system that is to be written: groups, backups, and where each group's metadata lies.
 
 Bitmaps and inode tables of sixteen groups are packed together at the head of their flex group, behind whatever
-superblock and descriptors stand there. A table is never cut in two.
+superblock and descriptors stand there; without flex_bg a flex group is one group. A table is never cut in two.
 
 Knows: block numbers. Refuses to know: files, bytes, and how the number of blocks and inodes was chosen.
 
@@ -14,12 +14,11 @@ from array import array
 from bisect import bisect_left, bisect_right
 from typing import Final, NamedTuple
 
-from blockwright.fs.ext4.options import INODE_SIZE
+from blockwright.fs.ext4.form import INODE_SIZE, Form
 from blockwright.units import align_up, ceil_div
 
-LOG_GROUPS_PER_FLEX: Final = 4
-GROUPS_PER_FLEX: Final = 1 << LOG_GROUPS_PER_FLEX
 DESCRIPTOR_SIZE: Final = 64
+"""Bytes of a group's descriptor where block numbers have 64 bits."""
 RESIZE_FACTOR: Final = 1024
 """How many times larger the file system may grow online before its reserved descriptor blocks are used up."""
 
@@ -44,12 +43,17 @@ def super_groups(groups: int) -> list[int]:
 
 
 class PlannedGeometry(NamedTuple):
-    """The numbers that every address follows from. Positions and counts in blocks, but for ``block_size``."""
+    """The numbers that every address follows from. Positions and counts in blocks, sizes in bytes."""
 
-    block_size: int
+    form: Form
     blocks: int
     inodes_per_group: int
     reserved_descriptor_blocks: int
+
+    @property
+    def block_size(self) -> int:
+        """Bytes of a block."""
+        return self.form.block_size
 
     @property
     def first_block(self) -> int:
@@ -69,12 +73,12 @@ class PlannedGeometry(NamedTuple):
     @property
     def descriptor_blocks(self) -> int:
         """Blocks that all descriptors take."""
-        return ceil_div(self.groups * DESCRIPTOR_SIZE, self.block_size)
+        return ceil_div(self.groups * self.form.descriptor_size, self.block_size)
 
     @property
     def inode_table_blocks(self) -> int:
         """Blocks of one group's inode table."""
-        return self.inodes_per_group * INODE_SIZE // self.block_size
+        return self.inodes_per_group * self.form.inode_size // self.block_size
 
     @property
     def inodes(self) -> int:
@@ -107,9 +111,9 @@ class PlannedGeometry(NamedTuple):
         return [(self.group_start(group), self.group_start(group) + size) for group in groups]
 
 
-def inodes_per_group(block_size: int, groups: int, inodes: int) -> int:
+def inodes_per_group(block_size: int, groups: int, inodes: int, inode_size: int = INODE_SIZE) -> int:
     """Return the least number that gives ``inodes`` in all: a multiple of 8 that fills whole blocks of the table."""
-    return align_up(max(1, ceil_div(inodes, groups)), max(8, block_size // INODE_SIZE))
+    return align_up(max(1, ceil_div(inodes, groups)), max(8, block_size // inode_size))
 
 
 def max_inodes_per_group(block_size: int) -> int:
@@ -117,14 +121,14 @@ def max_inodes_per_group(block_size: int) -> int:
     return 8 * block_size
 
 
-def reserved_descriptor_blocks(block_size: int, blocks: int) -> int:
+def reserved_descriptor_blocks(block_size: int, blocks: int, descriptor_size: int = DESCRIPTOR_SIZE) -> int:
     """Return how many blocks are kept behind the descriptors, so that online resizing finds room for more.
 
     Enough for ``RESIZE_FACTOR`` times the size within 2**32 blocks, and no more than an indirect block can name.
     """
     first = 1 if block_size == 1024 else 0
     most = min(blocks * RESIZE_FACTOR, 0xFFFFFFFF)
-    per_block = block_size // DESCRIPTOR_SIZE
+    per_block = block_size // descriptor_size
     now = ceil_div(ceil_div(blocks - first, 8 * block_size), per_block)
     then = ceil_div(ceil_div(most - first, 8 * block_size), per_block)
     return max(0, min(then - now, block_size // 4))
@@ -161,8 +165,9 @@ class Cursor:
 
 def flex_metadata(geometry: PlannedGeometry, flex: int) -> tuple[list[int], list[int], list[int], list[Zone]]:
     """Return block bitmaps, inode bitmaps and inode tables of one flex group's groups, and the zones they fill."""
-    first = flex * GROUPS_PER_FLEX
-    last = min(first + GROUPS_PER_FLEX, geometry.groups)
+    width = geometry.form.groups_per_flex
+    first = flex * width
+    last = min(first + width, geometry.groups)
     count, table = last - first, geometry.inode_table_blocks
     cursor = Cursor(geometry.group_start(first), geometry.base_zones(first, last))
     blocks = cursor.take(count)
@@ -176,7 +181,7 @@ def place_at_flex_heads(geometry: PlannedGeometry) -> Placement:
     """Return the placement with every flex group's metadata at its head."""
     placement = Placement(array("Q"), array("Q"), array("Q"), [])
     zones = geometry.base_zones(0, geometry.groups)
-    for flex in range(ceil_div(geometry.groups, GROUPS_PER_FLEX)):
+    for flex in range(ceil_div(geometry.groups, geometry.form.groups_per_flex)):
         blocks, inodes, tables, taken = flex_metadata(geometry, flex)
         placement.block_bitmaps.extend(blocks)
         placement.inode_bitmaps.extend(inodes)
@@ -191,7 +196,7 @@ def last_flex_fits(geometry: PlannedGeometry) -> bool:
     last = geometry.groups - 1
     if any(end > geometry.blocks for _, end in geometry.base_zones(last, last + 1)):
         return False
-    return flex_metadata(geometry, last // GROUPS_PER_FLEX)[3][-1][1] <= geometry.blocks
+    return flex_metadata(geometry, last // geometry.form.groups_per_flex)[3][-1][1] <= geometry.blocks
 
 
 def merge_zones(zones: list[Zone]) -> list[Zone]:

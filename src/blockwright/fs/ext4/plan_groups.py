@@ -1,7 +1,8 @@
 """Group descriptors and bitmaps of a file system that is to be written.
 
 A group that holds nothing but its own metadata keeps no block bitmap, one whose inodes are all unused no inode
-bitmap and no table: the flags say so, and the blocks stay holes. Equal bitmaps are one object.
+bitmap and no table: the flags say so, and the blocks stay holes. Flags count only where descriptors are summed;
+without sums all bitmaps are written. Equal bitmaps are one object.
 
 Knows: which blocks and inodes are in use. Refuses to know: by what.
 
@@ -12,11 +13,12 @@ Initialization").
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from struct import Struct
 from typing import Final, NamedTuple
 
-from blockwright.codec.checksum import crc32c_raw
+from blockwright.codec.checksum import crc16, crc32c_raw
+from blockwright.fs.ext4.form import Form
 from blockwright.fs.ext4.layout import GroupFlag
 from blockwright.fs.ext4.plan_geometry import Placement, PlannedGeometry, Zone, group_of_zone, super_groups
 
@@ -78,7 +80,7 @@ class _Bitmaps:
         found = self._blocks.get(bits)
         if found is None:
             data = bits.to_bytes(size // 8, "little")
-            found = self._blocks[bits] = data, crc32c_raw(self._seed, data)
+            found = self._blocks[bits] = data, self._sum(data)
         return found
 
     def inodes(self, used: int) -> tuple[bytes, int]:
@@ -88,8 +90,11 @@ class _Bitmaps:
             size, count = self._geometry.blocks_per_group, self._geometry.inodes_per_group
             bits = (1 << size) - (1 << count) + (1 << used) - 1
             data = bits.to_bytes(size // 8, "little")
-            found = self._inodes[used] = data, crc32c_raw(self._seed, data[: count // 8])
+            found = self._inodes[used] = data, self._sum(data[: count // 8])
         return found
+
+    def _sum(self, data: bytes) -> int:
+        return crc32c_raw(self._seed, data) if self._geometry.form.metadata_csum else 0
 
 
 def group_states(geometry: PlannedGeometry, placement: Placement, usage: Usage) -> Iterator[GroupState]:
@@ -97,6 +102,7 @@ def group_states(geometry: PlannedGeometry, placement: Placement, usage: Usage) 
     per_group, last_group = geometry.inodes_per_group, geometry.groups - 1
     supers = set(super_groups(geometry.groups))
     spread = _spread(geometry, usage.zones)
+    lazy = geometry.form.metadata_csum or geometry.form.group_csum
     for group in range(geometry.groups):
         start, end = geometry.group_start(group), geometry.group_end(group)
         used_blocks = spread[group]
@@ -104,10 +110,10 @@ def group_states(geometry: PlannedGeometry, placement: Placement, usage: Usage) 
         places = placement.block_bitmaps[group], placement.inode_bitmaps[group], placement.inode_tables[group]
         own = geometry.base_blocks if group in supers else 0
         own += _own_blocks(geometry, start, end, *places)
-        flags = GroupFlag.inode_zeroed.value
-        if not used_inodes:
+        flags = GroupFlag.inode_zeroed.value if lazy else 0
+        if lazy and not used_inodes:
             flags |= GroupFlag.inode_uninit.value
-        if used_blocks == own and 0 < group < last_group:
+        if lazy and used_blocks == own and 0 < group < last_group:
             flags |= GroupFlag.block_uninit.value
         yield GroupState(
             group,
@@ -118,7 +124,7 @@ def group_states(geometry: PlannedGeometry, placement: Placement, usage: Usage) 
             end - start - used_blocks,
             per_group - used_inodes,
             usage.directories[group],
-            per_group - used_inodes,
+            per_group - used_inodes if lazy else 0,
             flags,
         )
 
@@ -143,8 +149,10 @@ def _own_blocks(geometry: PlannedGeometry, start: int, end: int, blocks: int, in
     return (start <= blocks < end) + (start <= inodes < end) + max(0, min(end, table_end) - max(start, table))
 
 
-def build_groups(geometry: PlannedGeometry, placement: Placement, usage: Usage, seed: int) -> Groups:
-    """Return the descriptors and bitmaps of all groups. ``seed`` starts every checksum."""
+def build_groups(geometry: PlannedGeometry, placement: Placement, usage: Usage, uuid: bytes) -> Groups:
+    """Return the descriptors and bitmaps of all groups. Every checksum starts with the ``uuid``."""
+    seed = crc32c_raw(0xFFFFFFFF, uuid)
+    summed = _summing(geometry.form, uuid, seed)
     maker = _Bitmaps(geometry, seed)
     descriptors, bitmaps = bytearray(), []
     free_blocks = free_inodes = 0
@@ -157,15 +165,31 @@ def build_groups(geometry: PlannedGeometry, placement: Placement, usage: Usage, 
         if not state.flags & GroupFlag.inode_uninit:
             data, inode_sum = maker.inodes(geometry.inodes_per_group - state.free_inodes)
             bitmaps.append((state.inode_bitmap, data))
-        descriptors += _descriptor(state, block_sum, inode_sum, seed)
+        data = _descriptor(state, block_sum, inode_sum)[: geometry.form.descriptor_size]
+        descriptors += data if summed is None else _with_checksum(data, summed(state.number, data))
         free_blocks += state.free_blocks
         free_inodes += state.free_inodes
     return Groups(bytes(descriptors), bitmaps, free_blocks, free_inodes)
 
 
-def _descriptor(state: GroupState, block_sum: int, inode_sum: int, seed: int) -> bytes:
+def _summing(form: Form, uuid: bytes, seed: int) -> Callable[[int, bytes], int] | None:
+    """Return what sums a group's descriptor whose checksum is 0, None where nothing does."""
+    if form.metadata_csum:
+        return lambda group, data: crc32c_raw(seed, group.to_bytes(4, "little") + data) & 0xFFFF
+    if form.group_csum:
+        start = crc16(0xFFFF, uuid)
+        end = _CHECKSUM_OFFSET
+        return lambda group, data: crc16(start, group.to_bytes(4, "little") + data[:end] + data[end + 2 :])
+    return None
+
+
+def _with_checksum(data: bytes, checksum: int) -> bytes:
+    return data[:_CHECKSUM_OFFSET] + checksum.to_bytes(2, "little") + data[_CHECKSUM_OFFSET + 2 :]
+
+
+def _descriptor(state: GroupState, block_sum: int, inode_sum: int) -> bytes:
     blocks, inodes, table = state.block_bitmap, state.inode_bitmap, state.inode_table
-    data = _DESCRIPTOR.pack(
+    return _DESCRIPTOR.pack(
         blocks & 0xFFFFFFFF,
         inodes & 0xFFFFFFFF,
         table & 0xFFFFFFFF,
@@ -189,5 +213,3 @@ def _descriptor(state: GroupState, block_sum: int, inode_sum: int, seed: int) ->
         block_sum >> 16,
         inode_sum >> 16,
     )
-    checksum = crc32c_raw(seed, state.number.to_bytes(4, "little") + data) & 0xFFFF
-    return data[:_CHECKSUM_OFFSET] + checksum.to_bytes(2, "little") + data[_CHECKSUM_OFFSET + 2 :]

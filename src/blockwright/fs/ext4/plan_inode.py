@@ -11,14 +11,12 @@ from struct import Struct
 from typing import Final
 
 from blockwright.codec.checksum import crc32c_raw
-from blockwright.fs.ext4.layout import encode_time
-from blockwright.fs.ext4.options import INODE_SIZE
+from blockwright.fs.ext4.form import EXTRA_INODE_SIZE, Form
+from blockwright.fs.ext4.layout import GOOD_OLD_INODE_SIZE, encode_time
 from blockwright.fs.ext4.plan_xattr import NO_BODY
 
 NO_ATTRIBUTES: Final = (NO_BODY, 0)
 
-EXTRA_SIZE: Final = 32
-"""i_extra_isize: as far as the creation time and the project, which Linux 6.1 knows."""
 SECTOR: Final = 512
 
 _NUMBER_SIZE: Final = 8
@@ -31,15 +29,21 @@ _INODE: Final = Struct(
 _CHECKSUM: Final = Struct("<HHHH")
 _CHECKSUM_OFFSET: Final = 0x7C
 """Low half of the checksum, two reserved bytes, i_extra_isize, high half."""
+_OLD_LATEST: Final = 0x7FFFFFFF
+_OLD_EARLIEST: Final = -0x80000000
+"""Seconds that an inode of 128 bytes can hold."""
 
 
 class InodeTable:
     """The inodes 1 to ``count``; those never put are zeros, as unused inodes must be."""
 
-    __slots__ = ("_data", "_seed", "_time", "_time_ns")
+    __slots__ = ("_data", "_old", "_seed", "_size", "_summed", "_time", "_time_ns")
 
-    def __init__(self, count: int, seed: int) -> None:
-        self._data = bytearray(count * INODE_SIZE)
+    def __init__(self, count: int, form: Form, seed: int) -> None:
+        self._size = form.inode_size
+        self._old = form.inode_size == GOOD_OLD_INODE_SIZE
+        self._summed = form.metadata_csum
+        self._data = bytearray(count * form.inode_size)
         self._seed = seed
         self._time_ns = 0
         self._time = (0, 0)
@@ -62,14 +66,9 @@ class InodeTable:
         behind the fields, and the attribute block or 0.
         """
         if time_ns != self._time_ns:
-            self._time_ns = time_ns
-            seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
-            plain = 0 <= seconds < 1 << 31  # no epoch bits, and no call
-            self._time = (seconds, nanoseconds << 2) if plain else encode_time(time_ns)
-        low, extra = self._time
-        uid, gid = owner
-        i_block, allocated = data
-        body, attribute_block = attributes
+            self._set_time(time_ns)
+        (low, extra), (uid, gid) = self._time, owner
+        (i_block, allocated), (body, attribute_block) = data, attributes
         sectors = allocated // SECTOR
         packed = _INODE.pack(
             number,
@@ -90,7 +89,7 @@ class InodeTable:
             attribute_block >> 32,
             uid >> 16,
             gid >> 16,
-            EXTRA_SIZE,
+            EXTRA_INODE_SIZE,
             extra,
             extra,
             extra,
@@ -98,10 +97,28 @@ class InodeTable:
             extra,
             body,
         )
-        checksum = crc32c_raw(self._seed, packed)
-        at = (number - 1) * INODE_SIZE
-        self._data[at : at + INODE_SIZE] = packed[_NUMBER_SIZE:]
-        _CHECKSUM.pack_into(self._data, at + _CHECKSUM_OFFSET, checksum & 0xFFFF, 0, EXTRA_SIZE, checksum >> 16)
+        at = (number - 1) * self._size
+        if self._old:
+            packed = packed[: _NUMBER_SIZE + GOOD_OLD_INODE_SIZE]
+        self._data[at : at + self._size] = packed[_NUMBER_SIZE:]
+        if self._summed:
+            checksum = crc32c_raw(self._seed, packed)
+            place = at + _CHECKSUM_OFFSET
+            if self._old:
+                self._data[place : place + 2] = (checksum & 0xFFFF).to_bytes(2, "little")
+            else:
+                _CHECKSUM.pack_into(self._data, place, checksum & 0xFFFF, 0, EXTRA_INODE_SIZE, checksum >> 16)
+
+    def _set_time(self, time_ns: int) -> None:
+        """Have ``_time`` as the fields say it."""
+        self._time_ns = time_ns
+        seconds, nanoseconds = divmod(time_ns, 1_000_000_000)
+        if 0 <= seconds < 1 << 31:  # no epoch bits, and no call
+            self._time = seconds, nanoseconds << 2
+        elif self._old:
+            self._time = max(_OLD_EARLIEST, min(seconds, _OLD_LATEST)) & 0xFFFFFFFF, 0
+        else:
+            self._time = encode_time(time_ns)
 
     def __len__(self) -> int:
         """Return the table's bytes."""

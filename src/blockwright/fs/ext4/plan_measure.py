@@ -7,13 +7,15 @@ Source: Linux 6.1, Documentation/filesystems/ext4 (inodes, ifork, attributes).
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from typing import Final
 
 from blockwright.errors import UsageError
-from blockwright.fs.ext4.layout import MAX_EXTENT_BLOCKS
-from blockwright.fs.ext4.plan_extents import ExtentRun, count_extents, split, tree_blocks
+from blockwright.fs.ext4.form import Form
+from blockwright.fs.ext4.plan_extents import ExtentRun
 from blockwright.fs.ext4.plan_geometry import Zone
+from blockwright.fs.ext4.plan_maps import Maps
 from blockwright.fs.ext4.plan_tree import Inventory
 from blockwright.fs.ext4.plan_xattr import MAX_SHARED, Packed, pack_xattrs
 from blockwright.tree.content import Content, PlacedContent
@@ -22,8 +24,8 @@ from blockwright.tree.node import File, Node, Symlink
 FAST_LINK: Final = 60
 """Bytes from which on a link's target needs a block."""
 MAX_TARGET: Final = 4095
-MAX_BLOCKS: Final = 0xFFFFFFFF
-"""Blocks that a file's last byte may lie within, counted from 1."""
+MAX_SECTORS: Final = 0xFFFFFFFF
+"""Sectors of 512 bytes that a file's blocks may be without huge_file."""
 
 BlockRuns = list[tuple[int, int]]
 """Ascending (first logical block, blocks) of data that neither touch nor overlap."""
@@ -34,20 +36,32 @@ class Measured:
     """What a tree needs beside its inodes. ``runs`` and ``attributes`` hold what is not plain, by inode number.
 
     ``sensitive``: a file is so long, or in so many runs, that cutting it may make its extent tree grow. ``bodies``
-    are the extents of those that lie in the output already, by inode number.
+    are the extents of those that lie in the output already, by inode number, but for files in one short piece.
+    ``occupied`` has the first block of each of their pieces and its blocks behind it.
     """
 
     blocks: int = 0
     sensitive: bool = False
     bodies: dict[int, list[ExtentRun]] = field(default_factory=dict)
+    occupied: array[int] = field(default_factory=lambda: array("Q"))
     newest_ns: int = 0
     runs: dict[int, BlockRuns] = field(default_factory=dict)
     attributes: dict[int, Packed] = field(default_factory=dict)
 
     @property
     def placed(self) -> list[Zone]:
-        """The blocks of all bodies that lie in the output already."""
-        return [(run.physical, run.physical + run.blocks) for runs in self.bodies.values() for run in runs]
+        """The blocks of all bodies that lie in the output already, merged and ascending."""
+        zones: list[Zone] = []
+        # Single numbers, since a million tuples take their room.
+        pieces = [start << 32 | blocks for start, blocks in zip(self.occupied[::2], self.occupied[1::2], strict=True)]
+        pieces.sort()
+        for piece in pieces:
+            start, blocks = piece >> 32, piece & 0xFFFFFFFF
+            if zones and zones[-1][1] == start:
+                zones[-1] = zones[-1][0], start + blocks
+            else:
+                zones.append((start, start + blocks))
+        return zones
 
 
 def block_runs(content: Content, block_size: int) -> BlockRuns:
@@ -68,18 +82,20 @@ def block_runs(content: Content, block_size: int) -> BlockRuns:
     return found
 
 
-def measure(inventory: Inventory, block_size: int) -> Measured:
+def measure(inventory: Inventory, form: Form, maps: Maps) -> Measured:
     """Return what the tree needs. Raises UsageError, naming the path, for what ext4 cannot store."""
     measured = Measured()
     times = []
-    longest = min(MAX_EXTENT_BLOCKS, 16 * block_size) * block_size  # one extent, and no more than two groups
-    blocks = _directory_blocks(inventory, measured, block_size)
+    block_size = form.block_size
+    longest = maps.plain * block_size
+    counter = _Counter(inventory, measured, form, maps)
+    blocks = counter.directories()
     for number, node in enumerate(inventory.nodes):
         if node is None:
             continue
         times.append(node.mtime_ns)
         if node.xattrs:
-            measured.attributes[number] = _pack_attributes(inventory, node, block_size)
+            measured.attributes[number] = _pack_attributes(inventory, node, form)
         if isinstance(node, File):
             content = node.content
             size = content.size
@@ -87,13 +103,14 @@ def measure(inventory: Inventory, block_size: int) -> Measured:
                 continue
             if size <= longest:  # as nearly all are
                 if type(content) is PlacedContent:
-                    placed = measured.bodies[number] = placed_runs(content, block_size)
-                    if len(placed) == 1:
+                    if len(content.placed) == 1 and content.placed[0].offset == 0:
+                        _, length, position = content.placed[0]
+                        measured.occupied.extend((position // block_size, -(-length // block_size)))
                         continue
                 elif len(runs := content.runs()) == 1 and runs[0] == (0, size):
                     blocks += -(-size // block_size)
                     continue
-            blocks += _odd_file_blocks(inventory, measured, number, node, block_size)
+            blocks += counter.odd_file(number, node)
         elif isinstance(node, Symlink):
             blocks += _link_blocks(inventory, node, block_size)
     measured.newest_ns = max(times)
@@ -101,33 +118,49 @@ def measure(inventory: Inventory, block_size: int) -> Measured:
     return measured
 
 
-def _directory_blocks(inventory: Inventory, measured: Measured, block_size: int) -> int:
-    blocks = 0
-    for image in inventory.directories.values():
-        blocks += image.blocks
-        if image.blocks > MAX_EXTENT_BLOCKS:
-            blocks += tree_blocks(-(-image.blocks // MAX_EXTENT_BLOCKS), block_size)
-            measured.sensitive = True
-    return blocks
+class _Counter:
+    """Counts what is not plain, and keeps what was found on the way."""
 
+    def __init__(self, inventory: Inventory, measured: Measured, form: Form, maps: Maps) -> None:
+        self._inventory = inventory
+        self._measured = measured
+        self._block_size = form.block_size
+        self._maps = maps
+        self._most_blocks = MAX_SECTORS if form.huge_file else MAX_SECTORS * 512 // form.block_size
 
-def _odd_file_blocks(inventory: Inventory, measured: Measured, number: int, node: File, block_size: int) -> int:
-    """Count the blocks of a file that is long, or has holes, or lies in place already."""
-    content, most = node.content, MAX_BLOCKS * block_size
-    if content.size > most:
-        raise UsageError(f"{inventory.path_of(node)}: expected at most {most} bytes, found {content.size}")
-    if isinstance(content, PlacedContent):
-        measured.bodies[number] = placed = placed_runs(content, block_size)
-        if len(placed) == 1 and placed[0].blocks <= MAX_EXTENT_BLOCKS:
-            return 0
-        return tree_blocks(len(split(placed)), block_size)
-    try:
-        measured.runs[number] = found = block_runs(content, block_size)
-    except UsageError as error:
-        raise UsageError(f"{inventory.path_of(node)}: {error}") from None
-    extents = count_extents(found)
-    measured.sensitive = True
-    return sum(count for _, count in found) + tree_blocks(extents, block_size)
+    def directories(self) -> int:
+        """Return the blocks of all directories."""
+        blocks, plain = 0, self._maps.plain
+        for image in self._inventory.directories.values():
+            blocks += image.blocks
+            if image.blocks > plain:
+                blocks += self._maps.count([(0, image.blocks)])
+                self._measured.sensitive |= self._maps.growth
+        return blocks
+
+    def odd_file(self, number: int, node: File) -> int:
+        """Return the blocks of a file that is long, or has holes, or lies in place already."""
+        inventory, measured, maps = self._inventory, self._measured, self._maps
+        content, most = node.content, maps.most_blocks * self._block_size
+        if content.size > most:
+            raise UsageError(f"{inventory.path_of(node)}: expected at most {most} bytes, found {content.size}")
+        if isinstance(content, PlacedContent):
+            measured.bodies[number] = placed = placed_runs(content, self._block_size)
+            for run in placed:
+                measured.occupied.extend((run.physical, run.blocks))
+            return maps.needed(placed)
+        try:
+            measured.runs[number] = found = block_runs(content, self._block_size)
+        except UsageError as error:
+            raise UsageError(f"{inventory.path_of(node)}: {error}") from None
+        measured.sensitive |= maps.growth
+        blocks = sum(count for _, count in found) + maps.count(found)
+        if blocks > self._most_blocks:
+            raise UsageError(
+                f"{inventory.path_of(node)}: expected at most {self._most_blocks} blocks without huge_file, "
+                f"found {blocks}"
+            )
+        return blocks
 
 
 def _link_blocks(inventory: Inventory, node: Symlink, block_size: int) -> int:
@@ -140,9 +173,9 @@ def _link_blocks(inventory: Inventory, node: Symlink, block_size: int) -> int:
     return int(len(node.target) >= FAST_LINK)
 
 
-def _pack_attributes(inventory: Inventory, node: Node, block_size: int) -> Packed:
+def _pack_attributes(inventory: Inventory, node: Node, form: Form) -> Packed:
     try:
-        return pack_xattrs(node.xattrs, block_size)
+        return pack_xattrs(node.xattrs, form.block_size, form.attribute_room)
     except UsageError as error:
         raise UsageError(f"{inventory.path_of(node)}: {error}") from None
 

@@ -14,16 +14,16 @@ from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from blockwright.errors import NoSpace, UsageError
-from blockwright.fs.ext4.layout import Compat
+from blockwright.fs.ext4.layout import Compat, Incompat
 from blockwright.fs.ext4.options import DEFAULT_BYTES_PER_INODE, Ext4Options
 from blockwright.fs.ext4.plan_geometry import (
-    GROUPS_PER_FLEX,
     PlannedGeometry,
     inodes_per_group,
     last_flex_fits,
     max_inodes_per_group,
     reserved_descriptor_blocks,
 )
+from blockwright.fs.ext4.plan_maps import maps_of
 from blockwright.units import ceil_div
 
 MIN_BLOCKS_FOR_JOURNAL: Final = 2048
@@ -42,6 +42,8 @@ _JOURNAL_TABLE: Final = (
 SLACK_PER_CUT: Final = 2
 """Blocks kept for each zone of metadata that may cut a file; what is not needed is trimmed in the end."""
 MAX_INODES: Final = 0xFFFFFFFF
+MAX_BLOCKS: Final = 0xFFFFFFFF
+"""Of a file system whose block numbers have 32 bits."""
 SHORTEST_LAST_GROUP: Final = 50
 """Blocks that a last group must have for files, or it is left out of a given size."""
 
@@ -78,6 +80,11 @@ def journal_of(blocks: int, options: Ext4Options) -> int:
     return default_journal_blocks(blocks) if options.journal is None else options.journal // options.block_size
 
 
+def mapped(journal: int, options: Ext4Options) -> int:
+    """Return a journal's blocks with those that its map takes."""
+    return journal + maps_of(options.form, 0).count([(0, journal)])
+
+
 def smallest(demand: Demand, options: Ext4Options) -> Sized:
     """Return the smallest file system that holds the demand with the fraction asked for left free."""
     for journal, bound in journals(options):
@@ -94,7 +101,7 @@ def of_size(demand: Demand, options: Ext4Options, size: int) -> Iterator[Sized]:
     """
     for geometry in given_geometries(demand, options, size // options.block_size):
         journal = journal_of(geometry.blocks, options)
-        have = geometry.blocks - geometry.overhead - journal
+        have = geometry.blocks - geometry.overhead - mapped(journal, options)
         inodes = demand.inodes + options.extra_inodes
         enough = have >= least_capacity(demand.blocks, options) and geometry.inodes >= inodes
         if enough and last_flex_fits(geometry):
@@ -141,9 +148,9 @@ def _least(demand: Demand, options: Ext4Options, journal: int) -> PlannedGeometr
     while True:
         geometry = auto_geometry(demand, options, blocks)
         blocks = geometry.blocks
-        cuts = ceil_div(geometry.groups, GROUPS_PER_FLEX) + len(geometry.base_zones(0, geometry.groups))
+        cuts = ceil_div(geometry.groups, options.form.groups_per_flex) + len(geometry.base_zones(0, geometry.groups))
         slack = SLACK_PER_CUT * cuts if demand.sensitive or _heads_spill(geometry) else 0
-        need = geometry.overhead + journal + least_capacity(demand.blocks, options) + slack
+        need = geometry.overhead + mapped(journal, options) + least_capacity(demand.blocks, options) + slack
         if need > blocks:
             blocks = need
         elif last_flex_fits(geometry):
@@ -175,17 +182,19 @@ def _spare_inodes(demand: Demand, options: Ext4Options) -> int:
 
 def _heads_spill(geometry: PlannedGeometry) -> bool:
     """Return whether a flex group's metadata may leave gaps so short that a small file is cut several times."""
-    metadata = GROUPS_PER_FLEX * (2 + geometry.inode_table_blocks) + geometry.base_blocks
+    metadata = geometry.form.groups_per_flex * (2 + geometry.inode_table_blocks) + geometry.base_blocks
     return geometry.groups > 1 and 2 * metadata > geometry.blocks_per_group
 
 
 def _geometry(options: Ext4Options, blocks: int, inodes: int) -> PlannedGeometry:
-    size = options.block_size
+    size, form = options.block_size, options.form
+    if blocks > MAX_BLOCKS and not options.features.incompat & Incompat.bit64:
+        raise UsageError(f"ext4 size: expected at most {MAX_BLOCKS} blocks without 64bit, found {blocks}")
     groups = ceil_div(max(blocks - (size == 1024), 1), 8 * size)
     resizable = options.features.compat & Compat.resize_inode
-    reserved = reserved_descriptor_blocks(size, blocks) if resizable else 0
-    per_group = min(inodes_per_group(size, groups, inodes), max_inodes_per_group(size))
-    geometry = PlannedGeometry(size, blocks, per_group, reserved)
+    reserved = reserved_descriptor_blocks(size, blocks, form.descriptor_size) if resizable else 0
+    per_group = min(inodes_per_group(size, groups, inodes, form.inode_size), max_inodes_per_group(size))
+    geometry = PlannedGeometry(form, blocks, per_group, reserved)
     if geometry.base_blocks > 4 * size:
         raise UsageError(
             f"ext4 size: expected descriptors of at most half a group, found {geometry.base_blocks} blocks "

@@ -12,25 +12,25 @@ from array import array
 from typing import Final, NamedTuple
 from uuid import UUID
 
+from blockwright.fs.ext4.form import EXTRA_INODE_SIZE, INODE_SIZE
 from blockwright.fs.ext4.layout import (
     MAGIC,
     SUPERBLOCK_SIZE,
     HashVersion,
     JournalSuperblock,
     ReservedInode,
+    RoCompat,
     State,
     Superblock,
     SuperFlag,
     superblock_checksum,
 )
-from blockwright.fs.ext4.options import INODE_SIZE, Ext4Options
+from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan_geometry import (
     DESCRIPTOR_SIZE,
-    LOG_GROUPS_PER_FLEX,
     PlannedGeometry,
     super_groups,
 )
-from blockwright.fs.ext4.plan_inode import EXTRA_SIZE
 
 _DEFAULT_MOUNT_OPTIONS: Final = 0x4 | 0x8
 """User extended attributes and access control lists."""
@@ -60,6 +60,8 @@ class SuperValues(NamedTuple):
 def build_superblock(geometry: PlannedGeometry, options: Ext4Options, values: SuperValues) -> Superblock:
     """Return the primary superblock, its checksum not yet set."""
     compat, incompat, ro_compat = values.features
+    form = geometry.form
+    extra = EXTRA_INODE_SIZE if form.inode_size == INODE_SIZE else 0
     low, high = values.time_s & 0xFFFFFFFF, values.time_s >> 32 & 0xFF
     log_block_size = geometry.block_size.bit_length() - 11
     journal_size = values.journal_blocks * geometry.block_size
@@ -92,7 +94,7 @@ def build_superblock(geometry: PlannedGeometry, options: Ext4Options, values: Su
         s_errors=_ERRORS_CONTINUE,
         s_rev_level=_DYNAMIC,
         s_first_ino=ReservedInode.first_ordinary,
-        s_inode_size=INODE_SIZE,
+        s_inode_size=form.inode_size,
         s_feature_compat=compat,
         s_feature_incompat=incompat,
         s_feature_ro_compat=ro_compat,
@@ -105,20 +107,22 @@ def build_superblock(geometry: PlannedGeometry, options: Ext4Options, values: Su
         s_hash_seed=options.effective_hash_seed.bytes,
         s_def_hash_version=HashVersion.half_md4,
         s_flags=SuperFlag.signed_hash,
-        s_desc_size=DESCRIPTOR_SIZE,
+        s_desc_size=form.descriptor_size if form.descriptor_size == DESCRIPTOR_SIZE else 0,
         s_default_mount_opts=_DEFAULT_MOUNT_OPTIONS,
-        s_min_extra_isize=EXTRA_SIZE,
-        s_want_extra_isize=EXTRA_SIZE,
-        s_log_groups_per_flex=LOG_GROUPS_PER_FLEX,
-        s_checksum_type=_CRC32C,
+        s_min_extra_isize=extra,
+        s_want_extra_isize=extra,
+        s_log_groups_per_flex=form.groups_per_flex.bit_length() - 1,
+        s_checksum_type=_CRC32C if form.metadata_csum else 0,
         s_kbytes_written=-(-values.written // 1024),
         s_overhead_blocks=geometry.overhead + values.journal_blocks,
     )
 
 
 def pack_superblock(superblock: Superblock, group: int) -> bytes:
-    """Return the superblock's bytes as ``group`` holds them, with the checksum."""
+    """Return the superblock's bytes as ``group`` holds them, with the checksum where there are any."""
     data = superblock.replace(s_block_group_nr=group & 0xFFFF, s_checksum=0).pack()
+    if not superblock.s_feature_ro_compat & RoCompat.metadata_csum:
+        return data
     return data[: SUPERBLOCK_SIZE - 4] + superblock_checksum(data).to_bytes(4, "little")
 
 

@@ -21,14 +21,13 @@ from blockwright.fs.ext4.plan_directory import (
     DirectoryFormat,
     DirectoryImage,
     indexed_image,
+    linear_blocks_image,
     linear_image,
     lost_found_image,
 )
 from blockwright.tree.node import Directory, File, Node, Symlink, walk
 
 LOST_FOUND = b"lost+found"
-MAX_LINKS = 65000
-"""Links that an inode's field counts; a directory with more subdirectories has 1 link instead."""
 MAX_NAME = 255
 
 _Below = tuple[int, int, Directory]
@@ -159,6 +158,8 @@ class _Walk:
             last = records[-1] if records else b""
             return linear_image(fmt, own, parent, body[: len(body) - len(last)], last, seed)
         try:
+            if not fmt.levels:
+                return linear_blocks_image(fmt, own, parent, records, seed)
             return indexed_image(fmt, own, parent, names, records, seed)
         except UsageError as error:
             raise UsageError(f"{self._found.path_of(directory)}: {error}") from None

@@ -14,24 +14,19 @@ import struct
 
 from blockwright.device.planned import SegmentTable, Source
 from blockwright.errors import UsageError
-from blockwright.fs.ext4.layout import MAX_EXTENT_BLOCKS, InodeFlag, inode_seed
+from blockwright.fs.ext4.form import Form
+from blockwright.fs.ext4.layout import InodeFlag
 from blockwright.fs.ext4.plan_allocate import Allocator
 from blockwright.fs.ext4.plan_directory import DirectoryImage
-from blockwright.fs.ext4.plan_extents import (
-    EMPTY_TREE,
-    ExtentRun,
-    build_tree,
-    single_extent,
-    split,
-    tree_blocks,
-)
+from blockwright.fs.ext4.plan_extents import ExtentRun
 from blockwright.fs.ext4.plan_inode import NO_ATTRIBUTES, InodeTable, device_number
-from blockwright.fs.ext4.plan_measure import FAST_LINK, BlockRuns, Measured
-from blockwright.fs.ext4.plan_tree import MAX_LINKS, Inventory
+from blockwright.fs.ext4.plan_maps import Maps
+from blockwright.fs.ext4.plan_measure import FAST_LINK, BlockRuns, Measured, placed_runs
+from blockwright.fs.ext4.plan_tree import Inventory
 from blockwright.fs.ext4.plan_xattr import MAX_SHARED, finish_block
+from blockwright.tree.content import PlacedContent
 from blockwright.tree.node import Directory, File, Node, Special, Symlink
 
-_EXTENTS = InodeFlag.extents.value
 _INDEX = InodeFlag.index.value
 _MAX_MAJOR = 1 << 12
 _MAX_MINOR = 1 << 20
@@ -41,15 +36,18 @@ class Writer:
     """Writes an inventory's inodes and segments; afterwards ``inodes`` and ``table`` hold the result."""
 
     def __init__(
-        self, inventory: Inventory, measured: Measured, allocator: Allocator, block_size: int, seed: int
+        self, inventory: Inventory, measured: Measured, allocator: Allocator, form: Form, maps: Maps, seed: int
     ) -> None:
-        self.inodes = InodeTable(len(inventory.nodes) - 1, seed)
+        self.inodes = InodeTable(len(inventory.nodes) - 1, form, seed)
         self.table = SegmentTable()
         self._inventory = inventory
         self._measured = measured
         self._allocator = allocator
-        self._block_size = block_size
-        self._seed = seed
+        self._block_size = form.block_size
+        self._form = form
+        self._maps = maps
+        self._single, self._flag = maps.single, maps.flag  # asked for every file
+        self._seed = seed if form.metadata_csum else None
         self._shared: dict[bytes, tuple[int, int]] = {}
 
     def write(self) -> None:
@@ -98,26 +96,28 @@ class Writer:
 
     def _tree(self, number: int, extents: list[ExtentRun]) -> tuple[bytes, int]:
         """Return i_block of the extents, and how many blocks were taken for the tree below it."""
-        entries = split(extents)
-        count = tree_blocks(len(entries), self._block_size)
+        count = self._maps.needed(extents)
         places = [start + i for start, length in self._allocator.take(count) for i in range(length)]
-        i_block, contents = build_tree(entries, places, inode_seed(self._seed, number, 0), self._block_size)
+        i_block, contents = self._maps.build(number, extents, places)
         for place, content in zip(places, contents, strict=True):
             self.table.add_bytes(place * self._block_size, content)
         return i_block, count
 
     def _limit_links(self) -> None:
         """Give directories with too many subdirectories the link count 1; refuse files with too many names."""
-        links = self._inventory.links
-        if max(links) <= MAX_LINKS:
+        links, most = self._inventory.links, self._form.max_links
+        if max(links) <= most:
             return
         for number, count in enumerate(links):
             node = self._inventory.nodes[number]
-            if count <= MAX_LINKS or node is None:
+            if count <= most or node is None:
                 continue
             if not isinstance(node, Directory):
+                raise UsageError(f"{self._inventory.path_of(node)}: expected at most {most} links, found {count}")
+            if not self._form.dir_nlink:
                 raise UsageError(
-                    f"{self._inventory.path_of(node)}: expected at most {MAX_LINKS} links, found {count}"
+                    f"{self._inventory.path_of(node)}: expected at most {most - 2} directories in it without "
+                    f"dir_nlink, found {count - 2}"
                 )
             links[number] = 1
 
@@ -127,38 +127,43 @@ class Writer:
         if image.blocks == 1:
             place = self._allocator.take_one()
             self.table.add_bytes(place * block_size, image.head)
-            self.table.add_bytes((place + 1) * block_size - len(image.tail), image.tail)
-            i_block, allocated = single_extent(place, 1), size
+            if image.tail:
+                self.table.add_bytes((place + 1) * block_size - len(image.tail), image.tail)
+            i_block, allocated = self._one(place), size
         else:
             i_block, allocated = self.store(number, [(0, image.blocks)], image.head, size)
-        self._put(number, node, size, _EXTENTS | _INDEX if image.indexed else _EXTENTS, i_block, allocated)
+        flags = self._maps.flag | _INDEX if image.levels else self._maps.flag
+        self._put(number, node, size, flags, i_block, allocated)
 
     def _file(self, number: int, node: File) -> None:
         content = node.content
         size = content.size
         if not size:
-            i_block, allocated = EMPTY_TREE, 0
+            i_block, allocated = self._maps.empty, 0
         elif number in self._measured.runs:
             i_block, allocated = self.store(number, self._measured.runs[number], content, size)
-        elif number in self._measured.bodies:
-            i_block, allocated = self._placed(number)
+        elif type(content) is PlacedContent:
+            i_block, allocated = self._placed(number, content)
         else:
             allocator, block_size = self._allocator, self._block_size
             count = -(-size // block_size)
             start = allocator.cursor
-            if count <= allocator.gap_end - start:
+            plain = self._single(start, count) if count <= allocator.gap_end - start else None
+            if plain is not None:
                 allocator.cursor = start + count
                 self.table.add(start * block_size, size, content)
-                i_block, allocated = single_extent(start, count), count * block_size
+                i_block, allocated = plain, count * block_size
             else:
                 i_block, allocated = self.store(number, [(0, count)], content, size)
-        self._put(number, node, size, _EXTENTS, i_block, allocated)
+        self._put(number, node, size, self._flag, i_block, allocated)
 
-    def _placed(self, number: int) -> tuple[bytes, int]:
+    def _placed(self, number: int, content: PlacedContent) -> tuple[bytes, int]:
         """Return i_block and the bytes allocated of a body that lies in place."""
-        runs = self._measured.bodies[number]
-        if len(runs) == 1 and runs[0].blocks <= MAX_EXTENT_BLOCKS and not runs[0].logical:
-            return single_extent(runs[0].physical, runs[0].blocks), runs[0].blocks * self._block_size
+        runs = self._measured.bodies.get(number) or placed_runs(content, self._block_size)
+        if len(runs) == 1 and not runs[0].logical:
+            plain = self._maps.single(runs[0].physical, runs[0].blocks)
+            if plain is not None:
+                return plain, runs[0].blocks * self._block_size
         i_block, more = self._tree(number, runs)
         return i_block, (sum(run.blocks for run in runs) + more) * self._block_size
 
@@ -169,7 +174,13 @@ class Writer:
             return
         place = self._allocator.take_one()
         self.table.add_bytes(place * self._block_size, target)
-        self._put(number, node, len(target), _EXTENTS, single_extent(place, 1), self._block_size)
+        self._put(number, node, len(target), self._maps.flag, self._one(place), self._block_size)
+
+    def _one(self, place: int) -> bytes:
+        """Return i_block of one block."""
+        found = self._maps.single(place, 1)
+        assert found is not None, "every map has room for one block in the inode"
+        return found
 
     def _special(self, number: int, node: Special) -> None:
         if not (0 <= node.major < _MAX_MAJOR and 0 <= node.minor < _MAX_MINOR):

@@ -76,10 +76,13 @@ class Attribute(NamedTuple):
 NO_BODY: Final = bytes(BODY_SIZE)
 
 
-def pack_xattrs(xattrs: Mapping[bytes, bytes], block_size: int) -> Packed:
-    """Return the attributes in both places. Raises UsageError for names ext4 has no index for, and if too large."""
+def pack_xattrs(xattrs: Mapping[bytes, bytes], block_size: int, body_room: int = BODY_SIZE) -> Packed:
+    """Return the attributes in both places. Raises UsageError for names ext4 has no index for, and if too large.
+
+    ``body_room`` is how many bytes there are in the inode: all that follow its fields, or none.
+    """
     attributes = sorted((stored_attribute(name, value) for name, value in xattrs.items()), key=lambda one: one.order)
-    room = BODY_SIZE - len(_MAGIC) - _END
+    room = body_room - len(_MAGIC) - _END
     inside, outside = [], []
     for attribute in attributes:
         if attribute.size <= room:
@@ -92,16 +95,28 @@ def pack_xattrs(xattrs: Mapping[bytes, bytes], block_size: int) -> Packed:
         return Packed(body, None)
     need = XATTR_HEADER.size + _END + sum(attribute.size for attribute in outside)
     if need > block_size:
-        raise UsageError(f"extended attributes: expected at most one block of {block_size} bytes, found {need} bytes")
+        raise UsageError(
+            f"extended attributes: expected at most one block of {block_size} bytes, found {need} bytes, of which "
+            f"{largest(outside)}"
+        )
     entries = pack_entries(outside, block_size - XATTR_HEADER.size, XATTR_HEADER.size, hashed=True)
     return Packed(body, XATTR_HEADER.pack(XATTR_MAGIC, 0, 1, block_hash(outside), 0) + entries)
 
 
-def finish_block(block: bytes, references: int, place: int, seed: int) -> bytes:
-    """Return a block of ``pack_xattrs`` with its count and its checksum, which covers where it lies."""
+def largest(attributes: Iterable[Attribute]) -> str:
+    """Return which attribute takes the most, and how much, for a message."""
+    found = max(attributes, key=lambda one: one.size)
+    return f"{ascii(XATTR_PREFIXES.get(found.kind, b'') + found.suffix)[2:-1]} takes {found.size}"
+
+
+def finish_block(block: bytes, references: int, place: int, seed: int | None) -> bytes:
+    """Return a block of ``pack_xattrs`` with its count and its checksum, which covers where it lies.
+
+    ``seed`` starts the checksum; None for none.
+    """
     magic, _, blocks, total, _ = XATTR_HEADER.unpack_from(block)
     counted = XATTR_HEADER.pack(magic, references, blocks, total, 0) + block[XATTR_HEADER.size :]
-    checksum = crc32c_raw(seed, place.to_bytes(8, "little") + counted)
+    checksum = 0 if seed is None else crc32c_raw(seed, place.to_bytes(8, "little") + counted)
     return XATTR_HEADER.pack(magic, references, blocks, total, checksum) + block[XATTR_HEADER.size :]
 
 

@@ -15,13 +15,14 @@ from typing import Final
 
 from blockwright.device.base import BlockDevice
 from blockwright.errors import NoSpace, UsageError
+from blockwright.fs.ext4.layout import Incompat
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import Draft, Ext4Plan
 from blockwright.fs.ext4.plan_allocate import Allocator, Pieces
 from blockwright.fs.ext4.plan_floating import body_zones, most_groups, size_behind_bodies
 from blockwright.fs.ext4.plan_geometry import Placement, last_flex_fits, place_at_flex_heads
 from blockwright.fs.ext4.plan_measure import block_runs
-from blockwright.fs.ext4.plan_sizing import Demand, Sized, given_geometries, journal_of
+from blockwright.fs.ext4.plan_sizing import Demand, Sized, given_geometries, journal_of, mapped
 from blockwright.tree.content import Content, Fill, PlacedContent, PlacedRun, Runs
 from blockwright.tree.node import Directory
 from blockwright.units import MiB
@@ -34,7 +35,7 @@ class StreamPlacer:
     """Places bodies in ``device``, which reads as zeros where the file system is going to lie, from its byte 0 on.
 
     ``options`` say how large the file system becomes; with a given size a body that does not fit raises NoSpace at
-    once. Not for use from several threads.
+    once; without flex_bg there has to be one, or UsageError is raised. Not for use from several threads.
     """
 
     def __init__(self, device: BlockDevice, options: Ext4Options) -> None:
@@ -43,6 +44,11 @@ class StreamPlacer:
         self._output = _Gathered(device)
         self._given: tuple[Sized, Placement] | None = None
         size = options.block_size
+        if options.size is None and not options.features.incompat & Incompat.flex_bg:
+            raise UsageError(
+                "ext4: without flex_bg, metadata has fixed places among a stream's bodies: expected a given size, or "
+                "a directory or plain archive"
+            )
         if options.size is None:
             end = min(most_groups(size) * 8 * size, device.size // size)
             self._allocator = Allocator(body_zones(size), 0, end)
@@ -55,7 +61,7 @@ class StreamPlacer:
             placement = place_at_flex_heads(geometry)
             self._given = sized, placement
             self._allocator = Allocator(placement.zones, geometry.first_block, geometry.blocks)
-            self._room = self._allocator.remaining() - sized.journal_blocks
+            self._room = self._allocator.remaining() - mapped(sized.journal_blocks, options)
 
     def place(self, size: int, runs: Runs, fill: Fill, /) -> Content:
         """Write a body to its final blocks; return the content that stands for it.
@@ -96,7 +102,7 @@ class StreamPlacer:
         draft = Draft.of(root, options)
         demand = draft.demand
         if self._given is None:
-            bodies = sum(end - start for start, end in draft.measured.placed)
+            bodies = sum(draft.measured.occupied[1::2])
             found = size_behind_bodies(demand, options, self._allocator.cursor, bodies)
             return draft.finish(found.sized, found.placement, found.allocator)
         sized, placement = self._given

@@ -11,6 +11,7 @@ from typing import Final
 
 from blockwright.errors import NoSpace, UsageError
 from blockwright.fs.fat import layout
+from blockwright.fs.fat.floppy import Floppy, floppy_of
 from blockwright.units import GiB, KiB, MiB, align_up, ceil_div
 
 FATS: Final = 2
@@ -20,10 +21,17 @@ RESERVED_32: Final = 32
 ROOT_ENTRIES: Final = 512
 MAX_ROOT_ENTRIES: Final = 65520
 MAX_SECTORS: Final = 0xFFFFFFFF
+MAX_CLUSTERS_12: Final = layout.MIN_FAT16 - 1 - layout.EDGE
 MIN_CLUSTERS_16: Final = layout.MIN_FAT16 + layout.EDGE
 MAX_CLUSTERS_16: Final = layout.MIN_FAT32 - 1 - layout.EDGE
 MIN_CLUSTERS_32: Final = layout.MIN_FAT32 + layout.EDGE
 MAX_CLUSTERS_32: Final = layout.MAX_FAT32 - layout.EDGE
+_BOUNDS: Final = {
+    12: (1, MAX_CLUSTERS_12),
+    16: (MIN_CLUSTERS_16, MAX_CLUSTERS_16),
+    32: (MIN_CLUSTERS_32, MAX_CLUSTERS_32),
+}
+"""The least and the most clusters of a new volume, by type."""
 _CLUSTERS_32: Final = ((260 * MiB, 512), (8 * GiB, 4096), (16 * GiB, 8192), (32 * GiB, 16384))
 """Sizes up to which FAT32 takes a cluster of so many bytes; 32 KiB beyond."""
 
@@ -42,6 +50,9 @@ class Geometry:
     total_sectors: int
     clusters: int
     root_cluster: int = 0
+    media: int = layout.MEDIA
+    sectors_per_track: int = 63
+    heads: int = 255
 
     @property
     def size(self) -> int:
@@ -111,10 +122,14 @@ def choose(
 ) -> Geometry:
     """Return the numbers of a new volume that holds ``need``, of ``size`` bytes or as small as it can be.
 
+    FAT12 is taken where it is asked for, or where the size has room for no other.
+
     Raises NoSpace with both sizes; UsageError where the size cannot be of the type that was asked for.
     """
     if size is not None:
         return _of_size(need, size // sector_size, bits, sector_size, cluster_size, free)
+    if bits == 12:
+        return _smallest_12(need, sector_size, cluster_size, free)
     if bits != 32:
         for each in _cluster_sizes(sector_size, cluster_size):
             wanted = max(_with_free(need.clusters(16, each), free), MIN_CLUSTERS_16)
@@ -129,6 +144,14 @@ def choose(
         if usual and bits != 16 and wanted <= MAX_CLUSTERS_32 and found.total_sectors <= MAX_SECTORS:
             return found
     raise UsageError(f"fat: the content is more than FAT{bits or 32} can hold with clusters of 32 KiB")
+
+
+def _smallest_12(need: Need, sector_size: int, cluster_size: int | None, free: float) -> Geometry:
+    for each in _cluster_sizes(sector_size, cluster_size):
+        wanted = max(_with_free(need.clusters(12, each), free), 1)
+        if wanted <= MAX_CLUSTERS_12:
+            return _with_clusters(12, need, wanted, sector_size, each)
+    raise UsageError(f"fat: the content is more than FAT12 can hold, which takes {MAX_CLUSTERS_12} clusters")
 
 
 def _cluster_sizes(sector_size: int, cluster_size: int | None) -> list[int]:
@@ -166,8 +189,9 @@ def _frame(bits: int, need: Need, sector_size: int) -> tuple[int, int]:
     step = max(sector_size, ALIGNMENT) // layout.ENTRY_SIZE
     entries = max(ROOT_ENTRIES, align_up(need.root_bytes, step * layout.ENTRY_SIZE) // layout.ENTRY_SIZE)
     if entries > MAX_ROOT_ENTRIES:
+        needed = need.root_bytes // layout.ENTRY_SIZE
         raise UsageError(
-            f"fat: the root directory of FAT16 holds {MAX_ROOT_ENTRIES} entries, and {entries} are needed"
+            f"fat: the root directory of FAT{bits} holds {MAX_ROOT_ENTRIES} entries, and {needed} are needed"
         )
     return 1, entries
 
@@ -229,13 +253,19 @@ def _of_size(
     size = total * sector_size
     if total > MAX_SECTORS:
         raise UsageError(f"fat: expected at most {MAX_SECTORS} sectors of {sector_size} bytes, found {total}")
+    floppy = floppy_of(total, bits, sector_size, cluster_size)
+    if floppy is not None:
+        return _floppy(need, floppy, free)
     kinds = [bits] if bits else [32, 16] if size >= _least_32(sector_size) else [16]
     candidates = [each for kind in kinds for each in _candidates(kind, need, total, sector_size, cluster_size)]
+    if not candidates and bits is None:
+        kinds = [12]
+        candidates = _candidates(12, need, total, sector_size, cluster_size)
     for found in candidates:
         if need.clusters(found.bits, found.cluster_size) <= found.clusters - int(free * found.clusters):
             return found
     if not candidates:
-        low, high = (MIN_CLUSTERS_16, MAX_CLUSTERS_16) if kinds[0] == 16 else (MIN_CLUSTERS_32, MAX_CLUSTERS_32)
+        low, high = _BOUNDS[kinds[0]]
         raise UsageError(f"fat: {size} bytes cannot be FAT{kinds[0]}, which takes {low} to {high} clusters")
     best = max(candidates, key=lambda each: each.clusters)
     taken = need.clusters(best.bits, best.cluster_size) * best.cluster_size
@@ -249,11 +279,43 @@ def _candidates(bits: int, need: Need, total: int, sector_size: int, cluster_siz
     Where that is not possible larger clusters are better (there were too many), then smaller (too few); content
     that does not fit may fit in the smallest.
     """
-    low, high = (MIN_CLUSTERS_16, MAX_CLUSTERS_16) if bits == 16 else (MIN_CLUSTERS_32, MAX_CLUSTERS_32)
-    usual = max(2048, sector_size) if bits == 16 else _usual_32(total * sector_size, sector_size)
+    low, high = _BOUNDS[bits]
+    usual = {12: sector_size, 16: max(2048, sector_size), 32: _usual_32(total * sector_size, sector_size)}[bits]
     found = [
         _with_sectors(bits, need, total, sector_size, each) for each in _cluster_sizes(sector_size, cluster_size)
     ]
     legal = [each for each in found if low <= each.clusters <= high]
     legal.sort(key=lambda each: (each.cluster_size < usual, abs(each.cluster_size - usual)))
     return [*legal[:1], *sorted(legal[1:], key=lambda each: each.cluster_size)]
+
+
+def _floppy(need: Need, floppy: Floppy, free: float) -> Geometry:
+    """Return the numbers of a floppy. Raises UsageError, NoSpace where it cannot hold what is needed."""
+    entries = need.root_bytes // layout.ENTRY_SIZE
+    if entries > floppy.root_entries:
+        raise UsageError(
+            f"fat: the root directory of a floppy of {floppy.name} holds {floppy.root_entries} entries, and {entries}"
+            " are needed"
+        )
+    before = 1 + FATS * floppy.fat_sectors + floppy.root_entries * layout.ENTRY_SIZE // 512
+    clusters = (floppy.sectors - before) // floppy.sectors_per_cluster
+    needed = need.clusters(12, floppy.sectors_per_cluster * 512)
+    if needed > clusters - int(free * clusters):
+        raise NoSpace(
+            f"fat: the content needs {needed} clusters, and a floppy of {floppy.name} has {clusters} of"
+            f" {floppy.sectors_per_cluster * 512} bytes"
+        )
+    return Geometry(
+        bits=12,
+        sector_size=512,
+        sectors_per_cluster=floppy.sectors_per_cluster,
+        reserved_sectors=1,
+        fats=FATS,
+        fat_sectors=floppy.fat_sectors,
+        root_entries=floppy.root_entries,
+        total_sectors=floppy.sectors,
+        clusters=clusters,
+        media=floppy.media,
+        sectors_per_track=floppy.sectors_per_track,
+        heads=floppy.heads,
+    )

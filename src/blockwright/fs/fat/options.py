@@ -24,8 +24,9 @@ class FatOptions:
     """What is asked of a new file system. Sizes in bytes.
 
     ``size``: None for the smallest that holds the tree. ``free``: the fraction of the finished file system's
-    clusters that stays free, 0 to 0.95. ``bits``: 16 or 32, None for FAT32 wherever the size has room for its
-    least number of clusters, as firmware prefers, and FAT16 below. ``cluster_size``: None for what mkfs.fat takes
+    clusters that stays free, 0 to 0.95. ``bits``: 12, 16 or 32, None for FAT32 wherever the size has room for its
+    least number of clusters, as firmware prefers, then FAT16, then FAT12; just the size of a floppy is FAT12 with a
+    floppy's numbers. ``cluster_size``: None for what mkfs.fat takes
     at that size. ``hidden_sectors``: the partition's first LBA, which boot code needs. ``label``: up to 11 ASCII
     characters, kept in upper case. ``volume_id``: None for the seed's. ``time_ns``: the label's time, None for the
     root directory's. ``drop_unsupported``: leave out what FAT cannot hold (links, devices) instead of refusing.
@@ -52,8 +53,8 @@ class FatOptions:
             raise UsageError(f"fat size: expected a positive number of bytes, found {self.size}")
         if not 0 <= self.free <= MAX_FREE:
             raise UsageError(f"fat free fraction: expected 0 to {MAX_FREE}, found {self.free}")
-        if self.bits not in (None, 16, 32):
-            raise UsageError(f"fat type: expected 16 or 32 bits, found {self.bits}")
+        if self.bits not in (None, 12, 16, 32):
+            raise UsageError(f"fat type: expected 12, 16 or 32 bits, found {self.bits}")
         cluster = self.cluster_size
         if cluster is not None and (
             cluster.bit_count() != 1 or not self.sector_size <= cluster <= max(MAX_CLUSTER, self.sector_size)

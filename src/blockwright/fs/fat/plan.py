@@ -74,7 +74,7 @@ class FatPlan:
 
     @property
     def kind(self) -> str:
-        """``fat16`` or ``fat32``."""
+        """``fat12``, ``fat16`` or ``fat32``."""
         return f"fat{self.geometry.bits}"
 
     def moved(self, hidden_sectors: int) -> FatPlan:
@@ -122,7 +122,7 @@ class FatPlan:
                 ends.append(next_cluster - 1)
         for folder in self.folders:
             next_cluster = self._add_folder(folder, next_cluster, ends, bodies)
-        chains = ChainSource(geometry.bits, ends)
+        chains = ChainSource(geometry.bits, ends, geometry.media)
         for copy in range(geometry.fats):
             table.add(geometry.fat_start(copy), chains.length, chains)
         table.include(bodies, 0)

@@ -187,7 +187,8 @@ class Connection:
         if left < _TICK_S:
             self._stream.set_timeout(max(left, 0.001), self._send_s)
         try:
-            got = self._stream.receive_into(self._reader.space(bulk=self._bulk_sent != self._bulk_done))
+            receive = self._stream.fill if self._reader.in_data else self._stream.receive_into
+            got = receive(self._reader.space(bulk=self._bulk_sent != self._bulk_done))
             if not got:
                 self.fail(ConnectionLost("the server ended the connection"))
                 return

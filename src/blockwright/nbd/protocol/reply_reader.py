@@ -84,6 +84,11 @@ class ReplyReader:
             self._start, self._end = 0, kept
         return self._staged[self._end : self._end + STAGING_BULK] if bulk else self._staged[self._end :]
 
+    @property
+    def in_data(self) -> bool:
+        """Whether the whole of ``space()`` is what the server sends next: the data of a read."""
+        return bool(self._views)
+
     def received(self, count: int) -> list[Call]:
         """Take ``count`` bytes that were put into ``space()``; return the calls whose replies are whole now.
 

@@ -109,6 +109,19 @@ class Commands:
         else:
             self._begin(request, self._jobs[request.command])
 
+    def grew(self) -> bool:
+        """Take note where the device has become larger than the session began with, and say whether it has.
+
+        Somebody else tells the client of that, as the kernel is told of a device that grows while it is attached.
+        """
+        if not self.served.export.growing:
+            return False
+        size = self._device.refresh()
+        if size <= self.rules.size:
+            return False
+        self.rules = replace(self.rules, size=size)
+        return True
+
     def note_failure(self, request: Request, error: Exception) -> None:
         """Log that a device failed a request."""
         _, text = failure(error)

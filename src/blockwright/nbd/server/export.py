@@ -13,9 +13,8 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
-from blockwright.device.base import BlockDevice, ResizableDevice, Waits
+from blockwright.device.base import BlockDevice, Context, ResizableDevice, TellingDevice, Waits
 from blockwright.device.dirty import DirtyDevice
-from blockwright.device.extent import Extent
 from blockwright.device.steady import SteadyDevice
 from blockwright.errors import NotFound, UsageError
 from blockwright.nbd.protocol.session import BlockSizes, ExportInfo
@@ -41,13 +40,6 @@ class Access(Protocol):
         """Whether a peer that may use the export may only read it."""
 
 
-class Context(Protocol):
-    """A meta context beside base:allocation."""
-
-    def extents(self, offset: int, length: int) -> Iterator[Extent]:
-        """Yield extents that cover the range, as ``BlockDevice.extents`` does; flags are the context's own."""
-
-
 @dataclass(frozen=True, slots=True)
 class Export:
     """A device under a name.
@@ -56,8 +48,10 @@ class Export:
     may use it asks for it, and closed with the export. ``read_only`` refuses writes; a device that takes none does
     so anyway. ``blocks`` are told and enforced; without them they follow from the device. ``multi_conn`` says that a
     flush on one connection covers all, which is true of every device here unless the caller knows better.
-    ``resizable`` offers the RESIZE extension. ``listed`` says whether LIST names it. ``connections`` limits how many
-    use it at once. A DirtyDevice's checkpoints are contexts too, ``blockwright:changed-since:NAME``.
+    ``resizable`` offers the RESIZE extension. With ``growing`` a session's size is looked at anew: clients may
+    know of a larger one. ``listed`` says whether LIST names it. ``connections`` limits how many use it at
+    once. A DirtyDevice's checkpoints are contexts too, ``blockwright:changed-since:NAME``, and so is what a
+    TellingDevice tells.
     """
 
     name: str
@@ -67,6 +61,7 @@ class Export:
     blocks: BlockSizes | None = None
     multi_conn: bool = True
     resizable: bool = False
+    growing: bool = False
     listed: bool = True
     connections: int | None = None
     access: Access | None = None
@@ -118,6 +113,12 @@ class Opened:
                     assert callable(self._source), "a device that was given is open"
                     self._device = self._source()
         return self._device
+
+    @property
+    def size(self) -> int | None:
+        """The device's size in bytes as far as it is known; None where it was never opened."""
+        device = self._device
+        return None if device is None else device.size
 
     @property
     def steady(self) -> BlockDevice:
@@ -232,7 +233,9 @@ class Served:
     def _changes(self) -> dict[str, Context]:
         device = self.opened.device
         known = device.checkpoints if isinstance(device, DirtyDevice) else ()
-        return {CHANGED_SINCE + each.name: each for each in known}
+        told = device.inner if isinstance(device, DirtyDevice) else device
+        kept = told.contexts if isinstance(told, TellingDevice) else {}
+        return {**kept, **{CHANGED_SINCE + each.name: each for each in known}}
 
     def close(self) -> None:
         """End the threads, and close the device where it is ours. Nothing may be in flight."""

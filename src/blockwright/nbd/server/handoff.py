@@ -34,7 +34,10 @@ STOP: Final = b"stop"
 
 @dataclass(frozen=True, slots=True)
 class Handoff:
-    """A session, the limits it is held to, and where in the file its device lies, in bytes."""
+    """A session, the limits it is held to, and where in the file its device lies, in bytes.
+
+    ``heat`` says that it is wanted which blocks are used.
+    """
 
     session: Session
     limits: Limits
@@ -42,6 +45,7 @@ class Handoff:
     name: str
     start: int
     writable: bool
+    heat: bool = False
 
     def encode(self) -> bytes:
         """Return the message."""
@@ -72,6 +76,7 @@ class Handoff:
             name=found["name"],
             start=found["start"],
             writable=found["writable"],
+            heat=found["heat"],
         )
 
 

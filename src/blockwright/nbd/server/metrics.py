@@ -9,6 +9,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Final
 
+from blockwright.nbd.server.heat import Heat, HeatMap
 from blockwright.nbd.wire import Command
 
 OTHER: Final = -1
@@ -32,10 +33,13 @@ class CommandMetrics:
 
 
 class ExportMetrics:
-    """Totals of one export. Thread-safe; counts only grow."""
+    """Totals of one export. Thread-safe; counts only grow. With ``heat`` it is also known which blocks are used."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, heat: bool = False) -> None:
         self._lock = threading.Lock()
+        self.has_heat = heat
+        self._heats: list[Heat] = []
+        self._past = HeatMap(0, (), ())
         self._commands: dict[int, CommandMetrics] = {}
 
     def record(self, command: int, nanoseconds: int, length: int, *, count: int = 1, errors: int = 0) -> None:
@@ -64,6 +68,27 @@ class ExportMetrics:
                 found.nanoseconds += more.nanoseconds
                 found.buckets = [a + b for a, b in zip(found.buckets, more.buckets, strict=True)]
 
+    def begin_heat(self, size: int) -> Heat | None:
+        """Return what a session over ``size`` bytes is to count in; None where nobody wants to know."""
+        if not self.has_heat:
+            return None
+        found = Heat(size)
+        with self._lock:
+            self._heats.append(found)
+        return found
+
+    def end_heat(self, heat: Heat | None) -> None:
+        """Keep what a session has counted, which has ended."""
+        if heat is not None:
+            with self._lock:
+                self._heats.remove(heat)
+                self._past += heat.snapshot()
+
+    def heat(self) -> HeatMap:
+        """Return which blocks were read and written so far."""
+        with self._lock:
+            return sum((each.snapshot() for each in self._heats), self._past)
+
     def take(self) -> dict[int, CommandMetrics]:
         """Return the totals and begin anew: for a process that tells another what it counts."""
         with self._lock:
@@ -80,10 +105,14 @@ class ExportMetrics:
 
 
 class ServerMetrics:
-    """Totals of a server: of each export, and of connections. Thread-safe; an export keeps its totals by its name."""
+    """Totals of a server: of each export, and of connections. Thread-safe; an export keeps its totals by its name.
 
-    def __init__(self) -> None:
+    With ``heat`` sessions also count which blocks they use.
+    """
+
+    def __init__(self, *, heat: bool = False) -> None:
         self._lock = threading.Lock()
+        self._heat = heat
         self._exports: dict[str, ExportMetrics] = {}
         self._events: dict[tuple[str, str], int] = {}
 
@@ -92,7 +121,7 @@ class ServerMetrics:
         with self._lock:
             found = self._exports.get(name)
             if found is None:
-                found = self._exports[name] = ExportMetrics()
+                found = self._exports[name] = ExportMetrics(heat=self._heat)
             return found
 
     def count(self, event: str, reason: str = "") -> None:

@@ -27,12 +27,15 @@ class PipeStream(Stream):
         self._out = outgoing
         self.timeout_s: float | None = None
         self._send_s: float | None = None
-        self._woken, self._wake = os.pipe()  # readable for good once the stream was shut down
+        # Readable for good once nothing is read any more, and once nothing is written any more: one each, since
+        # replies may still be waited for when requests are not.
+        self._reading_ended, self._end_reading = os.pipe()
+        self._writing_ended, self._end_writing = os.pipe()
         self._ended = self._broken = False
         self._lock = threading.Lock()
         self._closed = False
         if sys.platform != "win32":
-            for fd in (incoming, outgoing, self._wake):
+            for fd in (incoming, outgoing, self._end_reading, self._end_writing):
                 os.set_blocking(fd, False)
 
     def receive_into(self, buffer: memoryview) -> int:
@@ -41,7 +44,7 @@ class PipeStream(Stream):
             count = self.receive_now(buffer)
             if count is not None:
                 return count
-            self._wait(self._in, selectors.EVENT_READ, end, "the peer sent nothing in time")
+            self._wait(self._in, selectors.EVENT_READ, self._reading_ended, end, "the peer sent nothing in time")
 
     def receive_now(self, buffer: memoryview) -> int | None:
         if self._ended:
@@ -61,7 +64,7 @@ class PipeStream(Stream):
             if count:
                 rest, end = rest[count:], _after(self._send_s)
             else:
-                self._wait(self._out, selectors.EVENT_WRITE, end, "the peer took nothing in time")
+                self._wait(self._out, selectors.EVENT_WRITE, self._writing_ended, end, "the peer took nothing")
 
     def send_now(self, data: memoryview) -> int:
         if self._broken:
@@ -79,27 +82,27 @@ class PipeStream(Stream):
             self._ended = True
             self._broken = self._broken or not reading_only
             if not self._closed:
-                with suppress(OSError):  # full, and so readable
-                    os.write(self._wake, b"x")
+                for fd in (self._end_reading,) if reading_only else (self._end_reading, self._end_writing):
+                    with suppress(OSError):  # full, and so readable
+                        os.write(fd, b"x")
 
     def close(self) -> None:
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            for fd in {self._in, self._out, self._woken, self._wake}:
+            ends = (self._reading_ended, self._end_reading, self._writing_ended, self._end_writing)
+            for fd in {self._in, self._out, *ends}:
                 os.close(fd)
 
     def fileno(self) -> int:
         return self._in
 
-    def _wait(self, fd: int, event: int, end: float | None, late: str) -> None:
-        """Wait until ``fd`` is ready or the stream is shut down. Raises TimeoutError with the text ``late``."""
+    def _wait(self, fd: int, event: int, ended: int, end: float | None, late: str) -> None:
+        """Wait until ``fd`` is ready or ``ended`` is readable. Raises TimeoutError with the text ``late``."""
         with selectors.DefaultSelector() as selector:
             selector.register(fd, event)
-            # Once shut down for reading the wake is readable for good, and a reply may still be waited for.
-            if event == selectors.EVENT_READ or not self._ended:
-                selector.register(self._woken, selectors.EVENT_READ)
+            selector.register(ended, selectors.EVENT_READ)
             if not selector.select(None if end is None else max(0.0, end - time.monotonic())):
                 raise TimeoutError(late)
 

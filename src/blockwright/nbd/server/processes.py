@@ -26,6 +26,7 @@ from blockwright.nbd.server.ending import Ending
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.failure import failure
 from blockwright.nbd.server.handoff import Handoff
+from blockwright.nbd.server.heat import Heat, HeatMap
 from blockwright.nbd.server.limits import ByteBudget, Limits
 from blockwright.nbd.server.log import Log
 from blockwright.nbd.server.metrics import ExportMetrics
@@ -122,6 +123,13 @@ class Processes:
 
     def _follow(self, answers: socket.socket, metrics: ExportMetrics, log: Log) -> Ending:
         """Take what a worker tells of a session, until it has ended, and return why it did."""
+        heat = metrics.begin_heat(0)
+        try:
+            return self._follow_to_end(answers, metrics, heat, log)
+        finally:
+            metrics.end_heat(heat)
+
+    def _follow_to_end(self, answers: socket.socket, metrics: ExportMetrics, heat: Heat | None, log: Log) -> Ending:
         while True:
             found = handoff.told(answers)
             if found is None:
@@ -132,6 +140,8 @@ class Processes:
                 log(found["event"], **found["fields"])
             else:
                 metrics.add(handoff.metrics_of(found["commands"]))
+                if heat is not None and found["heat"] is not None:
+                    heat.take_over(HeatMap.of_fields(found["heat"]))
                 with self._lock:
                     self._held[answers] = found["held"]
 
@@ -232,6 +242,7 @@ class Leaving:
             self.export.name,
             file.offset,
             writable=file.writable and not self.export.read_only,
+            heat=self.metrics.has_heat,
         )
 
 

@@ -34,6 +34,7 @@ ARENA: Final = 512 * KiB
 _READ: Final = int(Command.READ)
 _WRITE: Final = int(Command.WRITE)
 _DISC: Final = int(Command.DISC)
+_TOUCHING: Final = frozenset({_READ, _WRITE, int(Command.WRITE_ZEROES), int(Command.TRIM)})
 _MAX_PAYLOAD_SKIPPED: Final = 1 << 32
 """Bytes of a payload that a refused request may make us read: what the classic header can announce."""
 
@@ -63,6 +64,10 @@ class Transmission:
         writable = not session.export.flags & TransmissionFlag.READ_ONLY
         self._ready = unchecked.read_ready if in_line and not (traits.known_extents and session.structured) else None
         self._write = unchecked.write if in_line and writable else None
+        self._heat = heat = metrics.begin_heat(commands.rules.size)
+        if heat is not None:
+            self._ready = self._ready and heat.reading(self._ready)
+            self._write = self._write and heat.writing(self._write)
         self._plain_write = int(CommandFlag.PAYLOAD_LEN) if session.extended else 0
         chunked = self._framing if isinstance(self._framing, ChunkedFraming) else None
         self._long = LongReads(self._device, chunked) if in_line and chunked else None
@@ -81,6 +86,12 @@ class Transmission:
 
         Raises RemoteProtocolError for a client that breaks the rules, TimeoutError, OSError.
         """
+        try:
+            return self._serve()
+        finally:
+            self._metrics.end_heat(self._heat)
+
+    def _serve(self) -> Ending:
         inbox = self._inbox
         wanted = self._framing.request.size
         while inbox.fill(wanted):
@@ -174,6 +185,8 @@ class Transmission:
             self._finished = STOPPED
             return
         refused = refusal(self._commands.rules, request) or self._refused_now(request)
+        if refused and request.offset + request.length > self._commands.rules.size and self._commands.grew():
+            refused = refusal(self._commands.rules, request) or self._refused_now(request)
         in_line = request.command == _WRITE and request.flags == self._plain_write and self._write is not None
         inbox.start += head_size
         if refused:
@@ -182,14 +195,21 @@ class Transmission:
             self._finished = DISCONNECTED
         elif in_line and payload <= PIECE:
             self._write_now(request.cookie, request.offset, self._payload(payload))
-        elif request.command == _READ and self._long and request.length > self._short:
+        else:
+            if self._heat is not None and request.command in _TOUCHING:
+                self._heat.touch(request.offset, request.length, written=request.command != _READ)
+            self._begin(request)
+
+    def _begin(self, request: Request) -> None:
+        """Answer or begin to answer a request that is none of the cheapest."""
+        if request.command == _READ and self._long and request.length > self._short:
             self._flush()
             self._read_long(request)
         elif request.command == _READ and self._known and not request.flags:
             self._read_known(request, self._known)
         else:
             self._flush()
-            self._commands.begin(request, inbox)
+            self._commands.begin(request, self._inbox)
 
     def _refused_now(self, request: Request) -> Refusal | None:
         if self._stopping() and request.command != _DISC:

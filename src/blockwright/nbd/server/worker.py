@@ -120,7 +120,7 @@ class _Worked:
         self.answers = socket.socket(fileno=answers)
         self._stream = SocketStream(socket.socket(fileno=client))
         self._limits = request.limits
-        self._metrics = ExportMetrics()
+        self._metrics = ExportMetrics(heat=request.heat)
         self._reporting = threading.Lock()
         self._held = 0
         device: BlockDevice = FileDevice.adopt(file, request.name, writable=request.writable)
@@ -165,7 +165,9 @@ class _Worked:
             counted, held = self._metrics.take(), self.session.bytes_in_flight
             if counted or held != self._held:
                 self._held = held
-                handoff.tell(self.answers, "metrics", commands=handoff.metrics_fields(counted), held=held)
+                heat = self._metrics.heat().fields() if self._metrics.has_heat else None
+                fields = handoff.metrics_fields(counted)
+                handoff.tell(self.answers, "metrics", commands=fields, held=held, heat=heat)
 
     def _log(self, event: str, /, **fields: object) -> None:
         handoff.tell(self.answers, "log", event=event, fields={key: str(value) for key, value in fields.items()})

@@ -247,6 +247,14 @@ def number_of(device: str | int, *, prefix: str, major: int, what: str) -> int:
     raise UsageError(f"{device}: expected a {what} such as /dev/{prefix}0")
 
 
+def node_of(major: int, minor: int) -> str | None:
+    """Return the kernel's own node of the device of that number; None where it tells none."""
+    for line in text(f"/sys/dev/block/{major}:{minor}/uevent").splitlines():
+        if line.startswith("DEVNAME="):
+            return "/dev/" + line.removeprefix("DEVNAME=")
+    return None
+
+
 def text(path: str) -> str:
     """Return what a sysfs attribute holds, without the newline; empty where there is none."""
     # A file object costs three times what the attribute does, and these are read by the dozen.

@@ -19,6 +19,7 @@ from functools import cache
 from typing import Any, Final
 
 from blockwright.errors import KernelError
+from blockwright.owner import boot_identity, process_identity
 from blockwright.system.linux.ioctl import lock_node
 
 MAX_RECORD: Final = 64 << 10
@@ -83,18 +84,9 @@ class Registry:
 
         Raises KernelError (EAGAIN) where the lock is not free within 30 s.
         """
-        path = os.path.join(self._folder, "lock")
-        fd = self._open(path, os.O_RDWR | os.O_CREAT)
-        try:
-            end = time.monotonic() + LOCK_TIMEOUT_S
-            while not lock_node(fd):
-                if time.monotonic() > end:
-                    text = f"somebody else has held the lock for {LOCK_TIMEOUT_S:g} s"
-                    raise KernelError("flock", path, errno.EAGAIN, text)
-                time.sleep(_PAUSE_S)
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        with locked_file(os.path.join(self._folder, "lock")):
             yield
-        finally:
-            os.close(fd)
 
     def remove(self, name: str) -> None:
         """Have no record of that name."""
@@ -142,6 +134,25 @@ class Registry:
         return Record(name, document, who, alive, boot == boot_identity())
 
 
+@contextlib.contextmanager
+def locked_file(path: str) -> Iterator[None]:
+    """Hold the lock of the file at ``path``, which is made, against every other process and thread.
+
+    Raises KernelError (EAGAIN) where it is not free within 30 s, OSError.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600)
+    try:
+        end = time.monotonic() + LOCK_TIMEOUT_S
+        while not lock_node(fd):
+            if time.monotonic() > end:
+                text = f"somebody else has held the lock for {LOCK_TIMEOUT_S:g} s"
+                raise KernelError("flock", path, errno.EAGAIN, text)
+            time.sleep(_PAUSE_S)
+        yield
+    finally:
+        os.close(fd)
+
+
 def _owner(value: object) -> tuple[int, int] | None:
     """Return (pid, start time); a value that is neither that nor None is a process that cannot be alive."""
     if value is None:
@@ -163,29 +174,6 @@ def directory() -> str:
 
 
 @cache
-def boot_identity() -> str:
-    """Return what differs from boot to boot; empty where the kernel does not tell."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            return file.read(64).strip()
-    except OSError:
-        return ""
-
-
-@cache
 def _identity_of(pid: int) -> tuple[int, int] | None:
     """Return the identity of this process, which is asked for under each number it has had."""
     return process_identity(pid)
-
-
-def process_identity(pid: int) -> tuple[int, int] | None:
-    """Return (pid, start time in clock ticks), which no other process of this boot has; None where none runs."""
-    try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            # The second field is the program's name in parentheses, which may hold anything.
-            fields = file.read(4096).rpartition(b")")[2].split()
-    except OSError:
-        return None
-    if len(fields) < 20 or fields[0] in (b"Z", b"X"):
-        return None
-    return pid, int(fields[19])

@@ -14,6 +14,7 @@ from blockwright.codec.identity import derive_uuid
 from blockwright.device.planned import SegmentTable
 from blockwright.errors import UsageError
 from blockwright.table.gpt import layout
+from blockwright.table.gpt.hybrid import Shown, with_hybrid
 from blockwright.table.partition import Partition, PartitionTable
 from blockwright.table.plan import ALIGNMENT, Space, place
 from blockwright.units import align_up
@@ -23,7 +24,8 @@ from blockwright.units import align_up
 class Request:
     """A partition to be: ``size`` bytes at the least, and with ``remaining`` a share of what is left.
 
-    ``start`` pins the first byte. Without ``guid`` the identity follows from the seed and the number.
+    ``start`` pins the first byte. Without ``guid`` the identity follows from the seed and the number. ``space`` says
+    all of its room instead.
     """
 
     type_guid: UUID
@@ -33,6 +35,7 @@ class Request:
     start: int | None = None
     guid: UUID | None = None
     attributes: int = 0
+    space: Space | None = None
 
 
 def entries_bytes(
@@ -66,7 +69,7 @@ def plan(
         raise UsageError(f"partitions: expected at most {entry_count}, found {len(requests)}")
     reserved = max(entries_bytes(sector_size, entry_count), layout.MIN_ENTRIES_BYTES)
     spaces = [
-        Space(f"partition {number}", request.size, request.remaining, request.start)
+        request.space or Space(f"partition {number}", request.size, request.remaining, request.start)
         for number, request in enumerate(requests, 1)
     ]
     front, back = 2 * sector_size + reserved, sector_size + reserved
@@ -183,17 +186,20 @@ def pack_headers(table: PartitionTable, entries: bytes) -> tuple[bytes, bytes]:
     return header.seal().ljust(sector, b"\0"), backup.seal().ljust(sector, b"\0")
 
 
-def segments(table: PartitionTable, *, boot_code: bytes = b"", disk_signature: int = 0) -> SegmentTable:
+def segments(
+    table: PartitionTable, *, boot_code: bytes = b"", disk_signature: int = 0, shown: Sequence[Shown] = ()
+) -> SegmentTable:
     """Return the bytes of a new disk that are the table's: protective MBR and primary in front, backup behind.
 
-    ``boot_code`` is what a BIOS runs, at most 440 bytes. Raises UsageError where the table cannot be written.
+    ``boot_code`` is what a BIOS runs, at most 440 bytes; ``shown`` makes the MBR a hybrid one. Raises UsageError
+    where the table cannot be written.
     """
     check_table(table)
     if len(boot_code) > 440:
         raise UsageError(f"boot code: expected at most 440 bytes, found {len(boot_code)}")
     sector = table.sector_size
     first = boot_code.ljust(440, b"\0") + disk_signature.to_bytes(4, "little")
-    mbr = layout.with_protective(first.ljust(512, b"\0"), table.size // sector)
+    mbr = with_hybrid(first.ljust(512, b"\0"), table, shown)
     entries = pack_entries(table)
     primary, backup = pack_headers(table, entries)
     array = entries_bytes(sector, table.entry_count, table.entry_size)

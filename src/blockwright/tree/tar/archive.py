@@ -308,6 +308,7 @@ class Archive:
         size = stored
         runs: Runs = ((0, stored),)
         end = reader.position + _padded(stored)
+        padding = -stored % BLOCK
         if header.type == layout.GNU_SPARSE:
             found = sparse.read_gnu_map(block, stored, self._exactly)
             size, runs, stored, end = self._sparse(found, stored, end + found.consumed)
@@ -321,7 +322,7 @@ class Archive:
             )
         content = self._body(size, runs, stored) if size else EMPTY
         if reader.position != end:
-            self._skip(end - reader.position)
+            self._pass(end - reader.position, padding)
         return content
 
     def _pax_size(self, size: int, extended: int) -> int:
@@ -398,6 +399,12 @@ class Archive:
         if len(data) < length:
             raise self._truncated(length - len(data))
         return data
+
+    def _pass(self, length: int, padding: int) -> None:
+        """Stand behind a body. Behind the last one the whole padding may be missing: some writers leave it out."""
+        missing = length - self._reader.skip(length)
+        if missing not in (0, padding):
+            raise self._truncated(missing)
 
     def _skip(self, length: int) -> None:
         skipped = self._reader.skip(length)

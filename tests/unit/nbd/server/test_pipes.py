@@ -37,7 +37,7 @@ def test_bytes_go_both_ways(pair):
 def test_more_than_a_pipe_holds_is_sent_whole(pair):
     stream, (_, take) = pair
     data = bytes(range(256)) * 4096
-    sender = threading.Thread(target=stream.send, args=(data,))
+    sender = threading.Thread(target=stream.send, args=(data,), daemon=True)
     sender.start()
     got = bytearray()
     while len(got) < len(data):
@@ -70,7 +70,11 @@ def test_times_are_kept(pair):
 def test_shutting_down_ends_a_receive_and_lets_replies_out(pair):
     stream, (_, take) = pair
     found = []
-    thread = threading.Thread(target=lambda: found.append(stream.receive_into(memoryview(bytearray(1)))))
+
+    def receive():
+        found.append(stream.receive_into(memoryview(bytearray(1))))
+
+    thread = threading.Thread(target=receive, daemon=True)
     thread.start()
     stream.shut_down(reading_only=True)
     thread.join(30)
@@ -85,9 +89,18 @@ def test_shutting_down_ends_a_receive_and_lets_replies_out(pair):
     stream.shut_down()
 
 
-def test_shutting_down_ends_a_send(pair):
+@pytest.mark.parametrize("already", [False, True], ids=["at once", "reading had ended before"])
+@pytest.mark.parametrize("waits", [False, True], ids=["before it waits", "while it waits"])
+def test_shutting_down_ends_a_send(pair, monkeypatch, already, waits):
     stream, _ = pair
     failed = []
+    waiting, ended = threading.Event(), threading.Event()
+    wait = stream._wait
+
+    def noticed(*args):
+        waiting.set()
+        assert waits or ended.wait(30)
+        wait(*args)
 
     def send():
         try:
@@ -95,11 +108,16 @@ def test_shutting_down_ends_a_send(pair):
         except OSError as error:
             failed.append(error)
 
-    thread = threading.Thread(target=send)
+    monkeypatch.setattr(stream, "_wait", noticed)
+    if already:
+        stream.shut_down(reading_only=True)
+    thread = threading.Thread(target=send, daemon=True)
     thread.start()
+    assert waiting.wait(30)
     stream.shut_down()
+    ended.set()
     thread.join(30)
-    assert len(failed) == 1
+    assert [type(error) for error in failed] == [BrokenPipeError]
 
 
 @pytest.mark.parametrize(

@@ -179,6 +179,25 @@ def test_one_that_does_not_know_of_growth_goes_on_as_it_was(tmp_path, device):
         assert other.reply(512)[0] == 0
 
 
+def test_one_that_is_told_of_growth_by_somebody_else_is_not_refused(tmp_path):
+    with (
+        file(tmp_path) as made,
+        served(tmp_path, made, resizable=False, growing=True) as connect,
+        connect() as client,
+    ):
+        assert client.go() == SIZE
+        client.request(READ, offset=SIZE, length=512)
+        assert client.reply()[0] == Error.EINVAL
+        os.truncate(made.name, 2 * SIZE)
+        for length in (512, 100_000):
+            client.request(WRITE, offset=2 * SIZE - length, length=length, data=b"x" * length)
+            assert client.reply()[0] == 0
+            client.request(READ, offset=2 * SIZE - length, length=length)
+            assert client.reply(length)[2] == b"x" * length
+        client.request(READ, offset=2 * SIZE - 1, length=2)
+        assert client.reply()[0] == Error.EINVAL
+
+
 class Gate(ForwardingDevice):
     """Holds writes until it is told to let them go."""
 

@@ -331,6 +331,18 @@ def test_the_stream_is_read_to_its_end() -> None:
     assert list(source) == []
 
 
+@pytest.mark.parametrize("length", [1, 511, 513])
+def test_the_padding_behind_the_last_body_may_be_left_out_and_no_part_of_it(length: int) -> None:
+    whole = archive(member(b"first", b"1"), member(b"last", b"x" * length), end=b"")
+    end = len(whole) - -length % 512
+    last = parse(whole[:end]).entries[b"last"]
+    assert isinstance(last, File)
+    assert last.content.size == length
+    for cut in {end - 1, end + 1, len(whole) - 1} - {end}:
+        if cut < len(whole) and cut != end:
+            refused(whole[:cut], ArchiveRejected, "archive's end", cut)
+
+
 @pytest.mark.parametrize("cut", range(1, 1024 + 1 - 512, 61))
 def test_a_cut_archive(cut: int) -> None:
     data = member(b"f", b"x" * 600)

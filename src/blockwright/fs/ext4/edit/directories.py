@@ -11,7 +11,7 @@ Source: Linux 6.1, Documentation/filesystems/ext4 (directory, inlinedata).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from blockwright.errors import NoSpace, UsageError
@@ -25,11 +25,12 @@ from blockwright.fs.ext4.edit.space import Space
 from blockwright.fs.ext4.edit.transaction import Transaction
 from blockwright.fs.ext4.edit.xattrs import Attributes
 from blockwright.fs.ext4.inode import S_IFDIR
-from blockwright.fs.ext4.layout import Compat, Incompat, InodeFlag
+from blockwright.fs.ext4.layout import Compat, HashVersion, Incompat, InodeFlag, SuperFlag
 from blockwright.fs.ext4.lookup import MAX_INDEX_LEVELS, blocks_for, find_folded, fold
 from blockwright.fs.ext4.mapping import Run
+from blockwright.fs.ext4.plan_directory import DirectoryFormat, indexed_image, pack_entry
 from blockwright.fs.ext4.xattr_read import inline_tail
-from blockwright.units import MiB
+from blockwright.units import KiB, MiB
 
 MAX_KEPT: Final = 1024
 """Directories whose maps are kept in memory."""
@@ -135,25 +136,71 @@ class Directories:
 
     def add(self, draft: Draft, name: bytes, inode: int, file_type: int) -> None:
         """Put a name into a directory, which does not have it. Raises NoSpace, UsageError."""
-        if self._strict and draft.has(InodeFlag.casefold) and fold(name) is None:
-            raise UsageError(f"name {ascii(name)[2:66]!r}: expected UTF-8, which the directory is strict about")
-        record = Record(name, inode, file_type if self._typed else 0)
+        self.add_many(draft, [Record(name, inode, file_type)])
+
+    def add_many(self, draft: Draft, records: Sequence[Record]) -> None:
+        """Put names into a directory, which has none of them. Raises NoSpace, UsageError."""
+        if self._strict and draft.has(InodeFlag.casefold):
+            for record in records:
+                if fold(record.name) is None:
+                    raise UsageError(
+                        f"name {ascii(record.name)[2:66]!r}: expected UTF-8, which the directory is strict about"
+                    )
+        if not self._typed:
+            records = [record._replace(file_type=0) for record in records]
         if draft.number in self._names:
-            self._names[draft.number][name] = inode
+            self._names[draft.number].update((record.name, record.inode) for record in records)
         self._to_blocks(draft)
         blocks = _Blocks(self, draft)
         if draft.has(InodeFlag.index):
-            self._tree(draft, blocks).add(record)
+            self._tree(draft, blocks).add_many(records)
             return
-        if self._add_linear(blocks, record):
-            return
-        if blocks.count == 1 and self._indexes:
-            self._make_tree(draft, blocks)
-            self._tree(draft, blocks).add(record)
-            return
-        _, block = blocks.append()
-        self.format.lay_out(block, [record])
-        self.format.close(block, blocks.seed)
+        if len(records) > 1 and blocks.count == 1:
+            records = self._add_to_block(draft, blocks, records)
+        for index, record in enumerate(records):
+            if self._add_linear(blocks, record):
+                continue
+            if blocks.count == 1 and self._indexes:
+                self._make_tree(draft, blocks)
+                self._tree(draft, blocks).add_many(records[index:])
+                return
+            _, block = blocks.append()
+            self.format.lay_out(block, [record])
+            self.format.close(block, blocks.seed)
+
+    def _add_to_block(self, draft: Draft, blocks: _Blocks, records: Sequence[Record]) -> Sequence[Record]:
+        """Put names into a directory of one block, laid out anew as a block or a tree; return those left over."""
+        every = [*blocks.records(0), *records]
+        if sum(record.size for record in every) <= self.format.end:
+            block = blocks.modify(0)
+            blocks.forget(0)
+            self.format.lay_out(block, every)
+            self.format.close(block, blocks.seed)
+            return ()
+        version = self.volume.superblock.s_def_hash_version
+        plain = self.format.size < 64 * KiB and not draft.has(InodeFlag.casefold) and version <= HashVersion.tea
+        if not (self._indexes and self._typed and plain):
+            return records
+        self._check_dots(draft, blocks, every)
+        blocks.replace_all(self._tree_of(draft, every, version, blocks.seed))
+        draft.fields.i_flags |= InodeFlag.index.real
+        return ()
+
+    def _tree_of(self, draft: Draft, records: Sequence[Record], version: int, seed: int) -> bytes:
+        """Return the blocks of a hash tree that holds all of a directory's names."""
+        superblock = self.volume.superblock
+        form = DirectoryFormat(
+            self.format.size,
+            superblock.s_hash_seed,
+            self.format.summed,
+            MAX_INDEX_LEVELS if self.large else MAX_INDEX_LEVELS - 1,
+            version,
+            bool(superblock.s_flags & SuperFlag.unsigned_hash),
+        )
+        (parent,) = (record.inode for record in records if record.name == DOTS[1])
+        names = [record for record in records if record.name not in DOTS]
+        packed = [pack_entry(record.inode, record.name, record.file_type) for record in names]
+        return indexed_image(form, draft.number, parent, [record.name for record in names], packed, seed).head
 
     def remove(self, draft: Draft, name: bytes) -> None:
         """Take a name out of a directory. Raises Corrupt where it is not there."""
@@ -209,19 +256,23 @@ class Directories:
 
     def _make_tree(self, draft: Draft, blocks: _Blocks) -> None:
         """Turn a directory of one block into a root and a leaf."""
-        records = blocks.records(0)
-        found = [record for record in records if record.name not in DOTS]
-        parents = [record for record in records if record.name == DOTS[1]]
-        first = blocks.read(0)
-        if len(parents) != 1 or len(found) != len(records) - 2 or first[4:6] != b"\x0c\0" or first[20:22] != DOTS[1]:
-            raise self.volume.corrupt(f"directory {draft.number}: expected it to begin with '.' and '..'")
+        found, parent = self._check_dots(draft, blocks, blocks.records(0))
         _, leaf = blocks.append()
         self.format.lay_out(leaf, found)
         self.format.close(leaf, blocks.seed)
         version = self.volume.superblock.s_def_hash_version
         blocks.forget(0)
-        make_root(blocks.modify(0), self.format, version, parents[0], blocks.seed)
+        make_root(blocks.modify(0), self.format, version, parent, blocks.seed)
         draft.fields.i_flags |= InodeFlag.index.real
+
+    def _check_dots(self, draft: Draft, blocks: _Blocks, records: Sequence[Record]) -> tuple[list[Record], Record]:
+        """Return a block's names without the dots, and ``..``. Raises Corrupt unless the block begins with these."""
+        found = [record for record in records if record.name not in DOTS]
+        parents = [record for record in records if record.name == DOTS[1]]
+        first = blocks.read(0)
+        if len(parents) != 1 or len(found) != len(records) - 2 or first[4:6] != b"\x0c\0" or first[20:22] != DOTS[1]:
+            raise self.volume.corrupt(f"directory {draft.number}: expected it to begin with '.' and '..'")
+        return found, parents[0]
 
     def _to_blocks(self, draft: Draft) -> None:
         """Move a directory that lies in its inode to a block."""
@@ -317,6 +368,25 @@ class _Blocks:
         self.kept.runs = _extended(runs, logical, place)
         owner.transaction.undo(owner.forget)
         return logical, block
+
+    def replace_all(self, data: bytes) -> None:
+        """Have the directory's only block and new ones behind it hold ``data``."""
+        owner, draft = self._owner, self._draft
+        size = owner.volume.block_size
+        count = len(data) // size
+        if not owner.large and len(data) > MAX_SIZE:
+            raise UsageError(f"{self._what}: expected at most {MAX_SIZE} bytes without large_dir")
+        self.modify(0)[:] = data[:size]
+        logical, runs = 1, []
+        for start, length in owner.space.allocate_runs(self._place(0) + 1, count - 1):
+            runs.append(Run(logical, length, start, written=True))
+            for place in range(start, start + length):
+                owner.transaction.create(place)[:] = data[logical * size : (logical + 1) * size]
+                logical += 1
+        owner.maps.replace(draft, 1, count, runs, before=self.kept.runs)
+        draft.size = count * size
+        owner.forget(draft.number)
+        owner.transaction.undo(owner.forget)
 
     def insert(self, logical: int, record: Record) -> bool:
         """Put a record into a block, and say whether there was room."""

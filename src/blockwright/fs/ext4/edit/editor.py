@@ -8,12 +8,15 @@ Source: Linux 6.1, Documentation/filesystems/ext4.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import Final, TypeVar
 
 from blockwright.errors import NoSpace, UsageError
 from blockwright.fs import editor
 from blockwright.fs.editor import CommitPolicy
+from blockwright.fs.ext4.edit.batch import MOST, Batch
 from blockwright.fs.ext4.edit.clock import now_ns
 from blockwright.fs.ext4.edit.commit import Committer
 from blockwright.fs.ext4.edit.names import Names
@@ -21,11 +24,14 @@ from blockwright.fs.ext4.edit.nodes import Nodes
 from blockwright.fs.ext4.edit.orphans import Orphans
 from blockwright.fs.ext4.edit.parts import Parts
 from blockwright.fs.ext4.read import Ext4FileSystem
+from blockwright.fs.reader import show_path
 from blockwright.tree.content import Content
-from blockwright.tree.node import MAX_NAME, Directory, Node
+from blockwright.tree.node import MAX_NAME, Directory, File, Node
 
 T = TypeVar("T")
 MAX_LABEL: Final = 16
+_FEW: Final = 4
+"""Files that are not worth being made at once."""
 _NO_JOURNAL: Final = "the file system has no journal: a power cut while changes are written leaves it to be repaired"
 _TOO_LARGE: Final = "the changes do not fit the journal at once: they are committed in several transactions"
 _NO_ROOM: Final = "space that is freed is needed at once: what came before is committed first"
@@ -60,6 +66,7 @@ class Ext4Editor(editor.Editor):
         self._files = _LiveFiles(parts)
         self._nodes = Nodes(parts)
         self._names = Names(parts, self._nodes)
+        self._batch = Batch(parts, self._nodes)
 
     @property
     def files(self) -> Ext4FileSystem:
@@ -180,9 +187,46 @@ class Ext4Editor(editor.Editor):
         finally:
             self._filled.clear()
 
+    def _put_many(
+        self, parent: int, children: list[editor.Child], links: dict[int, int], *, replace: bool
+    ) -> list[editor.Child]:
+        """Make what is plain and new in a directory at once, up to as much as a transaction takes."""
+        del replace
+        if len(children) < _FEW or not self._batch.takes(parent):
+            return children
+        chosen: dict[int, editor.Child] = {}
+        rest: list[editor.Child] = []
+        for child in reversed(children):
+            _, name, node, _ = child
+            new = id(node) not in links and id(node) not in chosen
+            if new and self._batch.suits(node) and _is_name(name) and self._files.find(parent, name) is None:
+                chosen[id(node)] = child
+            else:
+                rest.append(child)
+        plain = list(chosen.values())
+        for first in range(0, len(plain), MOST):
+            part = plain[first : first + MOST]
+            try:
+                numbers = self._once(partial(self._create_files, parent, part))
+            except NoSpace:
+                rest += plain[first:]  # as far as it goes, and then with a word about which file it was
+                break
+            links.update((id(node), number) for (_, _, node, _), number in zip(part, numbers, strict=True))
+        rest.reverse()
+        return rest
+
+    def _create_files(self, parent: int, children: list[editor.Child]) -> list[int]:
+        files = [(name, node) for _, name, node, _ in children if isinstance(node, File)]
+        return self._batch.create(parent, files, now_ns())
+
     def mv(self, path: bytes, to: bytes, *, replace: bool = True) -> None:
         """Move a name, as one change together with what it replaces."""
         self._once(lambda: super(Ext4Editor, self).mv(path, to, replace=replace))
+
+    def set_xattr(self, path: bytes, name: bytes, value: bytes | None, *, follow: bool = True) -> None:
+        """Set an extended attribute; None removes it."""
+        with _about(path):
+            super().set_xattr(path, name, value, follow=follow)
 
     def _put_one(
         self, parent: int, name: bytes, node: Node, path: bytes, links: dict[int, int], *, replace: bool
@@ -194,7 +238,8 @@ class Ext4Editor(editor.Editor):
                 links.pop(id(node), None)  # from an attempt that was taken back
             return put(parent, name, node, path, links, replace=replace)
 
-        inode = self._once(whole)
+        with _about(path):
+            inode = self._once(whole)
         if isinstance(node, Directory) and node.entries:
             self._filled.append((inode, node.mtime_ns))
         return inode
@@ -234,3 +279,17 @@ class Ext4Editor(editor.Editor):
             raise UsageError(f"label {label[:64]!r}: expected at most {MAX_LABEL} bytes, found {len(data)}")
         self._once(lambda: self._parts.superblock.set(s_volume_name=data.ljust(MAX_LABEL, b"\0")))
         self._files.label = label
+
+
+@contextmanager
+def _about(path: bytes) -> Iterator[None]:
+    """Have NoSpace say what there was no space for."""
+    try:
+        yield
+    except NoSpace as error:
+        raise NoSpace(f"{show_path(path)}: {error}") from None
+
+
+def _is_name(name: bytes) -> bool:
+    """Whether a directory can hold the name."""
+    return name not in (b"", b".", b"..") and b"/" not in name and b"\0" not in name and len(name) <= MAX_NAME

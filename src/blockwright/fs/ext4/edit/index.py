@@ -8,7 +8,7 @@ Source: Linux 6.1, Documentation/filesystems/ext4/directory.rst ("Hash Tree Dire
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from blockwright.errors import NoSpace
@@ -154,9 +154,13 @@ class HashTree:
 
     # -- insertion -------------------------------------------------------------------------------------------
 
-    def add(self, record: Record) -> None:
-        """Put a record where its hash says. Raises NoSpace where the tree cannot grow any more."""
-        hashed = self._hashes([record.name])[0]
+    def add_many(self, records: Sequence[Record]) -> None:
+        """Put records where their hashes say. Raises NoSpace where the tree cannot grow any more."""
+        hashes = self._hashes([record.name for record in records])
+        for hashed, record in sorted(zip(hashes, records, strict=True), key=lambda item: item[0]):
+            self._add(record, hashed)
+
+    def _add(self, record: Record, hashed: int) -> None:
         path, leaf = self._descend(hashed)
         if index_offset(self._blocks.read(leaf), self._format.size) is not None:
             raise self._corrupt(f"expected block {leaf} to hold names, found a node")

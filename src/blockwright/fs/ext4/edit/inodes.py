@@ -26,7 +26,8 @@ MAX_LINKS: Final = 65000
 _SEARCHED: Final = 64
 """Groups that are looked at for the emptiest place of a directory."""
 _FULL_RECORD: Final = layout.Inode.SIZE
-_encode_time: Final = lru_cache(maxsize=16)(encode_time)
+encoded_time: Final = lru_cache(maxsize=16)(encode_time)
+"""``encode_time``, which is asked for few times again and again."""
 _EXTRA_ENDS: Final = {
     name: layout.Inode.FIELDS[f"i_{name}_extra"].offset + 4 for name in ("atime", "ctime", "mtime", "crtime")
 }
@@ -104,7 +105,7 @@ class Draft:
 
     def set_time(self, name: str, time_ns: int) -> None:
         """Set ``atime``, ``ctime``, ``mtime`` or ``crtime``, as exact as the inode has room for."""
-        seconds, extra = _encode_time(time_ns)
+        seconds, extra = encoded_time(time_ns)
         fields = vars(self.fields)
         if self.has_field(_EXTRA_ENDS[name]):
             fields["i_" + name] = seconds
@@ -144,7 +145,7 @@ class InodeTable:
         self._groups = groups
         self._superblock = superblock
         self._huge_files = bool(superblock.fields.s_feature_ro_compat & RoCompat.huge_file)
-        self._extra_size = self._choose_extra_size()
+        self.extra_size = self._choose_extra_size()
 
     def _choose_extra_size(self) -> int:
         room = self._geometry.inode_size - GOOD_OLD_INODE_SIZE
@@ -232,6 +233,15 @@ class InodeTable:
             group = self._nearest(home)
         return self._take(group, directory=directory)
 
+    def allocate_files(self, parent: int, count: int) -> list[int]:
+        """Take ``count`` free inodes near the directory ``parent``, as they lie; return their numbers."""
+        numbers: list[int] = []
+        while len(numbers) < count:
+            group = self._nearest(self.group_of(parent))
+            first = group.number * self._geometry.inodes_per_group + 1
+            numbers += [first + index for index in self._reserve(group, count - len(numbers))]
+        return numbers
+
     def _nearest(self, home: int) -> Group:
         for step in range(self._geometry.groups):
             group = self._groups.group((home + step) % self._geometry.groups)
@@ -253,33 +263,45 @@ class InodeTable:
                 best = group
         return best if best is not None and self._first_free(best) is not None else None
 
-    def _first_free(self, group: Group) -> int | None:
-        """Return the index of the first free inode of a group that is not reserved."""
-        free = ~self._groups.inodes(group) & (1 << self._geometry.inodes_per_group) - 1
+    def _first_free(self, group: Group, inodes: int | None = None) -> int | None:
+        """Return the index of the first free inode of a group that is not reserved; ``inodes`` are those in use."""
+        free = (
+            ~(self._groups.inodes(group) if inodes is None else inodes) & (1 << self._geometry.inodes_per_group) - 1
+        )
         reserved = self._superblock.fields.first_ino - 1 - group.number * self._geometry.inodes_per_group
         if reserved > 0:
             free = free >> reserved << reserved
         return (free & -free).bit_length() - 1 if free else None
 
     def _take(self, group: Group, *, directory: bool) -> Draft:
-        index = self._first_free(group)
-        assert index is not None, "inode: a group with a free one was chosen"
-        groups, geo = self._groups, self._geometry
+        (index,) = self._reserve(group, 1)
+        group.directories += directory
+        return self.blank(group.number * self._geometry.inodes_per_group + index + 1)
+
+    def _reserve(self, group: Group, most: int) -> list[int]:
+        """Take the first free inodes of a group, up to ``most``; return their places in it."""
+        groups = self._groups
+        inodes, taken = groups.inodes(group), list[int]()
+        while len(taken) < most and (index := self._first_free(group, inodes)) is not None:
+            run = (~inodes >> index) & (1 << most - len(taken)) - 1
+            count = (~run & run + 1).bit_length() - 1
+            count = min(count, self._geometry.inodes_per_group - index)
+            taken += range(index, index + count)
+            inodes |= (1 << count) - 1 << index
+        assert taken, "inode: a group with a free one was chosen"
         groups.touch(group)
         if groups.has_flags:
             if group.flags & _BLOCK_UNINIT:
                 groups.blocks(group)
                 group.blocks_changed = True
                 group.flags &= ~_BLOCK_UNINIT
-            self._extend_table(group, index)
-        inodes = groups.inodes(group)
-        group.inodes = inodes | 1 << index
+            self._extend_table(group, taken[-1])
+        group.inodes = inodes
         group.inodes_changed = True
         group.flags &= ~_INODE_UNINIT
-        group.free_inodes = max(0, group.free_inodes - 1)
-        group.directories += directory
-        self._superblock.add_free(0, -1)
-        return self._blank(group.number * geo.inodes_per_group + index + 1)
+        group.free_inodes = max(0, group.free_inodes - len(taken))
+        self._superblock.add_free(0, -len(taken))
+        return taken
 
     def _extend_table(self, group: Group, index: int) -> None:
         """Have the part of the inode table that is in use reach to ``index``, and clear what it comes to include."""
@@ -297,7 +319,8 @@ class InodeTable:
             block[start:] = bytes(block_size - start)
         group.itable_unused = geo.inodes_per_group - index - 1
 
-    def _blank(self, number: int) -> Draft:
+    def blank(self, number: int) -> Draft:
+        """Return a new inode's draft: nothing but the next generation of what was there."""
         position = self._volume.inode_position(number)
         size = self._geometry.inode_size
         block, at = divmod(position, self._volume.block_size)
@@ -306,7 +329,7 @@ class InodeTable:
         draft = Draft(number, bytes(size), position)
         draft.fields.i_generation = generation
         if size > GOOD_OLD_INODE_SIZE:
-            draft.fields.i_extra_isize = self._extra_size
+            draft.fields.i_extra_isize = self.extra_size
         return draft
 
     def free(self, draft: Draft, now_ns: int) -> None:

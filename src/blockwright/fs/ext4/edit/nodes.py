@@ -69,7 +69,7 @@ class Nodes:
         fields = draft.fields
         fields.i_mode = node.kind | node.permissions & 0o7777
         fields.i_links_count = 2 if directory else 1
-        fields.i_flags = _inherited(above.flags, node.kind)
+        fields.i_flags = inherited(above.flags, node.kind)
         if above.has(InodeFlag.projinherit) and draft.has_field(0xA0) and above.has_field(0xA0):
             fields.i_projid = above.fields.i_projid
         draft.set_owner(node.uid, node.gid)
@@ -363,7 +363,7 @@ def refuse(draft: Draft, *flags: InodeFlag) -> None:
             raise UsageError(f"inode {draft.number}: {what}")
 
 
-def _inherited(flags: int, kind: int) -> int:
+def inherited(flags: int, kind: int) -> int:
     """Return the flags that a new inode takes over from its directory."""
     if kind == S_IFDIR:
         return flags & _INHERITED

@@ -23,7 +23,14 @@ from blockwright.fs.ext4.edit.space import Space
 from blockwright.fs.ext4.edit.superblock import LiveSuperblock
 from blockwright.fs.ext4.inode import S_IFREG
 from blockwright.fs.ext4.layout import XATTR_ENTRY, XATTR_HEADER, XATTR_MAGIC, Compat, Incompat, InodeFlag
-from blockwright.fs.ext4.plan_xattr import Attribute, block_hash, finish_block, pack_entries, stored_attribute
+from blockwright.fs.ext4.plan_xattr import (
+    Attribute,
+    block_hash,
+    finish_block,
+    largest,
+    pack_entries,
+    stored_attribute,
+)
 from blockwright.fs.ext4.xattr_read import INDEX_SYSTEM, MAX_VALUE, attributes, hash_with, name_hash
 from blockwright.units import ceil_div
 
@@ -187,8 +194,8 @@ class Attributes:
         need = XATTR_HEADER.size + _END + sum(each.size for each in found)
         if need > block_size:
             raise NoSpace(
-                f"inode {draft.number}: extended attributes: expected at most one block of {block_size} bytes, "
-                f"found {need} bytes"
+                f"extended attributes: expected at most one block of {block_size} bytes, found {need} bytes, "
+                f"of which {largest(found)}"
             )
         found.sort(key=lambda one: one.order)
         entries = pack_entries(found, block_size - XATTR_HEADER.size, XATTR_HEADER.size, hashed=True)

@@ -190,10 +190,11 @@ def parse_names(data: bytes) -> list[Entry]:
     """Return the devices of a LIST_DEVICES answer. Raises Corrupt where they leave it."""
     found = []
     for position, end in _chain(data, _Name.SIZE, 8):
-        entry = _Name.parse(data, position)
-        if not entry.dev:
+        dev = int.from_bytes(data[position : position + 8], sys.byteorder)  # there may be thousands
+        if not dev:
             break
-        name = data[position + _Name.SIZE : end].partition(b"\0")[0]
+        stop = data.find(b"\0", position + _Name.SIZE, end)
+        name = data[position + _Name.SIZE : stop if stop >= 0 else end]
         tail = align_up(position + _Name.SIZE + len(name) + 1, 8)
         event: int | None = None
         uuid: str | None = None
@@ -203,7 +204,7 @@ def parse_names(data: bytes) -> list[Entry]:
             uuid = text_of(data[tail + _Tail.SIZE : end]) if more.flags & 1 else ""
         elif tail + 4 <= end:
             event = int.from_bytes(data[tail : tail + 4], sys.byteorder)
-        found.append(Entry(text_of(name), entry.dev, event, uuid))
+        found.append(Entry(text_of(name), dev, event, uuid))
     return found
 
 

@@ -72,6 +72,11 @@ class ThinPoolStatus(Status):
         """Whether it takes writes, and its metadata needs no check."""
         return self.mode == "rw" and not self.needs_check
 
+    @property
+    def takes_messages(self) -> bool:
+        """Whether it does what a message says, and keeps it."""
+        return self.mode in ("rw", "out_of_data_space") and not self.needs_check
+
 
 @dataclass(frozen=True, slots=True)
 class ThinStatus(Status):

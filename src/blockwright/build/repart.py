@@ -1,0 +1,428 @@
+"""A directory of repart.d's files as a disk's definition.
+
+Sizes come out as systemd-repart's: in steps of 4 KiB from the first MiB on, divided by weight. What a file asks for
+that a disk of ours cannot be is refused by file and line; what has no effect on a new disk is told.
+
+Knows: the settings of such files. Refuses to know: what partitions become.
+
+Source: repart.d(5) of systemd 252, and of 253 to 257 for ``Minimize=``, ``MountPoint=`` and others that came later.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any, Final, NamedTuple
+
+from blockwright.build import keys
+from blockwright.build.definition import MAX_PARTITIONS, PartitionDefinition
+from blockwright.build.toml_read import Asked, read_text
+from blockwright.errors import BlockwrightError, FormatError, NotFound
+from blockwright.table.gpt.names import TYPES, parse_attributes
+from blockwright.table.plan import DEFAULT_WEIGHT
+from blockwright.units import KiB, MiB, align_down, align_up
+
+GRAIN: Final = 4 * KiB
+"""What sizes are multiples of."""
+DEFAULT_MINIMUM: Final = 10 * MiB
+_FORMATS: Final = {"ext2": "ext2", "ext3": "ext3", "ext4": "ext4", "vfat": "fat", "swap": "swap"}
+_TRUE: Final = ("1", "yes", "y", "true", "t", "on")
+_FALSE: Final = ("0", "no", "n", "false", "f", "off")
+_GROWING: Final = ("root", "usr", "home", "srv", "var", "tmp", "xbootldr")
+_MACHINES: Final = {
+    "x86_64": "x86-64",
+    "AMD64": "x86-64",
+    "i686": "x86",
+    "aarch64": "arm64",
+    "arm64": "arm64",
+    "armv7l": "arm",
+    "riscv64": "riscv64",
+    "loongarch64": "loongarch64",
+    "ppc64le": "ppc64-le",
+    "s390x": "s390x",
+}
+_NO_EFFECT: Final = {
+    "FactoryReset": "is of use on a disk that is there already",
+    "Priority": "has no effect: what does not fit is refused",
+    "SplitName": "has no effect: the disk is one file",
+    "MountPoint": "has no effect on the partition: fstab is yours to write",
+}
+_REFUSED: Final = {
+    "EncryptedVolume": "volumes that are encrypted",
+    "TPM2PCRs": "volumes that are encrypted",
+    "KeyFile": "volumes that are encrypted",
+    "Compression": "file systems that are compressed",
+    "CompressionLevel": "file systems that are compressed",
+    "Subvolumes": "subvolumes",
+    "DefaultSubvolume": "subvolumes",
+    "ExcludeFiles": "excludes",
+    "ExcludeFilesTarget": "excludes",
+    "MakeSymlinks": "links that are made",
+    "SupplementFor": "definitions that supplement others",
+    "VerityDataBlockSizeBytes": "blocks of hashes of another size",
+    "VerityHashBlockSizeBytes": "blocks of hashes of another size",
+}
+_SEVERAL: Final = ("CopyFiles", "MakeDirectories", "ExcludeFiles", "ExcludeFilesTarget", "Subvolumes", "MakeSymlinks")
+
+
+class Setting(NamedTuple):
+    """A line of a file."""
+
+    key: str
+    value: str
+    line: int
+
+
+class Settings:
+    """What one file says. The last of several lines counts, but for settings that are lists."""
+
+    def __init__(self, path: str, settings: list[Setting], remarks: list[str]) -> None:
+        self.path = path
+        self.remarks = remarks
+        self._left: dict[str, list[Setting]] = {}
+        for each in settings:
+            if not each.value:
+                self._left.pop(each.key, None)
+            elif each.key in _SEVERAL:
+                self._left.setdefault(each.key, []).append(each)
+            else:
+                self._left[each.key] = [each]
+
+    def take(self, key: str, read: Callable[[str], Any], default: Any = None) -> Any:
+        """Return the value of a setting. Raises FormatError with its place."""
+        found = self._left.pop(key, None)
+        return default if found is None else self._read(found[0], read)
+
+    def take_all(self, key: str, read: Callable[[str], Any]) -> list[Any]:
+        """Return the values of a setting that is a list."""
+        return [self._read(each, read) for each in self._left.pop(key, [])]
+
+    def finish(self) -> None:
+        """Tell of what has no effect. Raises FormatError for what was not taken."""
+        for key, found in self._left.items():
+            each = found[0]
+            if key not in _NO_EFFECT:
+                known = {*_KNOWN, *_REFUSED, *_NO_EFFECT}
+                what = _REFUSED.get(key)
+                message = f"asks for {what}, which cannot be made" if what else "is not known"
+                near = "" if what else keys.suggestion(key, dict.fromkeys(known))
+                raise self.error(each, f"{message}{near}")
+            self.remarks.append(f"{self.path}:{each.line}: {key}: {_NO_EFFECT[key]}")
+
+    def error(self, setting: Setting, message: str) -> FormatError:
+        """Return an error with the setting's place."""
+        return FormatError(f"{setting.key[:64]}: {message}", source=f"{self.path}:{setting.line}")
+
+    def _read(self, setting: Setting, read: Callable[[str], Any]) -> Any:
+        try:
+            return read(setting.value)
+        except (BlockwrightError, ValueError) as error:
+            raise self.error(setting, str(error)) from None
+
+
+_KNOWN: Final = (
+    "Type",
+    "Label",
+    "UUID",
+    "Weight",
+    "PaddingWeight",
+    "SizeMinBytes",
+    "SizeMaxBytes",
+    "PaddingMinBytes",
+    "PaddingMaxBytes",
+    "CopyBlocks",
+    "Format",
+    "CopyFiles",
+    "MakeDirectories",
+    "Encrypt",
+    "Verity",
+    "VerityMatchKey",
+    "Minimize",
+    "Flags",
+    "ReadOnly",
+    "NoAuto",
+    "GrowFileSystem",
+)
+
+
+def read_repart(path: str) -> Asked:
+    """Return what the ``*.conf`` files of a directory ask for, in the order of their names.
+
+    Raises FormatError that names file and line; NotFound where there is none, OSError.
+    """
+    names = sorted(each for each in os.listdir(path) if each.endswith(".conf"))
+    if not names:
+        raise NotFound(f"{path}: no *.conf file of a partition")
+    asked = Asked(disk={"table": "gpt", "alignment": GRAIN})
+    found: list[Found] = []
+    seen: Counter[str] = Counter()
+    for name in names:
+        file = os.path.join(path, name)
+        if os.path.realpath(file) != os.devnull:  # which masks a file of that name elsewhere
+            found.append(parse_conf(read_text(file), file, asked.remarks, seen))
+    if len(found) > MAX_PARTITIONS:
+        raise FormatError(f"repart.d: expected at most {MAX_PARTITIONS} partitions, found {len(found)}", source=path)
+    _join_verity(found, asked)
+    asked.partitions = [each.part for each in found]
+    return asked
+
+
+class Found(NamedTuple):
+    """A partition of a file, and its part in verity: ``data`` or ``hash`` with a match key, or neither."""
+
+    part: PartitionDefinition
+    path: str
+    verity: str | None = None
+    match: str | None = None
+
+
+def settings_of(text: str, path: str) -> Iterator[Setting]:
+    """Yield the settings of ``[Partition]``, one for each line, as systemd reads such files. Raises FormatError."""
+    section, carried, begun = "", "", 0
+    for number, line in enumerate(text.splitlines(), 1):
+        stripped = line.strip()
+        if stripped.startswith(("#", ";")) or (not stripped and not carried):
+            continue
+        if line.endswith("\\"):
+            carried, begun = f"{carried}{line[:-1].strip()} ", begun or number
+            continue
+        whole, first, carried, begun = f"{carried}{stripped}", begun or number, "", 0
+        if whole.startswith("[") and whole.endswith("]"):
+            section = whole[1:-1]
+            if section != "Partition":
+                raise FormatError(f"[{section[:64]}]: expected [Partition]", source=f"{path}:{first}")
+            continue
+        key, equals, value = whole.partition("=")
+        if not equals or not section:
+            raise FormatError(
+                f"expected Key=Value within [Partition], found {whole[:64]!a}", source=f"{path}:{first}"
+            )
+        yield Setting(key.strip(), value.strip(), first)
+    if carried:
+        raise FormatError("expected a line behind the last backslash", source=path)
+
+
+def parse_conf(text: str, path: str, remarks: list[str], seen: Counter[str]) -> Found:
+    """Return the partition that a file's text asks for. Raises FormatError.
+
+    ``remarks`` gets what has no effect; ``seen`` counts partitions that are called after their type.
+    """
+    taken = Settings(path, list(settings_of(text, path)), remarks)
+    kind = taken.take("Type", _type, "linux-generic")
+    verity = taken.take("Verity", _verity)
+    match = taken.take("VerityMatchKey", str)
+    taken.take("Encrypt", _not_encrypted)
+    files = taken.take_all("CopyFiles", _copy)
+    directories = [each for several in taken.take_all("MakeDirectories", _paths) for each in several]
+    form = taken.take("Format", _format)
+    image = taken.take("CopyBlocks", _image)
+    if form is None and (files or directories):
+        form = "ext4"
+    small = taken.take("Minimize", _minimize, default=False)
+    name = taken.take("Label", _label)
+    if name is None:
+        seen[kind] += 1
+        name = kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"
+    fields: dict[str, Any] = {
+        "type": kind,
+        "name": name,
+        "uuid": taken.take("UUID", _uuid),
+        "attributes": _attributes(taken, kind),
+        "files": tuple(files),
+        "directories": tuple(directories),
+        "image": image,
+        "file_system": form,
+        "label": _file_system_label(form, name),
+        "hashes": verity == "hash",
+        "rest": not small and verity != "hash",
+        **_sizes(taken, image, small=small, hashes=verity == "hash"),
+    }
+    taken.finish()
+    try:
+        part = PartitionDefinition(**fields)
+        part.check()
+    except BlockwrightError as error:
+        raise FormatError(str(error), source=path) from None
+    return Found(part, path, verity, match)
+
+
+def _sizes(taken: Settings, image: Any, *, small: bool, hashes: bool) -> dict[str, Any]:
+    """Return the fields that say a partition's size.
+
+    Least sizes are rounded down and most sizes up: that is what the program does, whatever its manual says.
+    """
+    least = taken.take("SizeMinBytes", _size)
+    most = taken.take("SizeMaxBytes", _size)
+    low = max(align_down(least, GRAIN) if least is not None else DEFAULT_MINIMUM, GRAIN)
+    high = None if most is None else align_up(most, GRAIN)
+    if high is not None and least is None:
+        low = min(low, max(high, GRAIN))
+    if image is not None:
+        low = max(low, align_up(image.content.size, GRAIN))
+    padding = taken.take("PaddingMinBytes", _size, 0)
+    above = taken.take("PaddingMaxBytes", _size)
+    fields = {
+        "padding": align_down(padding, GRAIN),
+        "padding_maximum": None if above is None else align_up(above, GRAIN),
+        "padding_weight": taken.take("PaddingWeight", _number, 0),
+    }
+    weight = taken.take("Weight", _number, DEFAULT_WEIGHT)
+    if hashes or (small and least is None):
+        low = 0
+    return fields | {"minimum": low, "maximum": None if hashes else high, "weight": weight}
+
+
+def _attributes(taken: Settings, kind: str) -> tuple[str, ...]:
+    bits = taken.take("Flags", lambda value: int(value, 0), 0)
+    if not 0 <= bits < 1 << 64:
+        raise FormatError(f"Flags: expected 64 bits, found {bits:#x}", source=taken.path)
+    read_only = taken.take("ReadOnly", _truth, kind.endswith(("-verity", "-verity-sig")) or None)
+    grows = kind in _GROWING or kind.startswith(("root-", "usr-"))
+    growing = taken.take("GrowFileSystem", _truth, (grows and not read_only) or None)
+    for name, wanted in (
+        ("read-only", read_only),
+        ("no-auto", taken.take("NoAuto", _truth)),
+        ("growfs", growing),
+    ):
+        if wanted is not None:
+            bit = parse_attributes([name])
+            bits = bits | bit if wanted else bits & ~bit
+    from blockwright.table.gpt.names import attribute_names
+
+    return tuple(attribute_names(bits))
+
+
+def _join_verity(found: list[Found], asked: Asked) -> None:
+    """Make data and hashes of the same key the disk's root and its hashes. Raises FormatError for any others."""
+    marked = [index for index, each in enumerate(found) if each.verity is not None]
+    if not marked:
+        return
+    by_role = {found[index].verity: index for index in marked}
+    first = found[marked[0]]
+    if len(marked) != 2 or set(by_role) != {"data", "hash"} or len({found[index].match for index in marked}) != 1:
+        raise FormatError("Verity: expected one data and one hash of the same VerityMatchKey", source=first.path)
+    at = by_role["data"]
+    data = found[at]
+    sources = [source for source, inside in data.part.files if inside == "/"]
+    if not sources:
+        raise FormatError("Verity: expected CopyFiles=SOURCE:/ for its data, found none", source=data.path)
+    import dataclasses
+
+    kept = tuple(each for each in data.part.files if each != (sources[0], "/"))
+    asked.disk["verity"] = True
+    asked.sources = (sources[0],)
+    part = dataclasses.replace(
+        data.part,
+        mount="/",
+        files=kept,
+        attributes=tuple(each for each in data.part.attributes if each not in ("growfs", "read-only")),
+    )
+    found[at] = data._replace(part=part)
+    asked.remarks.append(f"{data.path}: Verity: UUIDs follow from the root hash")
+
+
+def _truth(value: str) -> bool:
+    if value.lower() in _TRUE:
+        return True
+    if value.lower() in _FALSE:
+        return False
+    raise ValueError(f"expected yes or no, found {value[:64]!a}")
+
+
+def _type(value: str) -> str:
+    name = value.lower()
+    for prefix in ("root", "usr"):
+        base, _, rest = name.partition("-")
+        if base == prefix and rest in ("", "verity", "verity-sig"):
+            machine = _MACHINES.get(platform.machine())
+            if machine is None:
+                raise ValueError(f"expected a type with its machine, such as {prefix}-x86-64, found {value}")
+            name = "-".join(each for each in (prefix, machine, rest) if each)
+    if name in TYPES:
+        return name
+    return str(keys.uuid(name)) if len(name) > 30 else _unknown_type(value)
+
+
+def _unknown_type(value: str) -> str:
+    raise ValueError(f"expected a type that is known, or a UUID, found {value[:64]!a}")
+
+
+def _plain(value: str) -> str:
+    """Return a value with its specifiers expanded: %% only."""
+    plain = value.replace("%%", "\0")
+    if "%" in plain:
+        raise ValueError(f"expected no specifier but %%, found {value[:64]!a}")
+    return plain.replace("\0", "%")
+
+
+def _label(value: str) -> str:
+    return keys.text(_plain(value))
+
+
+def _file_system_label(form: str | None, name: str) -> str:
+    """Return the partition's name as far as its file system can have it, as systemd-repart has it."""
+    if form == "fat":
+        return "".join(each if each.isascii() and (each.isalnum() or each in "-_ ") else "_" for each in name)[
+            :11
+        ].strip()
+    if form is None:
+        return ""
+    return name.encode()[:16].decode("utf-8", "ignore")
+
+
+def _uuid(value: str) -> Any:
+    if value == "null":
+        raise ValueError("expected a UUID, found null, which a GPT takes for none")
+    return keys.uuid(value)
+
+
+def _size(value: str) -> int:
+    return keys.size(value.strip())
+
+
+def _number(value: str) -> int:
+    if not value.isascii() or not value.isdecimal() or len(value) > 7:
+        raise ValueError(f"expected a weight from 0 to 1000000, found {value[:64]!a}")
+    return int(value)
+
+
+def _format(value: str) -> str:
+    if value not in _FORMATS:
+        raise ValueError(f"expected one of {', '.join(_FORMATS)}, found {value[:64]!a}, which cannot be made")
+    return _FORMATS[value]
+
+
+def _copy(value: str) -> tuple[str, str]:
+    parts = _plain(value).split(":")
+    if len(parts) > 2 or not all(each.startswith("/") for each in parts):
+        raise ValueError(f"expected SOURCE:TARGET, both absolute, and no flags, found {value[:64]!a}")
+    return parts[0], parts[-1].rstrip("/") or "/"
+
+
+def _paths(value: str) -> list[str]:
+    return [each.rstrip("/") for each in _plain(value).split() if each != "/"]
+
+
+def _image(value: str) -> Any:
+    if value == "auto":
+        raise ValueError("expected a file, found auto, which copies from the running system")
+    return keys.named(_plain(value))
+
+
+def _not_encrypted(value: str) -> None:
+    if value.lower() not in _FALSE:
+        raise ValueError(f"asks for a volume that is encrypted, which cannot be made: {value[:64]!a}")
+
+
+def _verity(value: str) -> str | None:
+    if value.lower() in _FALSE:
+        return None
+    if value not in ("data", "hash"):
+        raise ValueError(f"expected off, data or hash, found {value[:64]!a}, which cannot be made")
+    return value
+
+
+def _minimize(value: str) -> bool:
+    return value in ("best", "guess") or _truth(value)

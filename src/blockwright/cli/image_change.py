@@ -1,0 +1,116 @@
+"""``blockwright image activate``, ``deactivate``, ``rm``, ``gc``, ``retry``, ``cancel`` and ``metrics``.
+
+Knows: flags. Refuses to know: how any of it is done.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+import click
+
+from blockwright.cli.fetch import context_of, show_outcome
+from blockwright.cli.options import json_option, quiet_option
+from blockwright.cli.output import print_json, print_lines, progress_bar
+from blockwright.pipeline import manage
+from blockwright.pipeline.images import Images
+
+
+@click.command()
+@click.argument("name", metavar="IMAGE")
+@click.option("--as", "activation", metavar="NAME", help="What the snapshot is called.  [default: VOLUME-active]")
+@json_option
+def activate(*, name: str, activation: str | None, as_json: bool) -> None:
+    """Have a snapshot of IMAGE active, and print its path. One that is there stays as it was written to."""
+    with Images() as images:
+        outcome = manage.activate(images, images.find(name), context_of(images), activation)
+    show_outcome(outcome, as_json=as_json, lines=False)
+
+
+@click.command()
+@click.argument("name", metavar="IMAGE")
+@click.option("--as", "activation", metavar="NAME", help="The snapshot.  [default: all]")
+@json_option
+def deactivate(*, name: str, activation: str | None, as_json: bool) -> None:
+    """Take the paths of IMAGE's snapshots away; what was written to them stays."""
+    with Images() as images:
+        found = images.find(name)
+        done = manage.deactivate(images, found, activation)
+    _show(found.id, "deactivated", done, as_json=as_json)
+
+
+@click.command()
+@click.argument("names", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--snapshots", is_flag=True, help="Remove snapshots too, with all that was written to them.")
+@json_option
+def rm(*, names: Sequence[str], snapshots: bool, as_json: bool) -> None:
+    """Remove images: volumes, receipts, and what was fetched for nothing else. What was a file here stays."""
+    done: dict[str, list[str]] = {}
+    with Images() as images:
+        for name in names:
+            found = images.find(name)
+            done[found.id] = manage.remove(images, found, snapshots=snapshots)
+    if as_json:
+        gone = [{"image": image, "removed": volumes} for image, volumes in done.items()]
+        print_json("blockwright.image.rm/1", {"images": gone})
+
+
+@click.command()
+@click.option("-n", "--dry-run", is_flag=True, help="Only say what would be removed.")
+@click.option("--blobs", is_flag=True, help="Also what was fetched from registries and no image needs.")
+@json_option
+def gc(*, dry_run: bool, blobs: bool, as_json: bool) -> None:
+    """Remove what failed, cancelled and broken runs left, and what no image needs; print a line for each."""
+    with Images() as images:
+        lines = manage.sweep(images, dry_run=dry_run, blobs=blobs)
+    if as_json:
+        print_json("blockwright.image.gc/1", {"removed": lines, "dry_run": dry_run})
+    else:
+        print_lines(lines)
+
+
+@click.command()
+@click.argument("name", metavar="IMAGE")
+@json_option
+@quiet_option
+def retry(*, name: str, as_json: bool, quiet: bool) -> None:
+    """Go on with a run that failed, was cancelled, or was killed, behind the last step that still holds."""
+    with Images() as images, progress_bar("", quiet=quiet) as bar:
+        outcome = manage.retry(images, images.find(name), context_of(images, bar))
+    show_outcome(outcome, as_json=as_json)
+
+
+@click.command()
+@click.argument("name", metavar="IMAGE")
+@click.option(
+    "--wait", "wait_s", type=float, default=manage.STOP_S, show_default=True, help="Seconds to wait for it."
+)
+@json_option
+def cancel(*, name: str, wait_s: float, as_json: bool) -> None:
+    """Stop a run, and take back the step that it is at; what is ready stays."""
+    with Images() as images:
+        found = images.find(name)
+        state = manage.cancel(images, found, wait_s)
+    if as_json:
+        print_json("blockwright.image.cancel/1", {"image": found.id, "state": state.value})
+
+
+@click.command()
+@click.option("--textfile", metavar="FILE", help="Write it to FILE, which is replaced in one step.")
+def metrics(*, textfile: str | None) -> None:
+    """Print metrics of all runs and images in Prometheus's text format."""
+    from blockwright.pipeline.metrics import render, write_textfile
+
+    with Images() as images:
+        if textfile is None:
+            sys.stdout.write(render(images))
+        else:
+            write_textfile(textfile, images)
+
+
+def _show(image: str, what: str, names: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json(f"blockwright.image.{what}/1", {"image": image, what: list(names)})
+    else:
+        print_lines(list(names))

@@ -1,0 +1,61 @@
+"""A stream that passes once becomes a device: in a file of its own, without a name, where zeros take no room.
+
+Knows: that it must be read to its end first. Refuses to know: what it holds.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from typing import BinaryIO, Final
+
+from blockwright.device.file import FileDevice
+from blockwright.units import MiB
+
+PIECE: Final = MiB
+_STEP: Final = 64 * 1024
+_NOTHING: Final = bytes(_STEP)
+
+
+def spool(stream: BinaryIO, name: str) -> FileDevice:
+    """Return what is left of ``stream``, which stays its owner's; messages call it ``name``. Raises OSError.
+
+    A regular file that nobody has read from yet is taken as it lies. Anything else is read to its end into a file in
+    the folder for temporary ones, which is gone when the device is closed.
+    """
+    found = _regular(stream)
+    if found is not None:
+        return FileDevice.adopt(found, name, writable=False)
+    scratch = scratch_device(name)
+    try:
+        size = 0
+        while data := stream.read(PIECE):
+            scratch.resize(size + len(data))
+            view = memoryview(data)
+            for start in range(0, len(view), _STEP):
+                part = view[start : start + _STEP]
+                if part != _NOTHING[: len(part)]:
+                    scratch.write(size + start, part)
+            size += len(data)
+    except BaseException:
+        scratch.close()
+        raise
+    return scratch
+
+
+def scratch_device(name: str) -> FileDevice:
+    """Return a new, empty file without a name, in the folder for temporary ones."""
+    with tempfile.TemporaryFile(buffering=0) as file:
+        return FileDevice.adopt(os.dup(file.fileno()), name, writable=True)
+
+
+def _regular(stream: BinaryIO) -> int | None:
+    """Return a descriptor of the regular file behind a stream that stands at its beginning, else None."""
+    try:
+        fd = stream.fileno()
+        if stat.S_ISREG(os.fstat(fd).st_mode) and os.lseek(fd, 0, os.SEEK_CUR) == 0:
+            return os.dup(fd)
+    except OSError:  # no descriptor at all, or none that can be asked
+        return None
+    return None

@@ -1,0 +1,1 @@
+"""Compressed raw images, which are only read."""

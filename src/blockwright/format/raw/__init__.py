@@ -1,0 +1,1 @@
+"""Raw images: the disk, byte for byte, or that compressed."""

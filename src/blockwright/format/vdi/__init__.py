@@ -1,0 +1,1 @@
+"""VDI, the format of VirtualBox."""

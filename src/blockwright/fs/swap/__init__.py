@@ -1,0 +1,1 @@
+"""Linux's swap area: the header that ``mkswap`` writes."""

@@ -1,0 +1,89 @@
+"""The name of a container image in a registry, as people write it.
+
+Knows: spelling. Refuses to know: registries. Source: OCI distribution-spec 1.1, "Pulling manifests".
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Final
+
+from blockwright.errors import UsageError
+
+SCHEME: Final = "docker://"
+"""What a reference begins with."""
+REGISTRY: Final = "BLOCKWRIGHT_REGISTRY"
+"""The variable that names the registry of references without one."""
+
+_REFERENCE: Final = re.compile(
+    r"(?P<name>[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
+    r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+)
+_HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
+_MAX: Final = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """An image: the registry's ``host`` (with its port), the repository's ``name``, and a tag or a digest."""
+
+    host: str
+    name: str
+    tag: str | None
+    digest: str | None
+
+    @property
+    def version(self) -> str:
+        """What the manifest is asked for by: the digest where there is one."""
+        return self.digest or self.tag or "latest"
+
+    @property
+    def hostname(self) -> str:
+        """The host without its port."""
+        return re.sub(r":[0-9]+\Z", "", self.host)
+
+    def __str__(self) -> str:
+        return f"{SCHEME}{self.host}/{self.name}{'@' if self.digest else ':'}{self.version}"
+
+
+def is_loopback(hostname: str) -> bool:
+    """Return whether a host, without a port, is this machine by its name alone: no name that only begins so is."""
+    if hostname.lower() == "localhost":
+        return True
+    try:
+        return ip_address(hostname.removeprefix("[").removesuffix("]")).is_loopback
+    except ValueError:
+        return False
+
+
+def is_reference(text: str) -> bool:
+    """Return whether the text is meant as a reference."""
+    return text.startswith(SCHEME)
+
+
+def parse_reference(text: str) -> Reference:
+    """Return what ``docker://HOST/NAME[:TAG][@DIGEST]`` means; without a tag and a digest that is ``latest``.
+
+    A first part without a dot or a port is a part of the name, as everywhere, and the registry is then that of
+    BLOCKWRIGHT_REGISTRY. Raises UsageError for anything else.
+    """
+    shown = text[:200]
+    rest = text.removeprefix(SCHEME)
+    if len(rest) > _MAX:
+        raise UsageError(f"{shown}…: expected a reference of at most {_MAX} characters, found {len(rest)}")
+    first, slash, name = rest.partition("/")
+    if not slash or not ("." in first or ":" in first or first == "localhost"):
+        first, name = os.environ.get(REGISTRY, ""), rest
+        if not first:
+            raise UsageError(
+                f"{shown}: expected docker://HOST/NAME:TAG, found no host: name it, or set {REGISTRY} to that of "
+                "short names"
+            )
+    found = _REFERENCE.fullmatch(name)
+    if found is None or not _HOST.fullmatch(first):
+        raise UsageError(f"{shown}: expected docker://HOST/NAME[:TAG][@sha256:…], the name in lower case")
+    return Reference(first, found["name"], found["tag"], found["digest"])

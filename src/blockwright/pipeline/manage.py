@@ -1,0 +1,268 @@
+"""What is done to images that are there: activated, stopped, taken up again, removed, and what they left swept up.
+
+Volumes are what the pool's journal says. Everything here may be killed at any moment and done again.
+
+Knows: the order in which volumes, runs and files go. Refuses to know: flags, and steps.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from typing import Final
+
+from blockwright.errors import Cancelled, InUse, NotFound, UsageError
+from blockwright.journal import Lease
+from blockwright.pipeline.catalogue import Image
+from blockwright.pipeline.context import Context
+from blockwright.pipeline.images import Images
+from blockwright.pipeline.locks import pauses
+from blockwright.pipeline.records import Run, busy
+from blockwright.pipeline.runner import Outcome
+from blockwright.pipeline.states import STEPS, Event, State
+from blockwright.pipeline.steps import STEPS as FUNCTIONS
+from blockwright.pipeline.steps.download import PART, object_lock, object_path, remove_object
+from blockwright.volume import Driver, VolumeInfo, open_pool
+from blockwright.volume import State as VolumeState
+
+STOP_S: Final = 30.0
+"""How long a process is waited for that was asked to stop."""
+_ACTIVE: Final = (VolumeState.ACTIVE, VolumeState.MOUNTED)
+
+
+@contextmanager
+def held(images: Images, name: str) -> Iterator[tuple[Run, Lease]]:
+    """Have the run of that name to oneself. Raises NotFound, and InUse, naming the process that is at it."""
+    try:
+        lease = images.runs.take(name)
+    except InUse:
+        owner = images.runs.worker(name)
+        if owner is None:
+            raise
+        raise busy(name, owner) from None
+    try:
+        yield images.runs.get(name), lease
+    finally:
+        images.runs.give_back(lease)
+        images.publish()
+
+
+def activate(images: Images, image: Image, context: Context, name: str | None = None) -> Outcome:
+    """Have a snapshot of the image active, called ``name``, and return the run with its receipt.
+
+    Raises UsageError where the image is not ready, and what the pool's driver does.
+    """
+    run = images.runs.get(image.id)
+    if run.state not in (State.READY, State.ACTIVE):
+        raise UsageError(f"{run.id}: activate: expected an image that is ready, found it {run.state.value}")
+    return images.go_on(replace(run, request=replace(run.request, activate=True, activation=name)), context)
+
+
+def deactivate(images: Images, image: Image, name: str | None = None) -> list[str]:
+    """Have no path to snapshots of the image, or to the one called ``name``, and return which had one.
+
+    What was written to them stays. Raises NotFound, InUse where somebody uses one.
+    """
+    with held(images, image.id) as (run, lease), open_pool(run.request.pool) as driver:
+        snapshots = snapshots_of(driver, run)
+        if name is not None and name not in {each.name for each in snapshots}:
+            raise NotFound(f"{name}: no such snapshot of {run.volume}")
+        done = []
+        for each in snapshots:
+            if each.state in _ACTIVE and name in (None, each.name):
+                driver.deactivate(each.name)
+                done.append(each.name)
+        if run.state is State.ACTIVE and not any(each.state in _ACTIVE for each in snapshots_of(driver, run)):
+            images.runs.drop(lease, run.id, Event.ACTIVATE, State.READY)
+    return done
+
+
+def snapshots_of(driver: Driver, run: Run) -> list[VolumeInfo]:
+    """Return the snapshots of a run's volume."""
+    return [each for each in driver.list() if each.origin == run.volume]
+
+
+def remove(images: Images, image: Image, *, snapshots: bool = False) -> list[str]:
+    """Have nothing left of the image, nor, with ``snapshots``, of its snapshots; return the volumes that are gone.
+
+    Raises InUse where there are snapshots and ``snapshots`` was not said, or somebody uses one.
+    """
+    return _removed(images, image.id, snapshots=snapshots)
+
+
+def _removed(images: Images, name: str, *, snapshots: bool) -> list[str]:
+    with held(images, name) as (run, lease):
+        gone = _remove_volumes(run, snapshots=snapshots)
+        if run.state is State.ACTIVE:
+            images.runs.drop(lease, run.id, Event.ACTIVATE, State.READY)
+        sources = _fetched(images, run)
+        images.runs.remove(lease, run.id)
+        _remove_files(images, run, sources)
+    return gone
+
+
+def _remove_volumes(run: Run, *, snapshots: bool) -> list[str]:
+    gone: list[str] = []
+    try:
+        driver = open_pool(run.request.pool)
+    except NotFound:
+        return gone
+    with driver:
+        driver.reconcile()
+        found = snapshots_of(driver, run)
+        if found and not snapshots:
+            raise InUse(
+                f"{run.volume}: has snapshots, {found[0].name} among them:"
+                f" 'blockwright image rm --snapshots {run.id}' removes them too"
+            )
+        for each in found:
+            if each.state is VolumeState.ACTIVE:
+                driver.deactivate(each.name)
+            driver.remove(each.name)
+            gone.append(each.name)
+        with suppress(NotFound):
+            driver.remove(run.volume)
+            gone.append(run.volume)
+    return gone
+
+
+def _fetched(images: Images, run: Run) -> list[str]:
+    """Return the files that were fetched for this run and for no other one."""
+    mine = _objects(images, run)
+    others = {path for each in images.runs.all() if each.id != run.id for path in _objects(images, each)}
+    return [each for each in mine if each not in others]
+
+
+def _objects(images: Images, run: Run) -> list[str]:
+    receipts = [each for each in images.runs.receipts(run.id) if each.step is Event.DOWNLOAD]
+    return [str(each.outputs["path"]) for each in receipts if each.outputs["kind"] == "object"]
+
+
+def _remove_files(images: Images, run: Run, objects: list[str]) -> None:
+    for path in objects:
+        with suppress(InUse), object_lock(images.home, path, _refuse):
+            remove_object(path)
+    shutil.rmtree(images.home.work(run.id), ignore_errors=True)
+
+
+def cancel(images: Images, image: Image, wait_s: float = STOP_S) -> State:
+    """Have nobody at the run any more, which is cancelled then, and return its state.
+
+    One that is ready stays so. Raises InUse where the process that is at it has not stopped in time.
+    """
+    images.runs.cancel(image.id)
+    end = time.monotonic() + wait_s
+    for pause in pauses():
+        try:
+            with held(images, image.id) as (run, lease):
+                if run.state in (State.NEW, State.FETCHED, State.VERIFIED, State.SCANNED):
+                    return _cancelled(images, run, lease)
+                return run.state
+        except InUse:
+            if time.monotonic() > end:
+                raise
+        time.sleep(pause)
+    raise AssertionError("pauses have no end")
+
+
+def _cancelled(images: Images, run: Run, lease: Lease) -> State:
+    """Have a run cancelled that a dead process left: what it was at is taken back."""
+    receipts = images.runs.receipts(run.id)
+    step = STEPS[len(receipts)]
+    with Context(images.home) as context:
+        FUNCTIONS[step].undo(run.inputs(receipts), context)
+    shutil.rmtree(images.home.work(run.id), ignore_errors=True)
+    return images.runs.end(lease, run.id, Event.CANCEL, step, Cancelled("cancelled"))
+
+
+def retry(images: Images, image: Image, context: Context) -> Outcome:
+    """Have a run go on that failed, was cancelled, or was left by a dead process. Raises what its steps raise."""
+    run = images.runs.get(image.id)
+    owner = images.runs.worker(run.id)
+    if owner is not None:
+        raise busy(run.id, owner)
+    return images.go_on(run, context)
+
+
+def sweep(images: Images, *, dry_run: bool = False, blobs: bool = False) -> list[str]:
+    """Remove what no image needs, and return lines that say what: runs that failed, were cancelled or were left, with
+    what they fetched; files of no run; volumes that such runs left half made.
+
+    With ``blobs`` also what was fetched from registries for no image, which `build` may have kept for another time.
+    """
+    lines = []
+    for run in images.runs.all():
+        if run.state in (State.READY, State.ACTIVE) or images.runs.worker(run.id) is not None:
+            continue
+        lines.append(f"run {run.id}: {run.state.value}: {run.request.reference}")
+        if not dry_run:
+            with suppress(InUse, NotFound):
+                _removed(images, run.id, snapshots=False)
+    lines += _sweep_files(images, dry_run=dry_run)
+    if blobs:
+        lines += _sweep_blobs(images, dry_run=dry_run)
+    return lines
+
+
+def _sweep_blobs(images: Images, *, dry_run: bool) -> list[str]:
+    """Remove blobs that no receipt names, unless somebody fetches something now."""
+    from blockwright.oci.blobs import BlobStore
+    from blockwright.source.registry import blobs_directory
+
+    runs = images.runs.all()
+    if any(images.runs.worker(run.id) is not None for run in runs):
+        return []
+    store, lines = BlobStore(blobs_directory()), []
+    kept = {os.path.basename(store.path(str(digest))) for run in runs for digest in _blobs(images, run)}
+    for name in sorted(set(os.listdir(store.directory)) - kept):
+        path = os.path.join(store.directory, name)
+        lines.append(f"blob {name}: {os.stat(path).st_size} bytes")
+        if not dry_run:
+            os.unlink(path)
+    return lines
+
+
+def _blobs(images: Images, run: Run) -> list[str]:
+    receipts = [each for each in images.runs.receipts(run.id) if each.step is Event.DOWNLOAD]
+    return [str(digest) for each in receipts for digest, _ in each.outputs.get("blobs", ())]
+
+
+def _sweep_files(images: Images, *, dry_run: bool) -> list[str]:
+    lines = []
+    for name in sorted({each.removesuffix(PART) for each in os.listdir(images.home.objects)}):
+        path = os.path.join(images.home.objects, name)
+        try:
+            with object_lock(images.home, path, _refuse):
+                size = _unneeded(images, path)
+                if size is None:
+                    continue
+                lines.append(f"object {name}: {size} bytes")
+                if not dry_run:
+                    remove_object(path)
+        except InUse:
+            continue  # somebody fetches it
+    work = os.path.dirname(images.home.work(""))
+    for name in sorted(os.listdir(work)):
+        if images.runs.worker(name) is None:
+            lines.append(f"files of run {name}")
+            if not dry_run:
+                shutil.rmtree(os.path.join(work, name), ignore_errors=True)
+    return lines
+
+
+def _refuse() -> None:
+    raise InUse("object: is being fetched")
+
+
+def _unneeded(images: Images, path: str) -> int | None:
+    """Return the bytes of an object that no run has fetched or is about to, None for any other."""
+    for run in images.runs.all():
+        if path in _objects(images, run):
+            return None
+        if images.runs.worker(run.id) is not None and path == object_path(images.home, run.identity):
+            return None
+    return sum(os.stat(each).st_size for each in (path, path + PART) if os.path.exists(each))

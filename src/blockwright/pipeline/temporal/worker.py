@@ -1,0 +1,197 @@
+"""A worker: does the steps of runs that are for its host, and decides for any run what comes next.
+
+A step runs in a thread; another one beside it says that it is alive, and hears whether it is still wanted. Who is
+killed is heard of no more, and the step is begun again: the volume's lock and journal see to that it is made once.
+
+Knows: activities. Refuses to know: the order of steps.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from typing import Any, Final
+
+from temporalio import activity
+from temporalio.client import Client
+from temporalio.exceptions import ApplicationError, CancelledError
+from temporalio.worker import Worker
+
+from blockwright.errors import BlockwrightError, Cancelled, LimitExceeded
+from blockwright.pipeline import tracing
+from blockwright.pipeline.context import Context, cancelled
+from blockwright.pipeline.home import Home
+from blockwright.pipeline.images import Images, image_of
+from blockwright.pipeline.inputs import Inputs
+from blockwright.pipeline.receipt import check_chain
+from blockwright.pipeline.records import Run
+from blockwright.pipeline.runner import covered, passes
+from blockwright.pipeline.states import STEPS, Event, State, state_behind
+from blockwright.pipeline.steps import STEPS as FUNCTIONS
+from blockwright.pipeline.temporal.words import HELD, PUBLISH, QUEUE, STEP, Known, queue_of
+from blockwright.pipeline.temporal.workflow import ImageWorkflow
+from blockwright.volume.steps import Checkpoint, unwatched
+
+MAX_PAYLOAD: Final = 3 << 19
+"""Bytes of all receipts of a run as JSON: Temporal takes 2 MiB at once."""
+AT_ONCE: Final = 4
+"""How many steps one worker does at the same time."""
+_BEATS: Final = 5
+"""How often a worker is heard of, at least, before it would be given up."""
+_BEAT_S: Final = 1.0
+"""How long it takes at most to hear that a step is not wanted any more."""
+
+
+class Activities:
+    """What a host does for runs. ``checkpoint`` is told of every place at which a process can die."""
+
+    def __init__(self, host: str, checkpoint: Checkpoint = unwatched) -> None:
+        self._host = host
+        self._checkpoint = checkpoint
+
+    @activity.defn(name=STEP, no_thread_cancel_exception=True)
+    def step(self, given: dict[str, Any]) -> dict[str, Any]:
+        """Do one step, and return its receipt; of what fails, or is not wanted any more, nothing is left."""
+        with _answering():
+            inputs, event = Inputs.parse(given["inputs"]), Event(given["step"])
+            function = FUNCTIONS[event]
+            with self._context(inputs) as context:
+                try:
+                    with tracing.span(event.value, inputs, context.attempt):
+                        receipt = function.do(inputs, context).document()
+                except BaseException:
+                    with suppress(BlockwrightError, OSError):
+                        function.undo(inputs, context)
+                    raise
+                self._checkpoint(f"{event.value}: done")
+            size = len(json.dumps([*given["inputs"]["receipts"], receipt]))
+            if size > MAX_PAYLOAD:
+                raise LimitExceeded(f"{event.value}: expected receipts of {MAX_PAYLOAD} bytes, found {size}")
+            return receipt
+
+    @activity.defn(name=HELD, no_thread_cancel_exception=True)
+    def held(self, given: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the receipts of an earlier run that this one goes on behind."""
+        with _answering():
+            inputs = Inputs.parse(given)
+            run = _run_of(inputs, State.NEW)
+            order = (*STEPS, Event.ACTIVATE)
+            kept = list(inputs.receipts)
+            if [each.step for each in kept] != list(order[: len(kept)]):
+                return []
+            try:
+                check_chain(kept)
+            except BlockwrightError:
+                return []
+            kept = covered(run, kept)
+            with self._context(inputs) as context:
+                while kept and not FUNCTIONS[kept[-1].step].holds(run.inputs(kept), kept[-1], context):
+                    kept.pop()
+            return [each.document() for each in kept]
+
+    @activity.defn(name=PUBLISH, no_thread_cancel_exception=True)
+    def publish(self, known: Known) -> None:
+        """Have the catalogue know what became of a run."""
+        with _answering():
+            inputs = Inputs.parse(known["inputs"])
+            state = state_behind([each.step for each in inputs.receipts])
+            failed = known["failed"] if state not in (State.READY, State.ACTIVE) else ""
+            if known["trouble"] and state not in (State.READY, State.ACTIVE):
+                state = State.CANCELLED if known["cancelled"] else State.FAILED
+            run = _run_of(inputs, state, known, failed)
+            with Images() as images:
+                images.catalogue.put(image_of(run, inputs.receipts))
+
+    @contextmanager
+    def _context(self, inputs: Inputs) -> Iterator[Context]:
+        """Have what a step works with, while a thread beside it says that it is alive."""
+        home = Home.default()
+        home.make()
+        unwanted, over = threading.Event(), threading.Event()
+
+        def stop() -> None:
+            if unwanted.is_set():
+                raise cancelled(inputs.run)
+
+        limit = activity.info().heartbeat_timeout
+        pause = min(_BEAT_S, limit.total_seconds() / _BEATS) if limit else _BEAT_S
+
+        def beat() -> None:
+            while not over.wait(pause):
+                activity.heartbeat()
+                if activity.is_cancelled():
+                    unwanted.set()
+
+        beside = threading.Thread(target=contextvars.copy_context().run, args=(beat,), name="heartbeat", daemon=True)
+        beside.start()
+        try:
+            attempt = activity.info().attempt
+            with Context(home, self._host, attempt, checkpoint=self._checkpoint, stop=stop) as context:
+                yield context
+        finally:
+            over.set()
+            beside.join()
+
+
+def _run_of(inputs: Inputs, state: State, known: Known | None = None, failed: str = "") -> Run:
+    return Run(
+        inputs.run,
+        inputs.request,
+        inputs.identity,
+        inputs.volume,
+        state,
+        trace=known["trace"] if known else "",
+        trouble=known["trouble"] or None if known else None,
+        failed=failed or None,
+        created_ns=known["created_ns"] if known else 0,
+        changed_ns=time.time_ns(),
+    )
+
+
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Raise what a step raises as Temporal understands it: what may pass is tried again, and all else is not."""
+    try:
+        yield
+    except Cancelled as error:
+        details = activity.cancellation_details()
+        if details is not None and details.worker_shutdown and not details.cancel_requested:
+            raise ApplicationError("the worker ends", type="WorkerShutdown") from None
+        raise CancelledError(str(error)) from None
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where it was asked for
+        raise ApplicationError(
+            str(error)[:1000], type=type(error).__name__, non_retryable=not passes(error)
+        ) from None
+
+
+async def work(
+    client: Client,
+    host: str,
+    ready: Callable[[], object],
+    wait: Callable[[], Any],
+    checkpoint: Checkpoint = unwatched,
+) -> None:
+    """Do what is asked of ``host`` until ``wait()`` is over; what is being done then is left to the next worker."""
+    did = Activities(host, checkpoint)
+    with ThreadPoolExecutor(AT_ONCE) as threads:
+        async with (
+            # Histories are short. Kept in memory, they would have a run wait for the worker that died with it.
+            Worker(client, task_queue=QUEUE, workflows=[ImageWorkflow], max_cached_workflows=0),
+            Worker(
+                client,
+                task_queue=queue_of(host),
+                activities=[did.step, did.held, did.publish],
+                activity_executor=threads,
+                max_concurrent_activities=AT_ONCE,
+                max_heartbeat_throttle_interval=timedelta(seconds=_BEAT_S),
+                default_heartbeat_throttle_interval=timedelta(seconds=_BEAT_S),
+            ),
+        ):
+            ready()
+            await wait()

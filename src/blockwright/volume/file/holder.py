@@ -1,0 +1,134 @@
+"""A process that writes to a volume is asked to wait while its layers change, and then to look again what they are.
+
+The process that has the volume open listens on a socket in a folder that only its user may enter. Whoever takes a
+snapshot connects and says so; the holder ends the calls under way, brings all to the file, closes it and answers. It
+opens the volume again, by what the journal says then, when the connection ends, which the kernel sees to if the other
+process dies.
+
+Knows: that conversation. Refuses to know: volumes.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Self
+
+from blockwright.errors import BlockwrightError, InUse, NotSupported
+
+PREFIX: Final = "blockwright-volume-"
+TIMEOUT_S: Final = 30.0
+_STOPPED: Final = b"stopped\n"
+MAX_ANSWER: Final = 1024
+
+
+class Holder:
+    """Listens for those who need a volume to stand still. ``stop`` and ``go_on`` are called by a thread of its own.
+
+    ``go_on`` is called after each ``stop``, also after one that raised.
+    """
+
+    def __init__(self, stop: Callable[[], None], go_on: Callable[[], None]) -> None:
+        self._stop = stop
+        self._go_on = go_on
+        self._folder = tempfile.mkdtemp(prefix=PREFIX)
+        self.path = os.path.join(self._folder, "s")
+        self._closing = False
+        self._socket = _socket()
+        try:
+            self._socket.bind(self.path)
+            self._socket.listen(4)
+            self._thread = threading.Thread(target=self._serve, name="volume: holder", daemon=True)
+            self._thread.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Listen no more, and leave nothing behind."""
+        self._closing = True
+        with suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+        remove_traces(self.path)
+
+    def _serve(self) -> None:
+        while not self._closing:
+            try:
+                peer, _ = self._socket.accept()
+            except OSError:
+                if self._closing:
+                    return
+                continue
+            with peer:
+                self._stand_still(peer)
+
+    def _stand_still(self, peer: socket.socket) -> None:
+        try:
+            try:
+                self._stop()
+            except (BlockwrightError, OSError) as error:
+                with suppress(OSError):
+                    peer.sendall(f"{error}\n".encode()[:MAX_ANSWER])
+                return
+            with suppress(OSError):
+                peer.sendall(_STOPPED)
+                peer.recv(1)  # until the connection ends
+        finally:
+            self._go_on()
+
+
+class StandStill:
+    """The holder at ``path`` stands still until this is closed, or the process ends."""
+
+    def __init__(self, path: str, name: str) -> None:
+        self._socket = _socket()
+        try:
+            self._socket.settimeout(TIMEOUT_S)
+            answer = b""
+            try:
+                self._socket.connect(path)
+                while not answer.endswith(b"\n") and len(answer) < MAX_ANSWER:
+                    part = self._socket.recv(MAX_ANSWER)
+                    if not part:
+                        break
+                    answer += part
+            except OSError as error:
+                raise InUse(f"{name}: the process that has it open does not stand still: {error}") from None
+            if answer != _STOPPED:
+                text = answer.decode("utf-8", "replace").strip() or "it has gone"
+                raise InUse(f"{name}: the process that has it open does not stand still: {text}")
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def close(self) -> None:
+        """Let the holder go on."""
+        self._socket.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _socket() -> socket.socket:
+    if sys.platform == "win32":
+        raise NotSupported("volume: this system has no sockets that are files")
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def remove_traces(path: str) -> None:
+    """Remove what a holder left where it listened; nothing else."""
+    folder = os.path.dirname(path)
+    if os.path.basename(folder).startswith(PREFIX) and os.path.basename(path) == "s":
+        with suppress(OSError):
+            os.unlink(path)
+        with suppress(OSError):
+            os.rmdir(folder)

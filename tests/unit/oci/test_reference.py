@@ -1,0 +1,66 @@
+import pytest
+
+from blockwright.errors import UsageError
+from blockwright.oci.reference import Reference, is_loopback, parse_reference
+
+pytestmark = pytest.mark.unprivileged
+DIGEST = "sha256:" + "a" * 64
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("docker://host.example/app", Reference("host.example", "app", None, None)),
+        ("docker://host.example:5000/team/app:1.0", Reference("host.example:5000", "team/app", "1.0", None)),
+        ("docker://localhost/app:x", Reference("localhost", "app", "x", None)),
+        (f"docker://[::1]:5000/a/b/c:t@{DIGEST}", Reference("[::1]:5000", "a/b/c", "t", DIGEST)),
+        ("docker://h.example/a__b/c-d.e", Reference("h.example", "a__b/c-d.e", None, None)),
+    ],
+)
+def test_references(text, expected):
+    found = parse_reference(text)
+    assert found == expected
+    assert found.version == (expected.digest or expected.tag or "latest")
+    assert parse_reference(str(found)).version == found.version
+
+
+def test_short_names_have_the_registry_that_is_set(monkeypatch):
+    monkeypatch.delenv("BLOCKWRIGHT_REGISTRY", raising=False)
+    with pytest.raises(UsageError, match="BLOCKWRIGHT_REGISTRY"):
+        parse_reference("docker://debian:12")
+    monkeypatch.setenv("BLOCKWRIGHT_REGISTRY", "registry.example")
+    assert parse_reference("docker://debian:12") == Reference("registry.example", "debian", "12", None)
+    assert parse_reference("docker://library/debian").name == "library/debian"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docker://host.example/",
+        "docker://host.example/App",
+        "docker://host.example/a//b",
+        "docker://host.example/../b",
+        "docker://host.example/a:",
+        "docker://host.example/a@sha256:abc",
+        "docker://host.example/a?x=1",
+        "docker://user@host.example/a",
+        "docker://host.example/" + "a" * 600,
+        "docker://host.example:99999999/a",
+    ],
+)
+def test_what_is_no_reference(text):
+    with pytest.raises(UsageError):
+        parse_reference(text)
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "127.0.0.1", "127.9.9.9", "[::1]"])
+def test_this_machine_is_known_by_its_name(host):
+    assert is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost.example.org", "127.example.org", "127.0.0.1.example.org", "localhosts", "10.0.0.1", "[::2]", ""],
+)
+def test_what_only_begins_like_this_machine_is_another(host):
+    assert not is_loopback(host)

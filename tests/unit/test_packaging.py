@@ -1,0 +1,147 @@
+"""What is shipped beside the package: one version, units that systemd takes, a container file that holds."""
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import blockwright
+from blockwright._version import __released__
+from tests.support.tools import run, tool
+
+ROOT = Path(__file__).parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+UNITS = sorted((ROOT / "packaging" / "systemd").iterdir())
+
+
+def test_the_version_is_one() -> None:
+    version = blockwright.__version__
+    assert re.match(rf"blockwright \({re.escape(version)}\) ", (ROOT / "debian" / "changelog").read_text())
+    assert f"\n## {version} " in (ROOT / "CHANGELOG.md").read_text()
+    assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", __released__)
+    assert PROJECT["dynamic"] == ["version"]
+
+
+def test_extras_together_are_all() -> None:
+    extras = PROJECT["optional-dependencies"]
+    assert extras["all"] == [f"blockwright[{','.join(sorted(set(extras) - {'all', 'dev', 'fuzz'}))}]"]
+
+
+def test_every_extra_is_imported_somewhere() -> None:
+    source = "\n".join(path.read_text() for path in Path(blockwright.__file__).parent.rglob("*.py"))
+    for name, needs in PROJECT["optional-dependencies"].items():
+        if name in ("all", "dev", "fuzz"):
+            continue
+        for need in needs:
+            module = (
+                re.split(r"[\[<>=;\s]", need)[0]
+                .replace("-", "_")
+                .removesuffix("_api")
+                .replace("prometheus_client", "prom")
+            )
+            assert re.search(rf"import {module}|from {module}", source), f"{name}: nothing imports {module}"
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_units_hold(unit: Path, tmp_path: Path) -> None:
+    analyze = tool("systemd-analyze", package="systemd")
+    text = unit.read_text()
+    assert "ExecStart=/usr/bin/blockwright " in text
+    made = tmp_path / unit.name.replace("@.", "@disk.")
+    made.write_text(re.sub(r"/usr/bin/blockwright\b", "/bin/true", text))
+    done = subprocess.run([analyze, "verify", "--man=no", made], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    made.write_text(text.replace("ExecStart=", "ExecStart=relative "))
+    assert subprocess.run([analyze, "verify", "--man=no", made], capture_output=True, check=False).returncode != 0
+
+
+def test_units_call_commands_that_there_are() -> None:
+    from tests.support.commands import called
+
+    for unit in UNITS:
+        for line in re.findall(r"^Exec\w+=/usr/bin/(blockwright .*)$", unit.read_text(), re.MULTILINE):
+            command, words = called(line.replace("$BLOCKWRIGHT_SERVE", "--socket x.sock"))
+            with command.make_context("blockwright", words):
+                pass
+
+
+def test_the_container_file_holds() -> None:
+    text = (ROOT / "Containerfile").read_text()
+    lines = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
+    parsed = [(line.split(None, 1)[0], line.split(None, 1)[1]) for line in lines]
+    assert {word for word, _ in parsed} <= {
+        "FROM",
+        "COPY",
+        "RUN",
+        "LABEL",
+        "ENV",
+        "VOLUME",
+        "WORKDIR",
+        "ENTRYPOINT",
+        "CMD",
+    }
+    stages = [rest.split()[-1] for word, rest in parsed if word == "FROM" and " AS " in rest]
+    for word, rest in parsed:
+        names = shlex.split(rest) if word in ("COPY", "RUN") else []
+        if word == "COPY" and not names[0].startswith("--from="):
+            assert all((ROOT / name).exists() for name in names[:-1]), rest
+        elif word == "COPY":
+            assert names[0].removeprefix("--from=") in stages
+    assert json.loads(dict(parsed)["ENTRYPOINT"]) == ["blockwright"]
+    ignored = (ROOT / ".containerignore").read_text().split()
+    assert not {"src", "pyproject.toml", "hatch_build.py"} & set(ignored)
+
+
+@pytest.mark.ci
+def test_the_wheel_has_pages_and_scripts(tmp_path: Path) -> None:
+    pytest.importorskip("hatchling")
+    run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=ROOT)
+    (wheel,) = tmp_path.glob("*.whl")
+    names = zipfile.ZipFile(wheel).namelist()
+    shared = {name.partition(".data/data/share/")[2] for name in names}
+    assert {"man/man1/blockwright.1", "man/man1/blockwright-fs-ls.1", "zsh/site-functions/_blockwright"} <= shared
+    assert {"bash-completion/completions/blockwright", "fish/vendor_completions.d/blockwright.fish"} <= shared
+    inside = {name for name in names if name.startswith("blockwright/")}
+    source = Path(blockwright.__file__).parent
+    assert {f"blockwright/{path.relative_to(source).as_posix()}" for path in source.rglob("*.py")} <= inside
+
+
+@pytest.mark.ci
+def test_the_zipapp_runs_on_a_bare_python(tmp_path: Path) -> None:
+    """With what is installed here; `scripts/zipapp` asks pip for the same."""
+    import backports.zstd
+    import click
+    import google_crc32c
+
+    source = tmp_path / "all"
+    source.mkdir()
+    for module in (blockwright, click, google_crc32c):
+        (source / module.__name__).symlink_to(Path(module.__file__).parent)
+    libraries = Path(google_crc32c.__file__).parents[1] / "google_crc32c.libs"
+    if libraries.exists():
+        (source / libraries.name).symlink_to(libraries)
+    (source / "backports").mkdir()
+    (source / "backports" / "zstd").symlink_to(Path(backports.zstd.__file__).parent)
+    archive = tmp_path / "blockwright.pyz"
+    run([sys.executable, str(ROOT / "scripts/make_zipapp.py"), str(source), str(tmp_path / "app"), str(archive)])
+    (tmp_path / "files").mkdir()
+    environment = {"PATH": os.defpath, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    for place in (tmp_path / "cache", Path("/proc/nowhere")):  # compiled parts unpacked, and without them
+        environment["XDG_CACHE_HOME"] = str(place)
+        for words in (["--version"], ["build", "files", "-o", "d.img", "--force"], ["check", "d.img"]):
+            done = subprocess.run(
+                [sys.executable, "-I", archive, *words],
+                cwd=tmp_path,
+                env=environment,
+                capture_output=True,
+                check=False,
+            )
+            assert (done.returncode, done.stderr) == (0, b""), words
+    assert len(list((tmp_path / "cache" / "blockwright").iterdir())) == 1
