@@ -1,4 +1,4 @@
-.PHONY: run test lint bench fuzz soak
+.PHONY: run test lint bench coverage fuzz soak
 
 run:
 	scripts/run
@@ -11,6 +11,9 @@ lint:
 
 bench:
 	scripts/with-venv python bench/run.py
+
+coverage:
+	scripts/coverage
 
 fuzz:
 	scripts/fuzz
