@@ -1,4 +1,4 @@
-.PHONY: run test lint bench fuzz soak
+.PHONY: run test lint docs bench fuzz soak
 
 run:
 	scripts/run
@@ -8,6 +8,9 @@ test:
 
 lint:
 	scripts/lint
+
+docs:
+	scripts/docs
 
 bench:
 	scripts/with-venv python bench/run.py

@@ -27,6 +27,7 @@ SCANNERS: Final = "blockwright.scanners"
 """A name, and a function ``find(options) -> scan.scanner.Scanner | None``, None where its program is missing."""
 
 GROUPS: Final = (DEVICES, FORMATS, SOURCES, SCANNERS)
+"""All groups of entry points that are looked into."""
 
 
 @cache
