@@ -16,7 +16,7 @@ _FENCE: Final = re.compile(r"^ *```")
 _CAPTION: Final = re.compile(r"^\*\*([^*]+)\*\*", re.MULTILINE)
 _REFERENCE: Final = ("commands/index", "python/index")
 _REFERENCE_LINE: Final = (
-    "**Reference**, made of the code: [every command](commands/index.md) · [the library](python/index.md)"
+    "**Reference**, made of the code: [every command](commands/index.md) · [the library](python/index.rst)"
 )
 
 
