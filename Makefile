@@ -1,4 +1,8 @@
+<<<<<<< HEAD
 .PHONY: run test lint bench coverage fuzz soak
+=======
+.PHONY: run test lint docs bench fuzz soak
+>>>>>>> w10
 
 run:
 	scripts/run
@@ -8,6 +12,9 @@ test:
 
 lint:
 	scripts/lint
+
+docs:
+	scripts/docs
 
 bench:
 	scripts/with-venv python bench/run.py

@@ -155,12 +155,18 @@ find_python() {
     return 1
 }
 
-# ensure_venv run|dev: the virtual environment has what the command needs, or also what the tests need.
+# ensure_venv run|docs|dev: the virtual environment has what the command needs, or also what the documentation is made
+# with, or that and what the tests need.
 ensure_venv() {
-    local wanted=$1 key python
+    local wanted=$1 key python enough each
+    case $wanted in
+        run) enough="run docs dev" ;;
+        docs) enough="docs dev" ;;
+        *) enough=$wanted ;;
+    esac
     key=$(cksum "$repo/pyproject.toml" "$repo/src/blockwright/_version.py" | cksum)" $repo"
-    for stamp in "$wanted $key" "dev $key"; do
-        if [ "$(cat "$venv/.blockwright" 2>/dev/null)" = "$stamp" ] && [ -x "$venv/bin/python" ]; then
+    for each in $enough; do
+        if [ "$(cat "$venv/.blockwright" 2>/dev/null)" = "$each $key" ] && [ -x "$venv/bin/python" ]; then
             return
         fi
     done
@@ -170,7 +176,7 @@ ensure_venv() {
     mkdir -p "$cache"
     "$venv/bin/python" -m pip --version >/dev/null 2>&1 || make_venv "$python"
     local what=$repo
-    [ "$wanted" = dev ] && what="$repo[dev]"
+    [ "$wanted" = run ] || what="$repo[$wanted]"
     quietly pip "$venv/bin/python" -m pip install -q --disable-pip-version-check -e "$what" ||
         fail "pip could not install what blockwright needs (see above; $cache/log/pip.log)"
     printf '%s\n' "$wanted $key" >"$venv/.blockwright"

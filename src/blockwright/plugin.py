@@ -27,17 +27,24 @@ SCANNERS: Final = "blockwright.scanners"
 """A name, and a function ``find(options) -> scan.scanner.Scanner | None``, None where its program is missing."""
 
 GROUPS: Final = (DEVICES, FORMATS, SOURCES, SCANNERS)
+"""All groups of entry points that are looked into."""
 
 
 @cache
 def find_plugin(group: str, name: str) -> Any | None:
     """Return what an installed package registers in ``group`` as ``name``, imported; None where none does.
 
-    Raises UsageError where two packages do, and where what they name cannot be imported.
+    Raises UsageError where two packages do, where what they name cannot be imported, and where the entry points of
+    any package cannot be read.
     """
     from importlib.metadata import entry_points
 
-    found = {each.value: each for each in entry_points(group=group, name=name)}
+    try:
+        found = {each.value: each for each in entry_points(group=group, name=name)}
+    except Exception as error:  # whatever a package's metadata is
+        raise UsageError(
+            f"{name}: a package's entry points cannot be read ('blockwright doctor' says which)"
+        ) from error
     if not found:
         return None
     if len(found) > 1:

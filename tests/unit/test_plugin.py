@@ -1,5 +1,6 @@
 """Plugins as an installed package brings them: the example's own metadata, as its build would write it."""
 
+import json
 import os
 import subprocess
 import sys
@@ -159,6 +160,84 @@ def test_two_of_one_name_are_refused_and_ours_cannot_be_replaced(installed):
     from blockwright.format.registry import find_format
 
     assert find_format("qcow2").load().name == "qcow2"
+
+
+def doctor(*arguments: object, code: int = 0) -> dict[tuple[str, str], dict]:
+    """What doctor says of plugins, by group and name."""
+    told = json.loads(blockwright("doctor", *arguments, "--json", code=code))["plugins"]
+    return {(each["group"], each["name"]): each for each in told}
+
+
+def test_doctor_lists_plugins(installed):
+    told = doctor()
+    assert list(told) == [
+        (plugin.DEVICES, "pattern"),
+        (plugin.FORMATS, "flipped"),
+        (plugin.SOURCES, "words"),
+        (plugin.SCANNERS, "keys"),
+    ]
+    assert {(each["package"], each["version"], each["problem"]) for each in told.values()} == {("example", "1", None)}
+    assert told[plugin.FORMATS, "flipped"]["value"].startswith("blockwright_example:")
+    text = blockwright("doctor")
+    assert "plugins\n  ready    pattern  blockwright.devices of example 1\n" in text
+    assert "for: --from flipped, --format flipped\n" in text
+    assert "plugins" not in blockwright("doctor", "--quiet")
+
+
+def test_doctor_looks_at_no_plugin_for_a_job(installed):
+    (installed / "loud.py").write_text("raise SystemExit('never')")
+    install(installed, {plugin.DEVICES: {"loud": "loud:open"}}, "loud")
+    assert doctor("build") == {}
+    assert "loud" not in blockwright("doctor", "build")
+
+
+@pytest.mark.parametrize(
+    ("group", "code", "problem"),
+    [
+        (plugin.DEVICES, "import gone_module", "does not load: ModuleNotFoundError: No module named 'gone_module'"),
+        (plugin.DEVICES, "raise SystemExit('bye')", "does not load: SystemExit: bye"),
+        (plugin.SOURCES, "raise ValueError('one\\ntwo \\x1b[31m')", "does not load: ValueError: one two \x1b[31m"),
+        (plugin.SOURCES, "class E(Exception):\n    __str__ = None\nraise E", "does not load: E"),
+        (plugin.SCANNERS, "thing = 7", "is nothing that can be called: int"),
+        (plugin.SCANNERS, "other = 7", "does not load: AttributeError: module 'hurt' has no attribute 'thing'"),
+        (plugin.FORMATS, "thing = 'flipped'", "is not the Format of that name: str"),
+    ],
+)
+def test_doctor_tells_why_a_plugin_cannot_be_used(installed, group, code, problem):
+    (installed / "hurt.py").write_text(f"print('chatter')\n{code}\n")
+    install(installed, {group: {"hurt": "hurt:thing"}}, "hurt-package")
+    told = doctor()
+    assert told[group, "hurt"]["problem"] == problem
+    assert told[group, "hurt"]["remedy"] == "pip install --upgrade hurt-package, or pip uninstall hurt-package"
+    assert [each["problem"] for each in told.values()].count(None) == 4
+    text = blockwright("doctor", "--quiet")
+    assert f"  broken   hurt  {group} of hurt-package 1\n" in text
+    assert problem.replace("\x1b", "").partition("[")[0] in text
+    assert "\x1b" not in text
+    assert "flipped" not in text.partition("plugins\n")[2]
+
+
+def test_doctor_tells_of_names_that_are_taken(installed):
+    install(installed, {plugin.DEVICES: {"pattern": "os:open"}, plugin.FORMATS: {"qcow2": "os:open"}}, "second")
+    told = json.loads(blockwright("doctor", "--json"))["plugins"]
+    problems = {(each["package"], each["name"]): each["problem"] for each in told}
+    several = "is never taken: there are several of this name, blockwright_example:open_pattern and os:open"
+    assert problems["example", "pattern"] == problems["second", "pattern"] == several
+    assert problems["second", "qcow2"] == "is never taken: qcow2 is ours"
+
+
+def test_doctor_tells_of_entry_points_that_cannot_be_read(installed):
+    install(installed, {}, "spoiled")
+    (installed / "spoiled-1.dist-info/entry_points.txt").write_text("[console_scripts]\nnonsense\n")
+    (first, *_), told = doctor().items(), doctor()
+    assert first[0] == ("", "")
+    assert first[1]["package"] == "spoiled"
+    assert first[1]["problem"].startswith("its entry points cannot be read: ")
+    assert told[plugin.FORMATS, "flipped"]["problem"] is None
+    assert "of spoiled 1\n" in blockwright("doctor", "--quiet")
+    text = blockwright("inspect", "pattern:1K,x", code=2)
+    assert "a package's entry points cannot be read ('blockwright doctor' says which)" in text
+    assert text.count("\n") == 1
 
 
 def test_without_plugins_names_are_refused_as_before():

@@ -13,7 +13,7 @@ from typing import Any
 import click
 
 from blockwright.cli.output import in_colour, print_json, show_text
-from blockwright.doctor import JOBS, Line, Report, State, examine
+from blockwright.doctor import JOBS, Line, Plugin, Report, State, examine, plugins
 
 LACKING = 4
 """Exit code where a job that was asked for cannot be done here."""
@@ -28,20 +28,22 @@ _COLOURS = {State.READY: "green", State.MISSING: "yellow", State.UNKNOWN: "cyan"
 def doctor(*, jobs: Sequence[str], loader_dir: str | None, quiet: bool, as_json: bool) -> int:
     """Tell what this machine can do, why, and what to install or do for what is missing.
 
-    Nothing is changed, and no program is started. With a JOB only what that job needs is told, and the exit code is
-    4 where it cannot be done here; without one it is 0. The jobs are attach, bios, build, convert, dm, edit, mount,
-    nbd, registry, secure-boot, serve, store, thin, uefi and verity.
+    Nothing is changed, and no program is started; plugins of installed packages are imported. With a JOB only what
+    that job needs is told, and the exit code is 4 where it cannot be done here; without one it is 0. The jobs are
+    attach, bios, build, convert, dm, edit, mount, nbd, registry, secure-boot, serve, store, thin, uefi and verity.
     """
     report = examine(loader_dir=loader_dir)
     lacking = {job: report.missing(JOBS[job]) for job in JOBS}
     asked = list(jobs) or sorted(JOBS)
+    added = () if jobs else plugins()
     if as_json:
-        print_json("blockwright.doctor/1", _document(report, asked, lacking))
+        print_json("blockwright.doctor/1", _document(report, asked, lacking, added))
     else:
         shown = _chosen(report, jobs)
         if quiet:
             shown = [line for line in shown if line.state in (State.MISSING, State.UNKNOWN)]
-        for text in [*_topics(shown), *([] if quiet else _jobs(asked, lacking))]:
+            added = tuple(each for each in added if each.problem)
+        for text in [*_topics(shown), *_plugins(added), *([] if quiet else _jobs(asked, lacking))]:
             sys.stdout.write(f"{text}\n")
     return LACKING if jobs and any(lacking[job] for job in jobs) else 0
 
@@ -69,6 +71,23 @@ def _topics(lines: Sequence[Line]) -> Iterator[str]:
             yield f"{indent}do: {show_text(line.remedy)}"
 
 
+def _plugins(added: Sequence[Plugin]) -> Iterator[str]:
+    if added:
+        yield "plugins"
+    width = max((len(show_text(each.name)) for each in added), default=0)
+    for each in added:
+        state = "broken" if each.problem else "ready"
+        coloured = click.style(state.ljust(7), fg="yellow" if each.problem else "green")
+        whose = show_text(f"{each.group} of {each.package} {each.version}".strip())
+        yield f"  {coloured if in_colour() else state.ljust(7)}  {show_text(each.name).ljust(width)}  {whose}"
+        indent = " " * (width + 13)
+        if each.problem:
+            yield f"{indent}{show_text(each.problem)}"
+        yield f"{indent}for: {show_text(each.gives)}"
+        if each.remedy:
+            yield f"{indent}do: {show_text(each.remedy)}"
+
+
 def _jobs(names: Sequence[str], lacking: dict[str, list[Line]]) -> Iterator[str]:
     yield "jobs"
     width = max(len(name) for name in names)
@@ -78,7 +97,9 @@ def _jobs(names: Sequence[str], lacking: dict[str, list[Line]]) -> Iterator[str]
         yield f"  {text}  {name.ljust(width)}  {JOBS[name].what}{why}"
 
 
-def _document(report: Report, asked: Sequence[str], lacking: dict[str, list[Line]]) -> dict[str, Any]:
+def _document(
+    report: Report, asked: Sequence[str], lacking: dict[str, list[Line]], added: Sequence[Plugin]
+) -> dict[str, Any]:
     host = report.host
     return {
         "system": {
@@ -89,6 +110,7 @@ def _document(report: Report, asked: Sequence[str], lacking: dict[str, list[Line
             "packages": host.tool or None,
         },
         "lines": [asdict(line) | {"state": line.state.value} for line in report.lines],
+        "plugins": [asdict(each) | {"problem": each.problem or None, "remedy": each.remedy} for each in added],
         "jobs": [
             {"name": name, "what": JOBS[name].what, "ready": not lacking[name]}
             | {"missing": [line.name for line in lacking[name]]}

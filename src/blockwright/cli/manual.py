@@ -16,7 +16,7 @@ import click
 
 from blockwright._version import __released__, __version__
 
-_EXIT: Final = (
+EXIT_CODES: Final = (
     ("0", "It was done."),
     ("1", "It failed."),
     ("2", "The command was not used as it must be."),
@@ -25,6 +25,7 @@ _EXIT: Final = (
     ("5", "What was named does not exist."),
     ("130", "It was interrupted; what it had begun is undone."),
 )
+"""What the command exits with, and why."""
 _ENVIRONMENT: Final = (
     ("BLOCKWRIGHT_HOME", "Where pools, records and blobs are kept."),
     ("NO_COLOR", "Where it is set and not empty, nothing is coloured."),
@@ -67,7 +68,7 @@ def _page(command: click.Command, context: click.Context) -> str:
     name = context.command_path.replace(" ", "-")
     lines = [f'.TH {_quoted(name.upper())} 1 {__released__} {_quoted(f"blockwright {__version__}")} "User Commands"']
     text = textwrap.dedent(command.help or "").strip()
-    lines += [".SH NAME", f"{_escaped(name)} \\- {_escaped(_first(text))}"]
+    lines += [".SH NAME", f"{_escaped(name)} \\- {_escaped(first_sentence(text))}"]
     lines += [".SH SYNOPSIS", f".B {_escaped(context.command_path)}", *_synopsis(command, context)]
     lines += [".SH DESCRIPTION", *_paragraphs(text)]
     if isinstance(command, click.Group):
@@ -79,7 +80,7 @@ def _page(command: click.Command, context: click.Context) -> str:
             lines += [".TP", f"\\fB{_escaped(record[0])}\\fR", _escaped(record[1])]
     lines += _epilogue(command)
     if context.parent is None:
-        lines += _listed("EXIT STATUS", _EXIT) + _listed("ENVIRONMENT", _ENVIRONMENT)
+        lines += _listed("EXIT STATUS", EXIT_CODES) + _listed("ENVIRONMENT", _ENVIRONMENT)
     lines += [".SH SEE ALSO", _related(context)]
     return "\n".join(lines) + "\n"
 
@@ -88,7 +89,7 @@ def _synopsis(command: click.Command, context: click.Context) -> list[str]:
     return [_escaped(piece) for piece in command.collect_usage_pieces(context)]
 
 
-def _first(text: str) -> str:
+def first_sentence(text: str) -> str:
     """Return the first sentence, as whatis(1) shows it."""
     sentence = " ".join(text.partition("\n\n")[0].split())
     return re.split(r"(?<=[^.][a-z)`'A-Z0-9])[.:;]\s", sentence + " ")[0].rstrip(" .")
@@ -119,7 +120,7 @@ def _commands(group: click.Group, context: click.Context) -> Iterator[str]:
         yield from (
             ".TP",
             f".BR {_escaped(page)} (1)",
-            _escaped(_first(textwrap.dedent(each.help or "").strip()) + "."),
+            _escaped(first_sentence(textwrap.dedent(each.help or "").strip()) + "."),
         )
 
 

@@ -1,7 +1,7 @@
 """What this machine can do, and what to install for what is missing: looked at, never tried.
 
-Nothing is changed, no module is loaded, no program is started; an ordinary user sees what root sees, where the host
-lets everybody look.
+Nothing is changed, no module of the kernel is loaded, no program is started; an ordinary user sees what root sees,
+where the host lets everybody look. Plugins alone are tried: whether one can be imported nothing else says.
 
 Knows: which parts of a host our jobs stand on. Refuses to know: how any job is done.
 """
@@ -14,8 +14,9 @@ from blockwright.doctor import extras, kernel, loaders, privileges, programs, st
 from blockwright.doctor.host import Host
 from blockwright.doctor.jobs import JOBS, Job
 from blockwright.doctor.line import Line, State
+from blockwright.doctor.plugins import Plugin, plugins
 
-__all__ = ["JOBS", "Host", "Job", "Line", "Report", "State", "examine"]
+__all__ = ["JOBS", "Host", "Job", "Line", "Plugin", "Report", "State", "examine", "plugins"]
 
 
 @dataclass(frozen=True, slots=True)

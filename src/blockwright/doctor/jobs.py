@@ -35,3 +35,4 @@ JOBS: Final = {
     "uefi": Job("build --boot systemd-boot, grub-efi or uki", (("systemd-boot", "grub-efi", "systemd stub"),)),
     "verity": Job("verity open", (("device-mapper",), ("dm-verity",), _ROOT)),
 }
+"""Jobs by name, in the order in which they are told."""

@@ -64,4 +64,4 @@ def _within(path: str, folder: str) -> bool:
 
 
 REFUSE = Policy()
-"""Opens nothing."""
+"""Opens none of the files that an image names."""

@@ -53,6 +53,7 @@ class CommitPolicy:
 
 
 DEFAULT_POLICY: Final = CommitPolicy()
+"""What editors hold to where nobody says otherwise."""
 
 Child = tuple[int, bytes, Node, bytes]
 """What is to be put: the directory's inode, the name in it, the node, and the path for messages."""

@@ -50,6 +50,7 @@ __all__ = [
 ]
 
 Mode = Literal["off", "warn", "enforce"]
+"""What a scan is to do with its verdict."""
 MODES: Final[tuple[Mode, ...]] = ("off", "warn", "enforce")
 """``off`` does nothing; ``warn`` tells what was found, or why nothing was; ``enforce`` raises unless it is clean."""
 

@@ -113,3 +113,4 @@ def _order(finding: Finding) -> tuple[int, str, str, str]:
 
 _RANKS: Final = {severity: rank for rank, severity in enumerate(Severity)}
 DEFAULT_POLICY: Final = Policy()
+"""What a verdict is held against where nobody says otherwise."""

@@ -13,7 +13,7 @@ from blockwright.plugin import SCANNERS, find_plugin
 from blockwright.scan.scanner import SbomMaker, Scanner, ScannerOptions
 
 NAMES: Final = ("trivy", "trivy-image", "debsecan", "clamav")
-"""All scanners."""
+"""The scanners that are ours, by name."""
 
 UNASKED: Final = ("trivy", "debsecan")
 """Those that are taken where none is named: the first that is installed. Malware is looked for on demand."""

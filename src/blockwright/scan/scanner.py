@@ -40,6 +40,7 @@ class ScannerOptions:
 
 
 DEFAULT_OPTIONS: Final = ScannerOptions()
+"""What scanners are told where nobody says otherwise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -77,4 +77,4 @@ class NoSource(Source):
         return Directory()
 
     def close(self) -> None:
-        """Do nothing."""
+        """Do nothing: there is nothing open."""

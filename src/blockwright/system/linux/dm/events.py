@@ -68,7 +68,7 @@ class Watch:
         return found
 
     def close(self) -> None:
-        """Stop. Idempotent."""
+        """Stop listening for events. Idempotent."""
         self._control.close()
 
     def __enter__(self) -> Self:
