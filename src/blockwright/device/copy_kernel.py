@@ -28,7 +28,7 @@ WINDOW: Final = 4 * MiB
 """Bytes in which zeros are looked for at once."""
 
 MAX_REFUSED: Final = 2
-"""How often a target may say that its files are not written to before it is believed: a first write can change that."""
+"""How often a target may say that its files are not to be written to: a first write can change that."""
 
 _PROBE: Final = 512
 """Bytes of a block that are looked at first."""
