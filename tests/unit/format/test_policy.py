@@ -126,6 +126,29 @@ def test_a_backing_file_is_read_as_what_it_is_said_to_be(tmp_path):
         open_device(str(over(tmp_path, "base", "qcow2")), policy=policy)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells where an open file lies")
+def test_a_link_that_comes_to_lie_on_the_way_leads_nowhere(secret, tmp_path):
+    folder = tmp_path / "allowed"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "shadow").write_bytes(b"mine")
+    policy = Policy((str(folder),))
+    path = policy.resolve(b"sub/shadow", str(folder / "image"), "backing file")
+    with policy.open(path) as file:
+        assert (file.name, file.read(0, 4)) == (path, b"mine")
+    (folder / "sub").rename(folder / "gone")
+    (folder / "sub").symlink_to(secret.parent)
+    with pytest.raises(NotAllowed, match="when it was allowed"):
+        policy.open(path)
+    (folder / "sub").unlink()
+    (folder / "sub").mkdir()
+    (folder / "sub" / "shadow").symlink_to(secret)
+    with pytest.raises(NotAllowed, match="when it was allowed"):
+        policy.open(path)
+    (folder / "sub" / "shadow").unlink()
+    with pytest.raises(FileNotFoundError, match=path):
+        policy.open(path)
+
+
 def test_nothing_stays_open(secret, tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     for policy in (Policy(), Policy((str(tmp_path / "etc"),))):
