@@ -84,6 +84,20 @@ def test_where_a_table_was_is_no_room_of_zeros():
     assert check(file) == []
 
 
+@pytest.mark.parametrize("name", ["default", "version 2", "subclusters"])
+def test_what_others_left_behind_the_end_is_zeros_when_the_disk_grows(name):
+    size = 3 * 64 * KiB + 512
+    file = new(size, GEOMETRIES[name])
+    with opened(file, owns=False) as disk:
+        disk.write(size - 512, b"x" * 512)
+        (place,) = disk.resolve(size - 512, size)
+    file.write(place.host + 512, b"left here" * 56)
+    with opened(file, owns=False) as disk:
+        disk.resize(2 * size)
+        assert disk.read(size - 512, size + 512) == b"x" * 512 + bytes(size)
+    assert check(file) == []
+
+
 def test_threads_that_allocate_free_and_flush_at_once():
     disk = opened(new(8 * MiB, Options(cluster_size=4 * KiB)), owns=False)
     errors = []
