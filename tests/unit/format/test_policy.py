@@ -158,3 +158,15 @@ def test_nothing_stays_open(secret, tmp_path):
     with FileDevice(over(tmp_path, "x")) as file, pytest.raises(NotAllowed):
         open_image(file)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_folder_whose_name_begins_alike_is_another(tmp_path):
+    for name in ("allowed", "allowed-not"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "base").write_bytes(SECRET)
+    policy = Policy((str(tmp_path / "allowed"),))
+    image = str(tmp_path / "allowed" / "image")
+    assert policy.resolve(b"base", image, "backing file") == str(tmp_path / "allowed" / "base")
+    for name in (b"../allowed-not/base", os.fsencode(tmp_path / "allowed-not" / "base")):
+        with pytest.raises(NotAllowed, match="found one elsewhere"):
+            policy.resolve(name, image, "backing file")
