@@ -192,10 +192,6 @@ class ProtocolError(BlockwrightError):
     """A rule of a protocol was broken."""
 
 
-class LocalProtocolError(ProtocolError):
-    """Our side asked for what the protocol forbids."""
-
-
 class RemoteProtocolError(ProtocolError):
     """The peer broke the protocol."""
 

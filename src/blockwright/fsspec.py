@@ -247,14 +247,14 @@ class ImageFileSystem(AbstractFileSystem):
         files = self._acquire()
         try:
             _expect_file(_info(files, path), path)
-            device = files.open(os.fsencode(path))
+            found = DeviceFile(files.open(os.fsencode(path)))
         except NotFound as error:
             self._release()
             raise FileNotFoundError(errno.ENOENT, str(error)) from None
         except BaseException:
             self._release()
             raise
-        return Reading(self, path, DeviceFile(device))
+        return Reading(self, path, found)
 
     # -- changes ---------------------------------------------------------------------------------------------
 

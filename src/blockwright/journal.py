@@ -175,9 +175,9 @@ class Journal:
             if self._depth:
                 yield self._db
                 return
-            self._db.execute("BEGIN IMMEDIATE")
-            self._depth = 1
             try:
+                self._db.execute("BEGIN IMMEDIATE")
+                self._depth = 1
                 yield self._db
                 self._db.execute("COMMIT")
             except BaseException:

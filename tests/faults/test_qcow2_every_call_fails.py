@@ -71,3 +71,18 @@ def test_every_call(kind, lasting):
     step = max(1, count // 12)
     for fail_at in range(0, count, step):
         attempt(kind, fail_at, lasting=lasting)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_write_that_fails_leaves_no_leak(kind):
+    """Clusters that were allocated for it are free again: the file does not grow by each try."""
+    file = new(SIZE, KINDS[kind], room=ROOM)
+    faulty = FaultDevice(file, names={"write"}, owns=False)
+    with opened(faulty) as disk:
+        disk.write(0, b"before")
+        disk.flush()
+        faulty.fail_at = faulty.count
+        with pytest.raises(OSError, match="Input/output"):
+            disk.write(SIZE // 2, bytes(range(256)) * 256)
+        assert faulty.failed
+    assert check(file) == []

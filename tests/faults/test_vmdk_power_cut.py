@@ -4,10 +4,14 @@ import random
 
 import pytest
 
+from blockwright.device.forwarding import ForwardingDevice
+from blockwright.device.memory import MemoryDevice
 from blockwright.format.vmdk.check import LEAK, check
-from blockwright.format.vmdk.sparse import read_header
+from blockwright.format.vmdk.create import create_extent
+from blockwright.format.vmdk.sparse import open_sparse, read_header
 from blockwright.units import KiB, MiB
-from tests.support.vmdk import GrowingCrash, Shelf, new, opened
+from tests.support.qcow2 import GrowingCrash
+from tests.support.vmdk import Shelf, new, opened
 
 SIZE = 3 * MiB
 ROOM = 16 * MiB
@@ -45,7 +49,7 @@ def examine(crash: GrowingCrash, told, chance: random.Random) -> set[str]:
     rules: set[str] = set()
     for count in range(len(crash.events) + 1):
         _, wanted, loose = next(each for each in reversed(told) if each[0] <= count)
-        for left in (crash.cut(count), crash.torn(count, chance)):
+        for left in (crash.cut(count), crash.torn(count, chance), crash.alone(count)):
             found = list(check(left, Shelf()))
             rules.update(each.rule for each in found)
             worse = [each for each in found if each.rule != LEAK]
@@ -65,6 +69,34 @@ def test_random_operations(seed):
     crash = GrowingCrash(file.read(0, file.size), ROOM)
     told = story(crash, chance, 14)
     assert examine(crash, told, chance) <= {LEAK}
+
+
+def test_what_a_grain_has_of_its_parent_is_there_before_a_table_says_so():
+    parent = MemoryDevice(content=random.Random("parent").randbytes(SIZE))
+    file = MemoryDevice(0)
+    create_extent(file, SIZE, None)
+    crash = GrowingCrash(file.read(0, file.size), ROOM)
+    with open_sparse(crash, ForwardingDevice(parent, owns=False), writable=True, owns=False) as disk:
+        disk.write(MiB + 100, b"new")
+        disk.flush()
+        wanted = disk.read(0, SIZE)
+    record = read_header(file).record
+    for count in range(len(crash.events) + 1):
+        for directory in (record.gd_offset, record.rgd_offset):
+            left = crash.alone(count)
+            left.write(0, record.replace(gd_offset=directory).pack())
+            with open_sparse(left, ForwardingDevice(parent, owns=False)) as disk:
+                assert disk.read(0, SIZE) in (wanted, parent.read(0, SIZE)), f"behind event {count}"
+
+
+def test_a_flush_where_no_table_changed_is_one():
+    file = new(SIZE)
+    crash = GrowingCrash(file.read(0, file.size), ROOM)
+    with opened(crash) as disk:
+        for data in (b"first", b"then in place"):
+            disk.write(0, data)
+            disk.flush()
+            assert crash.events[-1].is_flush
 
 
 def test_tables_that_are_missing():

@@ -80,6 +80,12 @@ class GrowingCrash(CrashDevice, ResizableDevice):
         super().__init__(MemoryDevice(room, content))
         self._size = len(content)
 
+    def alone(self, count: int) -> BlockDevice:
+        """Return the disk after a cut behind ``count`` events, of which only the last arrived without a flush."""
+        events = self.events[:count]
+        flushed = max((index + 1 for index, event in enumerate(events) if event.is_flush), default=0)
+        return self._disk([*events[:flushed], *events[max(flushed, count - 1) :]])
+
     def _resize(self, size: int) -> None:
         assert size <= self._before.size, "give the test more room"
 

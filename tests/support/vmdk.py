@@ -1,4 +1,4 @@
-"""VMDK images to try: in memory, of each kind, with all files of one; and a device that crashes and can grow."""
+"""VMDK images to try: in memory, of each kind, with all files of one."""
 
 import random
 from pathlib import Path
@@ -12,7 +12,6 @@ from blockwright.format.vmdk.create import Options, create
 from blockwright.format.vmdk.descriptor import MONOLITHIC_SPARSE, STREAM, Descriptor, Extent, text_of
 from blockwright.format.vmdk.open import open_vmdk
 from blockwright.format.vmdk.stream import StreamWriter
-from blockwright.testing import CrashDevice
 
 
 class Shelf:
@@ -86,17 +85,6 @@ def content(size: int, seed: str) -> bytes:
         length = chance.choice((512, 4096, 10_000, 65_536, 300_000))
         data += chance.choice((chance.randbytes, bytes, lambda n: (b"so many words " * n)[:n]))(length)
     return bytes(data[:size])
-
-
-class GrowingCrash(CrashDevice, ResizableDevice):
-    """A crash device that can grow up to ``room`` bytes."""
-
-    def __init__(self, content: bytes, room: int) -> None:
-        super().__init__(MemoryDevice(room, content))
-        self._size = len(content)
-
-    def _resize(self, size: int) -> None:
-        assert size <= self._before.size, "give the test more room"
 
 
 def save(file: BlockDevice, path: Path) -> Path:

@@ -61,6 +61,28 @@ def test_result_and_intent_are_one(journal):
     assert journal.tallies() == []
 
 
+def test_an_interrupt_right_behind_the_beginning_leaves_no_transaction(journal):
+    database = journal._db
+
+    class Interrupted:
+        def __getattr__(self, name):
+            return getattr(database, name)
+
+        def execute(self, query, *values):
+            found = database.execute(query, *values)
+            if query.startswith("BEGIN"):
+                raise KeyboardInterrupt
+            return found
+
+    journal._db = Interrupted()
+    with pytest.raises(KeyboardInterrupt):
+        journal.intend("make", "x", {})
+    journal._db = database
+    assert not database.in_transaction
+    journal.intend("make", "y", {})
+    assert [each.subject for each in journal.intents()] == ["y"]
+
+
 def test_what_a_dead_process_intended_is_abandoned(journal, path):
     code = "import sys; from blockwright.journal import Journal; Journal(sys.argv[1]).intend('make', 'x', {})"
     subprocess.run([sys.executable, "-c", code, path], check=True)

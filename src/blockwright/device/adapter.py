@@ -161,7 +161,14 @@ class BinaryFileDevice(BlockDevice):
             for buffer in buffers:
                 done = 0
                 while done < len(buffer):  # an unbuffered file may write less than it is given
-                    done += self._file.write(buffer[done:]) or 0
+                    count = self._file.write(buffer[done:])
+                    if not count:
+                        raise SourceChanged(
+                            f"adapter: expected 1 to {len(buffer) - done} bytes to be written, found {count}"
+                            f" (byte {offset + done})"
+                        )
+                    done += count
+                offset += done
         if durable:
             self._flush()
 

@@ -312,7 +312,8 @@ class BlockDevice(ABC):
         """
         self._enter()
         try:
-            self._size = max(self._size, self._current_size())
+            with self._resize_lock:  # what was asked before another size was set must not be told behind it
+                self._size = max(self._size, self._current_size())
         finally:
             self._leave()
         return self._size

@@ -39,9 +39,9 @@ def clone_file(source: str, target: str) -> bool:
         try:
             share_blocks(taken, made)
             return True
-        except OSError as error:
+        except BaseException as error:
             os.unlink(target)
-            if error.errno in _CANNOT:
+            if isinstance(error, OSError) and error.errno in _CANNOT:
                 return False
             raise
         finally:
@@ -62,7 +62,7 @@ def share_blocks(source: int, target: int) -> None:
 
 def can_clone(folder: str) -> bool:
     """Whether files in the folder can share blocks: tried with a small one, of which nothing is left."""
-    first, second = (os.path.join(folder, f".clone-{os.getpid()}.{number}") for number in (1, 2))
+    first, second = (os.path.join(folder, f".clone-{os.urandom(6).hex()}") for _ in range(2))
     try:
         with open(first, "xb") as file:
             file.write(bytes(4096))

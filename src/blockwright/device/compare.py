@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from blockwright.device.base import BlockDevice
+from blockwright.device.copy_runs import rounded
 from blockwright.device.extent import ZERO, Extent
 from blockwright.units import KiB, MiB, align_down
 
@@ -65,7 +66,9 @@ def _unequal(
     common, total = min(a.size, b.size), max(a.size, b.size)
     chunk = max(block, align_down(CHUNK, block))
     left, right = bytearray(chunk), bytearray(chunk)
-    for offset, length, a_zero, b_zero in _paired(a.extents(0, common), b.extents(0, common)):
+    step = max(a.traits.minimum_block, b.traits.minimum_block)
+    told = (rounded(each.extents(0, common), step) for each in (a, b))
+    for offset, length, a_zero, b_zero in _paired(*told):
         position, end = offset, offset + length
         while position < end and not (a_zero and b_zero):
             part = min(chunk - position % chunk, end - position)

@@ -27,6 +27,9 @@ KERNEL_STEP: Final = 32 * MiB
 WINDOW: Final = 4 * MiB
 """Bytes in which zeros are looked for at once."""
 
+MAX_REFUSED: Final = 2
+"""How often a target may say that its files are not to be written to: a first write can change that."""
+
 _PROBE: Final = 512
 """Bytes of a block that are looked at first."""
 _ZEROS: Final = bytes(_PROBE)
@@ -42,6 +45,7 @@ class KernelCopy:
         places = target.places if isinstance(target, PlacingDevice) else True
         # Only a device that takes several calls at once may be written to beside the reading thread.
         self.usable = sys.platform == "linux" and target.traits.parallelism > 1 and places
+        self._refused = 0
         self._source = source
         self._target = target
         self._detects = detect_zeroes
@@ -110,7 +114,8 @@ class KernelCopy:
                 return 0, 0
             with self._places(offset, length) as places:
                 if not places or not all(place.writable for place in places):
-                    self.usable = isinstance(self._target, PlacingDevice)
+                    self._refused += 1
+                    self.usable = isinstance(self._target, PlacingDevice) or self._refused < MAX_REFUSED
                     return 0, 0
                 length = min(length, sum(place.length for place in places))
                 moved = copy_runs(runs, places, length)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Final, NamedTuple
 
 from blockwright.device.base import BlockDevice
-from blockwright.device.extent import DATA, ZERO, Extent
+from blockwright.device.extent import DATA, ZERO, Extent, merge
 from blockwright.units import KiB, MiB, align_down, align_up
 
 CHUNK: Final = MiB
@@ -38,8 +38,7 @@ def runs_of(source: BlockDevice, ranges: Ranges | None, *, block: int) -> Iterat
     They begin and end at multiples of ``block``, or where a range does.
     """
     for offset, length in (ranges or whole(source))():
-        extents: Iterable[Extent] = source.extents(offset, length)
-        yield from join(extents if block == 1 else _rounded(extents, block))
+        yield from join(rounded(source.extents(offset, length), block))
 
 
 def whole(source: BlockDevice) -> Ranges:
@@ -69,8 +68,12 @@ def join(extents: Iterable[Extent]) -> Iterator[Run]:
         yield Run(end, gap, zero=True)
 
 
-def _rounded(extents: Iterable[Extent], block: int) -> Iterator[Extent]:
-    """Yield the extents with zeros cut back to whole blocks; what is cut off counts as data."""
+def rounded(extents: Iterable[Extent], block: int) -> Iterable[Extent]:
+    """Return the extents with zeros cut back to whole blocks; what is cut off counts as data."""
+    return extents if block == 1 else merge(_cut_back(extents, block))
+
+
+def _cut_back(extents: Iterable[Extent], block: int) -> Iterator[Extent]:
     for extent in extents:
         low, high = align_up(extent.offset, block), align_down(extent.end, block)
         if not extent.flags & ZERO or low >= high:

@@ -8,7 +8,9 @@ Knows: names, modes, owners, syncing. Refuses to know: what is written.
 
 from __future__ import annotations
 
+import errno
 import os
+import re
 import stat
 import sys
 from contextlib import suppress
@@ -22,6 +24,9 @@ from blockwright.device.physical import check_meant
 from blockwright.errors import NoSpace, NotFound, UsageError
 
 _MODE_BITS: Final = 0o777
+_MAX_LINKS: Final = 40
+"""Links that a path may lead through: what Linux follows."""
+_DESCRIPTORS: Final = re.compile(r"/proc/(?:[0-9]+/)?(?:task/[0-9]+/)?fd|/dev/fd")
 DEVICES: Final = "/dev"
 """Where devices are; what is mounted below it, such as /dev/shm, holds files."""
 
@@ -131,9 +136,8 @@ class OutputFile:
             raise UsageError(
                 f"{self.path}: expected a file or a block device to write to, found a {kind_of(status.st_mode)}"
             )
-        if os.path.abspath(self.path).startswith(("/dev/", "/proc/")):
-            # An open descriptor by name (/dev/stdout): whoever opened the file reads it by that, not by its name.
-            return True
+        if _names_descriptor(self.path):
+            return True  # whoever opened the file reads it by that, not by its name
         if not force:
             raise self._exists()
         return False
@@ -169,7 +173,11 @@ class OutputFile:
         if self._kept is not None and is_disk(self._final, self._kept.st_mode):
             return open_path(self.path, writable=True, force_unlocked=force_unlocked)
         device = FileDevice(self.path, writable=True, force_unlocked=force_unlocked)
-        device.resize(0)
+        try:
+            device.resize(0)
+        except BaseException:
+            device.close()
+            raise
         self.target_is_zero = True
         return device
 
@@ -200,6 +208,19 @@ class OutputFile:
             raise NoSpace(f"{self.path}: expected at least {size} bytes, found {self.device.size}")
 
 
+def _names_descriptor(path: str) -> bool:
+    """Whether a path leads to an open descriptor by its name, as /dev/stdout does: to /proc/N/fd, or /dev/fd."""
+    for _ in range(_MAX_LINKS):
+        folder = os.path.realpath(os.path.dirname(os.path.abspath(path)))
+        if _DESCRIPTORS.fullmatch(folder):
+            return True
+        try:
+            path = os.path.join(folder, os.readlink(path))
+        except OSError:  # no link: a file of its own, also one of /dev/shm
+            return False
+    return False
+
+
 def _holds_devices(folder: str) -> bool:
     """Whether the kernel keeps devices there: a file would only take memory, under the name of a disk to come."""
     try:
@@ -216,18 +237,27 @@ def _remove(path: str) -> None:
 def _keep(path: str, status: os.stat_result) -> None:
     """Give the file the owner, as far as we may, and the mode of the one it replaces."""
     if sys.platform != "win32":
-        with suppress(PermissionError):
+        with suppress(OSError):  # not permitted, or an owner whom a user namespace has no number for
             os.chown(path, status.st_uid, status.st_gid)
     os.chmod(path, stat.S_IMODE(status.st_mode) & _MODE_BITS)
 
 
 def _sync_folder(folder: str) -> None:
-    """Make the new name durable. Some file systems refuse to sync a folder, and then there is nothing to do."""
+    """Make the new name durable. Raises OSError where the medium fails.
+
+    Some file systems refuse to sync a folder, and one that we may write to and not read cannot be opened for it: then
+    there is nothing to do.
+    """
     if sys.platform == "win32":
         return
-    fd = os.open(folder or ".", os.O_RDONLY)
     try:
-        with suppress(OSError):
-            os.fsync(fd)
+        fd = os.open(folder or ".", os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        if error.errno == errno.EIO:
+            raise named_error(error, folder) from None
     finally:
         os.close(fd)

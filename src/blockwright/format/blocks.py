@@ -324,7 +324,17 @@ class BlockImage(MappedDevice, ResizableDevice, PlacingDevice):
         with self._ranges.exclusive(0, 1 << 63), self._lock:
             self._sync()
             if size > self._size:
+                self._clear_edge()
                 self._grow(size)
+
+    def _clear_edge(self) -> None:
+        """Make zeros of what the last block holds behind the disk's end: others may have left something there."""
+        index, within = divmod(self._size, self._block)
+        state, host = self._state(index) if within else (State.ABSENT, 0)
+        end = min(host + self._block, self._host.size)
+        if state is State.FULL and host + within < end:
+            self._host.zero(host + within, end - host - within)
+            self._host.flush()
 
     def _settle(self) -> None:
         """Leave the file as one that nobody writes to; the lock is held."""

@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import os
 import re
+import stat
+import sys
 from dataclasses import dataclass
 
 from blockwright.device.file import FileDevice
@@ -18,6 +20,9 @@ from blockwright.errors import Corrupt, NotAllowed, NotFound, Unsupported
 
 MAX_DEPTH = 64
 """Files in one chain of backing files."""
+
+_DESCRIPTORS = "/proc/self/fd"
+"""Where Linux tells at which path an open file lies, and opens it once more."""
 
 _PROTOCOL = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -55,8 +60,22 @@ class Policy:
         return path
 
     def open(self, path: str, *, writable: bool = False) -> FileDevice:
-        """Return the regular file at a path that ``resolve`` gave. Raises OSError, InUse."""
-        return FileDevice(path, writable=writable)
+        """Return the regular file at a path that ``resolve`` gave. Raises OSError, InUse.
+
+        Raises NotAllowed where a link has come to lie on the way since, which would lead elsewhere.
+        """
+        if sys.platform != "linux" or not os.path.isdir(_DESCRIPTORS):
+            return FileDevice(path, writable=writable)
+        found = os.open(path, os.O_PATH | os.O_NOFOLLOW)
+        try:
+            there = f"{_DESCRIPTORS}/{found}"
+            if os.readlink(there) != path or not stat.S_ISREG(os.fstat(found).st_mode):
+                raise NotAllowed(f"{path}: expected the file that was there when it was allowed, found another")
+            return FileDevice(there, writable=writable, name=path)
+        except OSError as error:
+            raise OSError(error.errno, os.strerror(error.errno or 0), path) from None
+        finally:
+            os.close(found)
 
 
 def _within(path: str, folder: str) -> bool:

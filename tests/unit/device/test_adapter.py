@@ -123,6 +123,15 @@ def test_transfers_of_nothing_or_too_much_are_errors(answer):
 
 
 class TestBinaryFile:
+    @pytest.mark.parametrize("answer", [None, 0])
+    def test_a_file_that_takes_nothing(self, answer):
+        class Full(io.BytesIO):
+            def write(self, data):
+                return answer
+
+        with pytest.raises(SourceChanged, match="1 to 10 bytes to be written"):
+            BinaryFileDevice(Full(CONTENT)).write(0, bytes(10))
+
     def test_bytes_io(self):
         check_device(lambda: BinaryFileDevice(io.BytesIO(CONTENT)), CONTENT, operations=40)
 

@@ -37,6 +37,34 @@ def test_where_there_is_no_such_thing_nothing_is_left(tmp_path, monkeypatch, num
     assert os.listdir(tmp_path) == ["a"]
 
 
+def test_what_ends_it_leaves_nothing(tmp_path, monkeypatch):
+    def interrupt(_source: int, _target: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(clone, "share_blocks", interrupt)
+    (tmp_path / "a").write_bytes(b"x")
+    with pytest.raises(KeyboardInterrupt):
+        clone.clone_file(str(tmp_path / "a"), str(tmp_path / "b"))
+    with pytest.raises(KeyboardInterrupt):
+        clone.can_clone(str(tmp_path))
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_two_at_once_may_ask(tmp_path, monkeypatch):
+    asked = []
+
+    def refuse(_source: int, _target: int) -> None:
+        if not asked:
+            asked.append(clone.can_clone)
+            assert not clone.can_clone(str(tmp_path))
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
+    monkeypatch.setattr(clone, "share_blocks", refuse)
+    assert not clone.can_clone(str(tmp_path))
+    assert asked
+    assert os.listdir(tmp_path) == []
+
+
 def test_any_other_failure_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     def fail(_source: int, _target: int) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

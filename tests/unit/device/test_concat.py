@@ -4,9 +4,10 @@ from hypothesis import strategies as st
 
 from blockwright.device import HOLE, ZERO, Extent, Traits
 from blockwright.device.concat import Concat
+from blockwright.device.extent import clip, merge
 from blockwright.device.file import FileDevice
 from blockwright.device.forwarding import ForwardingDevice
-from blockwright.device.memory import MemoryDevice, ZeroDevice
+from blockwright.device.memory import PAGE, MemoryDevice, ZeroDevice
 from blockwright.errors import Misaligned, NotSupported, OutOfRange, ReadOnly
 from blockwright.testing import RecordingDevice
 
@@ -106,3 +107,13 @@ def test_ownership():
     assert not part.closed
     Concat.of(part).close()
     assert part.closed
+
+
+def test_extents_from_within_a_part():
+    part = 3 * PAGE
+    device = Concat.of(*(MemoryDevice(part) for _ in range(3)))
+    for offset in (PAGE, part + PAGE, 2 * part):
+        device.write(offset, b"x")
+    whole = list(device.extents())
+    for start in range(0, device.size, PAGE):
+        assert list(device.extents(start)) == list(merge(clip(whole, start, device.size)))

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blockwright.device import DATA, HOLE, ZERO, Extent, Traits, copy_kernel
 from blockwright.device import copy as copying
-from blockwright.device.base import BlockDevice
+from blockwright.device.base import BlockDevice, FileRun
 from blockwright.device.copy import CopyResult, copy
 from blockwright.device.copy_runs import CHUNK, MIN_HOLE
 from blockwright.device.file import FileDevice
@@ -325,3 +325,13 @@ class TestByTheKernel:
             (FileRun(1, 5, 5), FileRun(4, 50, 5)),
             (FileRun(2, 100, 20), FileRun(4, 55, 20)),
         ]
+
+
+def test_what_the_kernel_did_not_copy_goes_to_its_places(tmp_path):
+    content = random.Random("places").randbytes(5000)
+    with open(tmp_path / "file", "wb+") as file:
+        kernel = copy_kernel.KernelCopy(MemoryDevice(content=content), ZeroDevice(1), detect_zeroes=False)
+        places = [FileRun(file.fileno(), 0, 1000, True), FileRun(file.fileno(), 6000, 3000, True)]
+        kernel._fill(100, places, 500, 3500)
+        wanted = bytes(500) + content[600:1100] + bytes(5000) + content[1100:3600]
+        assert (tmp_path / "file").read_bytes() == wanted

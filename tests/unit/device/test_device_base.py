@@ -350,3 +350,17 @@ class TestResize:
         device.close()
         with pytest.raises(Closed):
             device.resize(1)
+
+
+def test_a_size_that_was_asked_for_before_another_one_was_set_is_not_told():
+    class Slow(MemoryDevice):
+        def _current_size(self):
+            other.start()
+            other.join(0.3)
+            return 100
+
+    device = Slow(100)
+    other = threading.Thread(target=device.resize, args=(10,))
+    device.refresh()
+    other.join()
+    assert device.size == 10

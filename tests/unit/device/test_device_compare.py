@@ -1,11 +1,13 @@
 import itertools
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blockwright.device.compare import BLOCK, CHUNK, Difference, compare, differences
+from blockwright.device.extent import DATA, ZERO, Extent
 from blockwright.device.memory import PAGE, MemoryDevice, ZeroDevice
 from blockwright.testing import RecordingDevice
 
@@ -57,6 +59,33 @@ def test_zeros_that_are_not_known_to_be_are_equal_to_a_hole():
     allocated = MemoryDevice(content=bytes(2 * CHUNK + 5))
     assert compare(allocated, ZeroDevice(2 * CHUNK + 5)) is None
     assert compare(ZeroDevice(2 * CHUNK + 5), allocated) is None
+
+
+class Blocks(MemoryDevice):
+    """One that is read by blocks of 4 KiB only."""
+
+    def __init__(self, content):
+        super().__init__(content=content)
+        self._traits = replace(self._traits, minimum_block=4096)
+
+
+class Told(MemoryDevice):
+    """One that tells of zeros by the byte."""
+
+    def _extents(self, offset, length):
+        yield Extent(0, 1000, DATA)
+        yield Extent(1000, 9000, ZERO)
+        yield Extent(10_000, self.size - 10_000, DATA)
+
+
+@pytest.mark.parametrize("at", [None, 0, 999, 5000, 11_000])
+def test_a_device_of_blocks_and_one_of_bytes(at):
+    content = bytearray(b"a" * 1000 + bytes(9000) + b"b" * 6384)
+    told = Told(content=bytes(content))
+    if at is not None:
+        content[at] = ord("z")
+    assert compare(told, Blocks(bytes(content))) == at
+    assert compare(Blocks(bytes(content)), told) == at
 
 
 def test_differences_are_lazy():

@@ -103,3 +103,10 @@ def test_zero_device_forgets():
 
 def test_zero_device_is_read_only_unless_told_otherwise():
     assert not ZeroDevice(5).traits.writable
+
+
+def test_what_was_cut_off_does_not_come_back():
+    device = MemoryDevice(content=b"x" * (2 * PAGE))
+    device.resize(PAGE // 2)
+    device.resize(2 * PAGE)
+    assert device.read(0, 2 * PAGE) == b"x" * (PAGE // 2) + bytes(2 * PAGE - PAGE // 2)

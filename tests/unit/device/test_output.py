@@ -49,7 +49,39 @@ def test_files_of_shared_memory_are_files():
     name = f"/dev/shm/blockwright-{os.getpid()}"
     with OutputFile(name, size=1):
         pass
-    os.unlink(name)
+    try:
+        with pytest.raises(UsageError, match="exists already"):
+            OutputFile(name)
+        assert os.path.getsize(name) == 1
+        with OutputFile(name, force=True, size=2):
+            assert os.path.getsize(name) == 1  # what was there is there until the end
+    finally:
+        os.unlink(name)
+
+
+def test_a_file_that_a_path_through_proc_leads_to_is_a_file(path):
+    path.write_bytes(b"before")
+    if not os.path.exists("/proc/self/cwd"):
+        pytest.skip("folders have no other names here")
+    with pytest.raises(UsageError, match="exists already"):
+        OutputFile(f"/proc/self/root{path}")
+    assert path.read_bytes() == b"before"
+
+
+def test_an_open_descriptor_is_told_through_any_link(path, tmp_path):
+    if not os.path.exists("/proc/thread-self/fd"):
+        pytest.skip("descriptors have no names here")
+    with open(path, "wb+") as file:
+        for number, folder in enumerate(("/proc/self/fd", "/proc/thread-self/fd", "/dev/fd")):
+            link = tmp_path / f"link{number}"
+            link.symlink_to(f"{folder}/{file.fileno()}")
+            file.write(b"before")
+            file.flush()
+            with OutputFile(link, size=3) as output:
+                output.device.write(0, b"new")
+            file.seek(0)
+            assert file.read() == b"new"
+            file.seek(0)
 
 
 def test_a_new_file_has_the_mode_that_the_umask_leaves(path):
@@ -206,6 +238,44 @@ def test_of_two_at_once_without_force_the_first_to_end_has_the_name(path, monkey
         second.commit()
     assert names(path) == ["out.img"]
     assert path.stat().st_size == 1
+
+
+def test_an_owner_who_cannot_be_set_is_no_reason_to_fail(path, monkeypatch):
+    def unknown(*_args):
+        raise OSError(22, "no such number in this user namespace")
+
+    path.write_bytes(b"before")
+    monkeypatch.setattr("blockwright.device.output.os.chown", unknown)
+    with OutputFile(path, force=True, size=1):
+        pass
+    assert path.read_bytes() == bytes(1)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every folder")
+def test_a_folder_that_may_be_written_to_and_not_read(tmp_path):
+    folder = tmp_path / "inbox"
+    folder.mkdir(0o300)
+    try:
+        with OutputFile(folder / "out.img", size=1):
+            pass
+    finally:
+        folder.chmod(0o700)
+    assert os.listdir(folder) == ["out.img"]
+
+
+@pytest.mark.parametrize(("number", "told"), [(22, False), (5, True)])
+def test_a_folder_that_is_not_synced_is_told_where_the_medium_fails(path, monkeypatch, number, told):
+    def fail(_fd):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("blockwright.device.output.os.fsync", fail)
+    output = OutputFile(path, size=1)
+    if told:
+        with pytest.raises(OSError, match=str(path.parent)):
+            output.commit()
+    else:
+        output.commit()
+    assert names(path) == ["out.img"]
 
 
 def test_a_size_that_cannot_be_leaves_nothing(path):

@@ -119,6 +119,19 @@ def test_zeros_over_a_parent_are_written(kind):
         assert not disk.places
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_others_left_behind_the_end_is_zeros_when_the_disk_grows(kind):
+    file = new(kind, MiB + 64 * KiB)
+    with opened(kind, file, owns=False) as disk:
+        disk.write(MiB, b"x")
+        (place,) = disk.resolve(MiB, MiB + 512)
+        file.write(place.host + 64 * KiB, b"left here" * 100)
+        disk.resize(2 * MiB)
+        assert disk.read(MiB, MiB) == b"x" + bytes(MiB - 1)
+    with opened(kind, file, writable=False) as disk:
+        assert disk.read(MiB, MiB) == b"x" + bytes(MiB - 1)
+
+
 def test_a_file_that_cannot_grow_is_full():
     file = new("vdi", SIZE)
     with VDI.open(Window(file, 0, file.size), Lends(), writable=True) as disk, pytest.raises(NoSpace):

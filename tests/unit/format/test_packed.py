@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from blockwright.device import hostfile
 from blockwright.device.memory import MemoryDevice
-from blockwright.errors import Corrupt, FormatError, LimitExceeded, ReadOnly
+from blockwright.errors import Cancelled, Corrupt, FormatError, LimitExceeded, ReadOnly
 from blockwright.format.open import open_image
 from blockwright.format.packed import device, gzipped, xz, zst
 from blockwright.format.packed.device import PackedDevice, SpooledDevice
@@ -72,6 +73,29 @@ FILES = {
 
 def opened(data):
     return open_image(MemoryDevice(content=data))
+
+
+@pytest.mark.parametrize("error", [OSError(28, "full"), KeyboardInterrupt()])
+def test_what_was_not_kept_is_not_taken_for_zeros(error, monkeypatch):
+    original, written = hostfile.write_full, []
+
+    def fail_once(fd, offset, buffers, **options):
+        written.append(offset)
+        if len(written) == 3:
+            raise error
+        original(fd, offset, buffers, **options)
+
+    monkeypatch.setattr("blockwright.device.hostfile.write_full", fail_once)
+    monkeypatch.setattr(xz, "MAX_BLOCK", 0)
+    with open_image(MemoryDevice(content=lzma.compress(DISK))) as disk:
+        assert isinstance(disk, SpooledDevice)
+        with pytest.raises(type(error)):
+            disk.read(0, len(DISK))
+        first = written[2] // device.PIECE * device.PIECE
+        assert disk.read(0, first) == DISK[:first]
+        for start in (first, first + device.PIECE, 0):
+            with pytest.raises((OSError, Cancelled)):
+                disk.read(start, first + 1 if not start else 100)
 
 
 @pytest.mark.parametrize("kind", FILES)

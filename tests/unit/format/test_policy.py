@@ -126,6 +126,29 @@ def test_a_backing_file_is_read_as_what_it_is_said_to_be(tmp_path):
         open_device(str(over(tmp_path, "base", "qcow2")), policy=policy)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux tells where an open file lies")
+def test_a_link_that_comes_to_lie_on_the_way_leads_nowhere(secret, tmp_path):
+    folder = tmp_path / "allowed"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "sub" / "shadow").write_bytes(b"mine")
+    policy = Policy((str(folder),))
+    path = policy.resolve(b"sub/shadow", str(folder / "image"), "backing file")
+    with policy.open(path) as file:
+        assert (file.name, file.read(0, 4)) == (path, b"mine")
+    (folder / "sub").rename(folder / "gone")
+    (folder / "sub").symlink_to(secret.parent)
+    with pytest.raises(NotAllowed, match="when it was allowed"):
+        policy.open(path)
+    (folder / "sub").unlink()
+    (folder / "sub").mkdir()
+    (folder / "sub" / "shadow").symlink_to(secret)
+    with pytest.raises(NotAllowed, match="when it was allowed"):
+        policy.open(path)
+    (folder / "sub" / "shadow").unlink()
+    with pytest.raises(FileNotFoundError, match=path):
+        policy.open(path)
+
+
 def test_nothing_stays_open(secret, tmp_path):
     before = len(os.listdir("/proc/self/fd"))
     for policy in (Policy(), Policy((str(tmp_path / "etc"),))):
@@ -135,3 +158,15 @@ def test_nothing_stays_open(secret, tmp_path):
     with FileDevice(over(tmp_path, "x")) as file, pytest.raises(NotAllowed):
         open_image(file)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_folder_whose_name_begins_alike_is_another(tmp_path):
+    for name in ("allowed", "allowed-not"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "base").write_bytes(SECRET)
+    policy = Policy((str(tmp_path / "allowed"),))
+    image = str(tmp_path / "allowed" / "image")
+    assert policy.resolve(b"base", image, "backing file") == str(tmp_path / "allowed" / "base")
+    for name in (b"../allowed-not/base", os.fsencode(tmp_path / "allowed-not" / "base")):
+        with pytest.raises(NotAllowed, match="found one elsewhere"):
+            policy.resolve(name, image, "backing file")

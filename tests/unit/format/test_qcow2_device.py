@@ -4,6 +4,7 @@ import os
 import random
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -58,6 +59,43 @@ def test_tables_in_memory_are_bounded():
     assert disk.read(0, len(content)) == content
     disk.flush()
     assert check(disk.file) == []
+
+
+class KeepingMemory(MemoryDevice):
+    """A file of a file system that cannot give space back: what was written somewhere stays there."""
+
+    def __init__(self, size):
+        super().__init__(size)
+        self._traits = replace(self._traits, discard=False)
+
+
+def test_where_a_table_was_is_no_room_of_zeros():
+    file = KeepingMemory(0)
+    create(file, 8 * MiB, Options(cluster_size=512))
+    with opened(file, owns=False) as disk:
+        disk.write(0, b"x" * 8 * MiB)
+    with opened(file, owns=False) as disk:
+        for size in (16 * MiB, 32 * MiB):  # each time the table moves, and the one before it is free
+            disk.resize(size)
+        disk.flush()
+        for offset in range(8 * MiB, 9 * MiB, 512):
+            disk.write(offset + 100, b"y")
+        assert disk.read(8 * MiB, MiB) == (bytes(100) + b"y" + bytes(411)) * (MiB // 512)
+    assert check(file) == []
+
+
+@pytest.mark.parametrize("name", ["default", "version 2", "subclusters"])
+def test_what_others_left_behind_the_end_is_zeros_when_the_disk_grows(name):
+    size = 3 * 64 * KiB + 512
+    file = new(size, GEOMETRIES[name])
+    with opened(file, owns=False) as disk:
+        disk.write(size - 512, b"x" * 512)
+        (place,) = disk.resolve(size - 512, size)
+    file.write(place.host + 512, b"left here" * 56)
+    with opened(file, owns=False) as disk:
+        disk.resize(2 * size)
+        assert disk.read(size - 512, size + 512) == b"x" * 512 + bytes(size)
+    assert check(file) == []
 
 
 def test_threads_that_allocate_free_and_flush_at_once():

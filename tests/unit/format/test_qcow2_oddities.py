@@ -1,5 +1,7 @@
 """Images that break a rule: what is wrong is named with its byte, and nothing but FormatError comes out."""
 
+import sys
+
 import pytest
 
 from blockwright.device.file import FileDevice
@@ -7,13 +9,19 @@ from blockwright.device.memory import MemoryDevice
 from blockwright.errors import Corrupt, FormatError, LimitExceeded, NotThisFormat, ReadOnly, Unsupported
 from blockwright.format.open import open_image
 from blockwright.format.policy import Policy
+from blockwright.format.qcow2 import check as check_module
 from blockwright.format.qcow2.check import check
 from blockwright.format.qcow2.create import Options, create
 from blockwright.format.qcow2.layout import COPIED
-from blockwright.format.qcow2.open import read_header
+from blockwright.format.qcow2.open import no_files, open_qcow2, read_header
 from blockwright.format.qcow2.repair import repair
-from blockwright.units import KiB, MiB
+from blockwright.units import GiB, KiB, MiB
 from tests.support.qcow2 import new, opened
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 CLUSTER = 64 * KiB
 HEADER, TABLE, BLOCK, L1, DATA, _, L2 = (n * CLUSTER for n in range(7))
@@ -257,6 +265,94 @@ def test_compressed_clusters_that_are_none(content, compression):
     with pytest.raises(Corrupt, match="compressed cluster") as raised:
         opened(file, writable=False).read(0, 1)
     assert raised.value.offset == DATA
+
+
+def compressed_entry(length: int) -> int:
+    """Return the L2 entry of compressed bytes at DATA."""
+    return 1 << 62 | (length - 1) // 512 << 54 | DATA
+
+
+def test_a_cluster_of_a_few_frames_and_one_of_a_great_many():
+    half = zstd.compress(b"h" * (CLUSTER // 2))
+    file = image(compression="zstd")
+    file.write(DATA, half + half)
+    put(file, L2, compressed_entry(2 * len(half)))
+    assert opened(file, writable=False).read(0, CLUSTER) == b"h" * CLUSTER
+    many = zstd.compress(b"") * 1000 + half + half
+    file.write(DATA, many)
+    put(file, L2, compressed_entry(len(many)))
+    with pytest.raises(Corrupt, match="at most 256 frames"):
+        opened(file, writable=False).read(0, CLUSTER)
+
+
+def test_a_header_of_a_great_many_extensions():
+    file = image()
+    file.write(112, ((1).to_bytes(4, "big") + bytes(4)) * 300)
+    with pytest.raises(LimitExceeded, match="256 extensions"):
+        read_header(file)
+
+
+def test_references_without_number():
+    """A directory of a million entries leads to one table of as many entries, which are all of one cluster."""
+    cluster, count = 2 * MiB, 1 << 20
+    table, data, entries = 4 * cluster, 5 * cluster, cluster // 8
+    file = new(MiB, Options(cluster_size=cluster))
+    file.resize(20 * cluster)
+    put(file, 24, count * entries * cluster // 2)
+    put(file, 36, count, 4)
+    put(file, 40, 8 * cluster)
+    file.write(8 * cluster, table.to_bytes(8, "big") * count)
+    file.write(table, data.to_bytes(8, "big") * entries)
+    with pytest.raises(LimitExceeded, match="references to cluster 5"):
+        check(file)
+
+
+def test_tables_without_number(monkeypatch):
+    assert check(image()) == []
+    monkeypatch.setattr("blockwright.format.qcow2.references.MAX_STRUCTURES", 3)
+    with pytest.raises(LimitExceeded, match="at most 3 clusters of tables"):
+        check(image())
+
+
+def test_no_more_findings_are_made_than_are_told(monkeypatch):
+    made = []
+    monkeypatch.setattr("blockwright.format.qcow2.check.MAX_FINDINGS", 5)
+    original = check_module._refcount
+    monkeypatch.setattr(check_module, "_refcount", lambda *args: made.append(args) or original(*args))
+    file = image(refcount_bits=1)
+    file.write(BLOCK + 1024, b"\x55" * 1024)
+    assert len(check(file)) == 5
+    assert len(made) == 5
+
+
+def test_a_file_that_no_table_can_count_is_left_as_it_is():
+    file = new(MiB, Options(cluster_size=512, refcount_bits=64))
+    file.resize(40 * GiB)
+    put(file, 72, 1)
+    before = file.read(0, MiB)
+    with pytest.raises(LimitExceeded, match="refcount table of 8388608 bytes"):
+        opened(file)
+    assert file.size == 40 * GiB
+    assert file.read(0, MiB) == before
+
+
+@pytest.mark.parametrize("broken", ["leak", "low", "dirty"])
+def test_marks_of_clusters_in_an_external_data_file_stay(broken):
+    file, data = MemoryDevice(0), MemoryDevice(0)
+    create(file, MiB, Options(data_file="data"))
+    with open_qcow2(file, writable=True, below=no_files, data=lambda _: data, owns=False) as disk:
+        disk.write(0, b"a" * 2 * CLUSTER)
+        table = disk.updates.map.table_offset(0)
+    assert check(file) == []
+    before = file.read(table, CLUSTER)
+    assert before[:16] == (COPIED).to_bytes(8, "big") + (COPIED | CLUSTER).to_bytes(8, "big")
+    number = {"leak": 100, "low": table // CLUSTER, "dirty": 100}[broken]
+    put(file, BLOCK + 2 * number, 0 if broken == "low" else 2, 2)
+    if broken == "dirty":
+        put(file, 72, 1 | 4)
+    assert repair(file)
+    assert check(file) == []
+    assert file.read(table, CLUSTER) == before
 
 
 def test_a_backing_chain_that_goes_round(tmp_path):

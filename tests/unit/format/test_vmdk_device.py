@@ -1,14 +1,18 @@
 """Disks of each kind in memory: what is written is read, by whoever opens the image again."""
 
 import random
+import sys
 import threading
 
 import pytest
 
+from blockwright.device.copy import copy
+from blockwright.device.file import FileDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.device.window import Window
 from blockwright.errors import Corrupt, NoSpace, NotFound, ReadOnly, UsageError
 from blockwright.format.mapped import Kind
+from blockwright.format.output import ImageOptions, image_output
 from blockwright.format.vmdk.check import check
 from blockwright.format.vmdk.create import GRAIN, SPLIT, Options, create, extents_of, plan_extent
 from blockwright.format.vmdk.descriptor import (
@@ -142,6 +146,27 @@ def test_the_first_write_changes_the_content_id_and_later_ones_do_not():
     with opened(Lent(file)) as disk:
         disk.discard(0, 512)
         assert told() != after
+
+
+def test_what_the_kernel_copies_to_a_flat_extent_changes_the_content_id(tmp_path):
+    ids = set()
+    for number in range(2):
+        (tmp_path / "source").write_bytes(content(4 * MiB, f"source {number}"))
+        with (
+            FileDevice(tmp_path / "source") as source,
+            image_output(
+                str(tmp_path / "disk.vmdk"),
+                source.size,
+                ImageOptions("vmdk", Options(MONOLITHIC_FLAT)),
+                force=True,
+            ) as disk,
+        ):
+            copied = copy(source, disk, target_is_zero=True)
+        if sys.platform == "linux":
+            assert 0 < copied.by_kernel < copied.copied
+        ids.add(parse((tmp_path / "disk.vmdk").read_bytes()).content_id)
+    assert len(ids) == 2
+    assert (tmp_path / "disk-flat.vmdk").read_bytes() == content(4 * MiB, "source 1")
 
 
 def test_a_child_reads_its_parent_and_keeps_what_is_written():

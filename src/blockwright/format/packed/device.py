@@ -13,11 +13,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
+from blockwright.device import hostfile
 from blockwright.device.base import BlockDevice, Traits
 from blockwright.device.blockmap import BlockMap
 from blockwright.device.extent import DATA, HOLE, ZERO, Extent
-from blockwright.device.vector import Cutter, total
-from blockwright.errors import Corrupt, LimitExceeded
+from blockwright.device.vector import Cutter, clear, total
+from blockwright.errors import Cancelled, Corrupt, LimitExceeded
 from blockwright.format.describe import Described
 from blockwright.tree.rules import DEFAULT_RULES
 from blockwright.units import GiB, KiB, TiB
@@ -184,15 +185,20 @@ class PackedDevice(CompressedDevice):
 
 
 class SpooledDevice(CompressedDevice):
-    """Decodes from the front on, into a temporary file. ``size`` None is found out by decoding all at once."""
+    """Decodes from the front on, into a temporary file. ``size`` None is found out by decoding all at once.
+
+    What could not be decoded or kept is raised for each read that goes on from there.
+    """
 
     def __init__(self, file: BlockDevice, size: int | None, pieces: Pieces) -> None:
         """Raises FormatError, OSError where the temporary file cannot be written."""
         super().__init__(file, size or 0)
-        self._spool = tempfile.TemporaryFile(prefix="blockwright-")  # noqa: SIM115 - closed with the device
+        self._spool = tempfile.TemporaryFile(prefix="blockwright-", buffering=0)  # noqa: SIM115 - closed with the device
         self._decoder = _Position(0, pieces)
         self._data = DataMap()
         self._used = 0
+        self._kept = 0  # the end of what is in the temporary file
+        self._trouble: Exception | None = None
         self._whole = size is not None
         if size is None:
             try:
@@ -205,37 +211,47 @@ class SpooledDevice(CompressedDevice):
 
     def _decode(self, end: int) -> None:
         """Have the bytes before ``end`` in the temporary file, or all there are."""
-        while self._decoder.at < end:
-            offset = self._decoder.at
-            data = self._decoder.take(PIECE)
-            if self._decoder.at > (self._size if self._whole else MAX_DISK):
-                raise LimitExceeded(f"compressed image: expected at most {self._size or MAX_DISK} bytes, found more")
-            self._data.note(offset, data)
-            for extent in self._data.extents(offset, offset + len(data)):
-                if not extent.flags:
-                    self._used += extent.length
-                    if self._used > MAX_SPOOL:
-                        raise LimitExceeded(f"compressed image: expected at most {MAX_SPOOL} bytes of data")
-                    self._spool.seek(extent.offset)
-                    self._spool.write(data[extent.offset - offset : extent.end - offset])
-            if self._whole and self._decoder.at == self._size and self._decoder.look_ahead():
-                raise Corrupt(f"compressed image: expected {self._size} bytes, found more")
+        while self._kept < end:
+            if self._trouble is not None:
+                raise self._trouble
+            try:
+                data = self._decoder.take(PIECE)
+                self._keep(data)
+            except BaseException as error:
+                stopped = Cancelled("compressed image: was stopped while it was decoded")
+                self._trouble = error if isinstance(error, Exception) else stopped
+                raise
+            self._kept += len(data)
             if len(data) < PIECE:
-                if self._whole and self._decoder.at < self._size:
-                    raise Corrupt(f"compressed image: expected {self._size} bytes, found {self._decoder.at}")
                 break
+
+    def _keep(self, data: bytes) -> None:
+        """Keep what was decoded last. Raises FormatError where it is not what there should be, OSError."""
+        offset, end = self._kept, self._decoder.at
+        if end > (self._size if self._whole else MAX_DISK):
+            raise LimitExceeded(f"compressed image: expected at most {self._size or MAX_DISK} bytes, found more")
+        self._data.note(offset, data)
+        for extent in self._data.extents(offset, end):
+            if not extent.flags:
+                self._used += extent.length
+                if self._used > MAX_SPOOL:
+                    raise LimitExceeded(f"compressed image: expected at most {MAX_SPOOL} bytes of data")
+                part = memoryview(data)[extent.offset - offset : extent.end - offset]
+                hostfile.write_full(self._spool.fileno(), extent.offset, [part])
+        if self._whole and end == self._size and self._decoder.look_ahead():
+            raise Corrupt(f"compressed image: expected {self._size} bytes, found more")
+        if self._whole and len(data) < PIECE and end < self._size:
+            raise Corrupt(f"compressed image: expected {self._size} bytes, found {end}")
 
     def _read_into(self, offset: int, buffers: Sequence[memoryview]) -> None:
         self._decode(min(self._size, offset + total(buffers)))
-        self._spool.flush()
         for view in buffers:
-            self._spool.seek(offset)
-            found = self._spool.readinto(view)
-            view[found:] = bytes(len(view) - found)  # zeros at the end were never written
+            found = hostfile.read_full(self._spool.fileno(), offset, [view])
+            clear(view[found:])  # zeros at the end were never written
             offset += len(view)
 
     def _extents(self, offset: int, length: int) -> Iterator[Extent]:
-        known = max(offset, min(offset + length, self._decoder.at // BLOCK * BLOCK))
+        known = max(offset, min(offset + length, self._kept // BLOCK * BLOCK))
         if known > offset:
             yield from self._data.extents(offset, known)
         if known < offset + length:

@@ -6,6 +6,7 @@ Knows: what must agree. Refuses to know: how it is mended (``repair``).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import chain, islice
 
 from blockwright.device.base import BlockDevice
 from blockwright.finding import Finding
@@ -41,12 +42,7 @@ def check(file: BlockDevice) -> list[Finding]:
         found.findings.append(
             Finding("qcow2.dirty", "the image was not closed: its refcounts may not hold", 72, True)
         )
-    found.findings += _refcounts(found)
-    for each in _copied(found):
-        found.findings.append(each)
-        if len(found.findings) >= MAX_FINDINGS:
-            break
-    return found.findings[:MAX_FINDINGS]
+    return list(islice(chain(found.findings, _refcounts(found), _copied(found)), MAX_FINDINGS))
 
 
 def stored_refcounts(file: BlockDevice, image: ImageHeader) -> Iterator[tuple[int, list[int]]]:

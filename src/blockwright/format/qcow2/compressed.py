@@ -24,6 +24,9 @@ WINDOW: Final = -12
 """zlib's window for what is written: 4 KiB, without a header, as readers of old expect."""
 _WIDEST: Final = -15
 
+MAX_FRAMES: Final = 256
+"""Frames of zstd that one cluster takes: writers make one, and frames of nothing would be decoded one by one."""
+
 ZLIB_LEVEL: Final = 6
 ZSTD_LEVEL: Final = 3
 
@@ -77,15 +80,18 @@ def _inflate(packed: bytes, size: int) -> bytes:
 
 
 def _unzstd(packed: bytes, size: int) -> bytes:
-    """Return up to ``size`` bytes of frame behind frame; what lies behind the last one needed is padding."""
-    data = b""
-    while len(data) < size and packed:
+    """Return up to ``size`` bytes of frame behind frame; what lies behind the last one needed is padding.
+
+    Raises ZstdError, which more than MAX_FRAMES of them are told by, too.
+    """
+    data, rest = bytearray(), memoryview(packed)
+    for _ in range(MAX_FRAMES):
         decoder = zstd.ZstdDecompressor()
-        data += decoder.decompress(packed, size - len(data))
-        if not decoder.eof:
-            break
-        packed = decoder.unused_data
-    return data
+        data += decoder.decompress(rest, size - len(data))
+        rest = rest[len(rest) - len(decoder.unused_data) :]
+        if len(data) == size or not decoder.eof or not rest:
+            return bytes(data)
+    raise zstd.ZstdError(f"expected at most {MAX_FRAMES} frames, found more")
 
 
 def pack(data: memoryview, compression: int, level: int | None) -> bytes | memoryview:

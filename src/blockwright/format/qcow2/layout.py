@@ -30,6 +30,8 @@ MAX_SNAPSHOTS: Final = 65536
 MAX_NAME: Final = 1023
 """Bytes of a file's name in a header."""
 MAX_HEADER_BYTES: Final = 1 << MAX_CLUSTER_BITS
+MAX_EXTENSIONS: Final = 256
+"""Extensions of a header; there are six kinds."""
 SUBCLUSTERS: Final = 32
 
 V2_HEADER: Final = 72
@@ -372,6 +374,8 @@ def _extensions(data: Buffer, record: Header, geometry: Geometry) -> tuple[Exten
                 spec=SPEC,
             )
         found.append(Extension(kind, bytes(data[position + 8 : position + 8 + length])))
+        if len(found) > MAX_EXTENSIONS:
+            raise LimitExceeded(f"qcow2 header: expected at most {MAX_EXTENSIONS} extensions", offset=position)
         position += 8 + align_up(length, 8)
     return tuple(found)
 
@@ -486,7 +490,8 @@ def _rewritten(new: ImageHeader, old: ImageHeader, head: Buffer, extensions: lis
         names = next((each for each in extensions if each.type == ExtensionType.FEATURE_NAMES), None)
         if names is None:
             raise NotSupported("qcow2 header: has no room for this beside the names of its files")
-        left = Extension(names.type, names.data[: (len(names.data) - 1) // _FEATURE * _FEATURE])
+        gone = max(1, ceil_div(end - SECTOR, _FEATURE))
+        left = Extension(names.type, names.data[: max(0, ceil_div(len(names.data), _FEATURE) - gone) * _FEATURE])
         place = extensions.index(names)
         extensions[place : place + 1] = [left] if left.data else []
     if moves or not name:

@@ -62,7 +62,6 @@ class Recording:
         loaded = {each.at: load(file, image, each) for each in holding[:MAX_RECORDED]}
         self.kept = [Kept(each, loaded.get(each.at)) for each in found]
         self._gone: list[Bitmap] = []
-        self._written = False
         self._choose()
 
     @classmethod
@@ -94,7 +93,6 @@ class Recording:
                 if each.marks is None:
                     each.bitmap = replace(each.bitmap, flags=each.bitmap.flags | IN_USE)
         self._file.flush()
-        self._written = True
 
     def mark(self, offset: int, length: int) -> None:
         """Take note that the range changes."""

@@ -34,7 +34,11 @@ from blockwright.units import ceil_div
 
 _PAGE: Final = 1 << 10
 _COUNTS: Final = array("I", bytes(_PAGE * array("I").itemsize))
+MAX_REFERENCES: Final = (1 << 8 * array("I").itemsize) - 1
+"""References to one cluster: more are made by a few tables that refer to one another's places again and again."""
 MAX_CLUSTERS: Final = 1 << 32
+MAX_STRUCTURES: Final = 1 << 22
+"""Clusters of tables whose place is kept, those of L2 tables aside: all of a disk that others write take fewer."""
 MAX_FINDINGS: Final = 10_000
 """Findings that are kept; an image with more is not worth a longer list."""
 
@@ -55,7 +59,7 @@ class References:
         if self.stop > MAX_CLUSTERS:
             raise LimitExceeded(f"qcow2: expected at most {MAX_CLUSTERS} clusters in the file, found {self.stop}")
         self._pages: dict[int, array[int]] = {}
-        self._compressed = 62 - (image.geometry.cluster_bits - 8)
+        self._structures = 0
 
     def count(self, cluster: int) -> int:
         """Return the references to a cluster."""
@@ -82,20 +86,32 @@ class References:
             self.findings.append(Finding(rule, message, offset))
 
     def add(self, cluster: int, times: int = 1) -> None:
-        """Count references to a cluster."""
+        """Count references to a cluster. Raises LimitExceeded."""
         index, within = divmod(cluster, _PAGE)
         page = self._pages.get(index)
         if page is None:
             page = self._pages[index] = _COUNTS[:]
-        page[within] += times
+        count = page[within] + times
+        if count > MAX_REFERENCES:
+            raise LimitExceeded(
+                f"qcow2: expected at most {MAX_REFERENCES} references to cluster {cluster}, found {count}"
+            )
+        page[within] = count
 
     def structure(self, offset: int, length: int, what: str, at: int) -> bool:
         """Count a structure of the image, and return whether nothing else lies where it does.
 
-        What overlaps another is counted no further: else a few tables could be made to take for ever.
+        What overlaps another is counted no further: else a few tables could be made to take for ever. Raises
+        LimitExceeded.
         """
         cluster = self.image.geometry.cluster
         first, last = offset // cluster, ceil_div(offset + length, cluster)
+        self._structures += last - first
+        if self._structures > MAX_STRUCTURES:
+            raise LimitExceeded(
+                f"qcow2: expected at most {MAX_STRUCTURES} clusters of tables, found more: {what} has {last - first}",
+                offset=at,
+            )
         for each in range(first, last):
             if each in self.metadata:
                 self.note(

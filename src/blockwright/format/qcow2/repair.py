@@ -11,12 +11,14 @@ from __future__ import annotations
 from array import array
 
 from blockwright.device.base import BlockDevice, ResizableDevice
-from blockwright.errors import Corrupt, NoSpace
+from blockwright.device.memory import ZeroDevice
+from blockwright.errors import Corrupt, LimitExceeded, NoSpace
 from blockwright.format.qcow2.check import LEAK, LOW, check, differences
 from blockwright.format.qcow2.device import read_entries
 from blockwright.format.qcow2.layout import (
     COMPRESSED,
     COPIED,
+    MAX_REFCOUNT_TABLE_BYTES,
     OFFSET_MASK,
     ImageHeader,
     Incompatible,
@@ -25,7 +27,7 @@ from blockwright.format.qcow2.layout import (
     pack_refcounts,
 )
 from blockwright.format.qcow2.open import no_files, open_qcow2, read_header
-from blockwright.format.qcow2.references import References, compute
+from blockwright.format.qcow2.references import MAX_FINDINGS, References, compute
 from blockwright.format.qcow2.write import WritableQcow2
 from blockwright.units import ceil_div
 
@@ -47,7 +49,7 @@ def repair(file: BlockDevice) -> bool:
     if others:
         raise Corrupt(f"qcow2: only refcounts can be mended, found {others[0]}", offset=others[0].offset)
     rules = {each.rule for each in findings}
-    if rules & REBUILT:
+    if rules & REBUILT or len(findings) >= MAX_FINDINGS:  # what is not told may be one of these
         rebuild_refcounts(file, image)
     elif LEAK in rules:
         _free_leaks(file, image)
@@ -57,20 +59,25 @@ def repair(file: BlockDevice) -> bool:
 
 def _free_leaks(file: BlockDevice, image: ImageHeader) -> None:
     found = compute(file, image)
-    leaks = list(differences(found))
-    device = open_qcow2(file, writable=True, below=no_files, data=no_files, bare=True, owns=False)
+    device = open_qcow2(file, writable=True, below=no_files, data=_no_data, bare=True, owns=False)
     assert isinstance(device, WritableQcow2), "asked to be writable"
     with device:
         with device.updates.lock:
-            for cluster, references, stored in leaks:
+            for cluster, references, stored in differences(found):  # the file stays as it is until the flush
                 device.updates.counts.add([cluster], references - stored)
         device.flush()
+
+
+def _no_data(_name: bytes) -> BlockDevice:
+    """Stand in for an external data file, of which nothing is counted and nothing is touched."""
+    return ZeroDevice(0)
 
 
 def rebuild_refcounts(file: BlockDevice, image: ImageHeader) -> None:
     """Give the image a new refcount table that holds; its marks of being dirty or corrupt are taken away.
 
-    Raises Corrupt where its tables break a rule, NoSpace where the file cannot grow.
+    Raises Corrupt where its tables break a rule, NoSpace where the file cannot grow, LimitExceeded for a file of more
+    clusters than a table of refcounts may count; nothing was changed then.
     """
     found = compute(file, image, refcounts=False)
     if found.findings:
@@ -88,6 +95,11 @@ def rebuild_refcounts(file: BlockDevice, image: ImageHeader) -> None:
         if needed <= blocks:
             break
         blocks = needed
+    if tables * geometry.cluster > max(MAX_REFCOUNT_TABLE_BYTES, geometry.cluster):
+        raise LimitExceeded(
+            f"qcow2: expected a file that a refcount table of {MAX_REFCOUNT_TABLE_BYTES} bytes can count, found "
+            f"{file.size} bytes in clusters of {geometry.cluster}: convert it"
+        )
     end = (start + blocks + tables) * geometry.cluster
     if end > file.size:
         if not isinstance(file, ResizableDevice):
@@ -128,7 +140,12 @@ def _put_header(file: BlockDevice, image: ImageHeader, offset: int, clusters: in
 
 
 def _mark(file: BlockDevice, image: ImageHeader) -> None:
-    """Make the marks of active entries say what the references do."""
+    """Make the marks of active entries say what the references do.
+
+    With an external data file they say of places in that one, which is nobody else's, and stay.
+    """
+    if image.data_file is not None:
+        return
     found, geometry, record = compute(file, image), image.geometry, image.record
     width = 2 if geometry.extended else 1
     l1 = read_entries(file, record.l1_table_offset, record.l1_size)

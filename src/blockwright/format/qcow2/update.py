@@ -128,13 +128,14 @@ class Updates:
         self._structures: set[int] | None = None
         self.rounds = 0
         """How often clusters became free again."""
-        self.fresh = align_up(file.size, geometry.cluster) if isinstance(file, ResizableDevice) else 1 << 62
-        """Clusters from here on were never used, and lie where the file was extended: they are zeros."""
+        self._added = align_up(file.size, geometry.cluster) if isinstance(file, ResizableDevice) else 1 << 62
+        """Where the file is extended from: what was never allocated behind it is zeros."""
 
     # -- under the lock --------------------------------------------------------------------------------------
 
     def allocate(self, wanted: int) -> tuple[int, int, bool]:
         """Return (offset, clusters, whether they are zeros) of new clusters in a row."""
+        used = self.counts.end
         first, count = self.counts.allocate(wanted)
         if self._structures is None:
             self._structures = self._find_structures()
@@ -146,10 +147,7 @@ class Updates:
                 "found 0: check --repair mends it",
                 offset=min(taken) << self.geometry.cluster_bits,
             )
-        fresh = offset >= self.fresh
-        if fresh:
-            self.fresh = (first + count) << self.geometry.cluster_bits
-        return offset, count, fresh
+        return offset, count, offset >= self._added and first >= used
 
     def _find_structures(self) -> set[int]:
         """Return the clusters of the image's own structures: whatever their counts say, they are not free."""
@@ -326,7 +324,8 @@ class Updates:
             if each != end:
                 if end > start >= 0:
                     length = min(end << bits, self._file.size) - (start << bits)
-                    self._file.discard(start << bits, length)
+                    if length > 0:
+                        self._file.discard(start << bits, length)
                 start = each
             end = each + 1
 

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from blockwright.device.base import BlockDevice, ResizableDevice
+from blockwright.device.base import BlockDevice, FileRun, ResizableDevice
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.errors import Corrupt
 from blockwright.format.describe import Described, Description
@@ -102,6 +103,12 @@ class VmdkDisk(ForwardingDevice, Described):
         if self._unchanged:
             self._begin(zlib.crc32(b"discard", (offset + length) & 0xFFFFFFFF))
         self._inner.discard(offset, length, durable=durable)
+
+    @contextmanager
+    def _backing(self, offset: int, length: int) -> Iterator[Sequence[FileRun] | None]:
+        """Answer as the extents; to be read only until a write has given the disk its other id."""
+        with self._inner.backing(offset, length) as runs:
+            yield runs and [run._replace(writable=run.writable and not self._unchanged) for run in runs]
 
     def _flush(self) -> None:
         super()._flush()
