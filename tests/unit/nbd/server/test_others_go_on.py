@@ -1,5 +1,6 @@
 """What one client does, and what the host denies, is no other client's trouble."""
 
+import errno
 import socket
 import struct
 import subprocess
@@ -306,3 +307,38 @@ def test_devices_that_cannot_be_hashed_are_shared_too():
     catalogue = Catalogue([Export("a", Source()), Export("b", Source())])
     assert catalogue.find("a").opened is catalogue.find("b").opened
     catalogue.close()
+
+
+class Closing(ForwardingDevice):
+    """Notes that it was closed, and raises then where it has an error."""
+
+    def __init__(self, error=None):
+        super().__init__(MemoryDevice(MIB))
+        self.error = error
+
+    def _close(self):
+        super()._close()
+        if self.error is not None:
+            raise self.error
+
+
+def test_an_export_that_cannot_be_closed_keeps_no_other_open():
+    made = [Closing(), Closing(OSError(errno.ENOSPC, "no space left")), Closing()]
+    catalogue = Catalogue([Export(str(number), lambda each=each: each) for number, each in enumerate(made)])
+    for number in range(len(made)):
+        assert catalogue.find(str(number)).device is made[number]
+    with pytest.raises(OSError, match="no space left"):
+        catalogue.close()
+    assert [each.closed for each in made] == [True, True, True]
+
+
+def test_what_is_not_stuck_is_closed_at_the_end_too():
+    stuck, idle = Closing(), Closing()
+    catalogue = Catalogue([Export("stuck", lambda: stuck), Export("idle", lambda: idle)])
+    taken = catalogue.take("stuck")
+    assert taken.device is stuck
+    assert catalogue.find("idle").device is idle
+    catalogue.close()
+    assert (stuck.closed, idle.closed) == (False, True)
+    catalogue.give_back([taken])
+    assert stuck.closed
