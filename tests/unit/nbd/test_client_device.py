@@ -517,6 +517,19 @@ def test_resize_where_the_server_offers_it(tmp_path):
             assert not isinstance(device, ResizableDevice)
 
 
+def test_what_a_resize_cuts_off_is_not_written_again(tmp_path):
+    flags = FLAGS | TransmissionFlag.SEND_RESIZE
+    with CrashServer(tmp_path, Rules(flags=flags)) as server, connect(server.uri, writable=True) as device:
+        device.write((1 << 20) - 4096, b"x" * 4096)
+        device.write(0, b"kept")
+        device.resize(1 << 19)
+        device.resize(1 << 20)
+        server.crash()
+        assert device.read(0, 4) == b"kept"
+        assert device.read(device.size - 4096, 4096) == bytes(4096)
+        assert device.reconnects == 1
+
+
 def test_a_server_without_zeroes_gets_zeros(tmp_path):
     with CrashServer(tmp_path, Rules(flags=TransmissionFlag.HAS_FLAGS)) as server:
         server.volatile[:] = b"\xff" * (1 << 20)
