@@ -36,6 +36,16 @@ def test_an_ignored_signal_stays_ignored():
         signal.signal(signal.SIGHUP, before)
 
 
+def test_a_pid_file_follows_no_link(tmp_path):
+    path, other = tmp_path / "pid", tmp_path / "other"
+    other.write_text("of value")
+    (tmp_path / f"pid.{os.getpid()}").symlink_to(other)
+    with pid_file(str(path)):
+        assert path.read_text() == f"{os.getpid()}\n"
+        assert not path.is_symlink()
+    assert other.read_text() == "of value"
+
+
 def test_a_pid_file_lives_as_long_as_the_context(tmp_path):
     path = tmp_path / "pid"
     path.write_text("999999999\n")  # a dead one's

@@ -315,7 +315,7 @@ def inherited(environment: MutableMapping[str, str] | None = None) -> Inherited 
 
 def _described(environment: Mapping[str, str]) -> tuple[int, list[str]]:
     text = environment.get("LISTEN_FDS", "")
-    if not text.isascii() or not text.isdecimal() or int(text[:9]) > MAX_INHERITED:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > MAX_INHERITED:
         raise UsageError(f"LISTEN_FDS: expected a number up to {MAX_INHERITED}, found {text[:64]!r}")
     return int(text), environment.get("LISTEN_FDNAMES", "").split(":")
 

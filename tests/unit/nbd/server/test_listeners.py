@@ -229,7 +229,7 @@ def test_what_is_meant_for_another_process_is_not_taken():
     assert inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"}) is None
 
 
-@pytest.mark.parametrize("count", ["", "x", "-1", "65", "99999999999999999999", "٣"])
+@pytest.mark.parametrize("count", ["", "x", "-1", "65", "99999999999999999999", "000000000999", "٣"])
 def test_a_bad_count_is_refused(count):
     with pytest.raises(UsageError, match="LISTEN_FDS"):
         inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})
