@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 
 import pytest
 
@@ -15,7 +16,7 @@ from blockwright.nbd.server.pool import Workers
 from blockwright.nbd.transport import SocketStream
 from tests.support.memorystream import MemoryStream
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 
 
 @pytest.fixture
@@ -195,6 +196,50 @@ def test_silence_between_requests_and_within_one_have_their_own_times(pair):
         inbox.fill(28)
     with pytest.raises(TimeoutError):
         inbox.take_into(memoryview(bytearray(28)))
+
+
+def test_a_request_that_drips_is_late_as_a_whole(pair):
+    stream, peer = pair
+    inbox = inbox_of(stream, request_s=1)
+    for byte in b"first":
+        peer.sendall(bytes([byte]))
+        assert inbox.fill(5)
+    inbox.start += 5
+    peer.sendall(b"s")
+    assert inbox.fill()
+    end = time.monotonic() + 20
+
+    def drip():
+        while time.monotonic() < end:
+            time.sleep(0.2)
+            try:
+                peer.sendall(b"x")
+            except OSError:
+                return
+
+    def fill():
+        while time.monotonic() < end:
+            inbox.fill(64 * KIB)
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    with pytest.raises(TimeoutError, match="took too long"):
+        fill()
+    peer.shutdown(socket.SHUT_RDWR)
+    dripping.join(30)
+
+
+def test_each_request_has_its_own_time(pair):
+    """A request may begin where another one did, when the buffer was given back to its beginning."""
+    stream, peer = pair
+    inbox = inbox_of(stream, request_s=0.5)
+    for _ in range(4):
+        peer.sendall(b"half")
+        assert inbox.fill(8)
+        time.sleep(0.2)
+        peer.sendall(b"half")
+        assert inbox.fill(8)
+        inbox.start += 8
 
 
 def test_times_are_set_before_anything_is_waited_for():

@@ -255,6 +255,18 @@ def test_flush_reaches_the_device_and_fua_is_durable():
     ]
 
 
+def test_an_answer_waits_for_no_payload(tmp_path):
+    device = devices.file(CONTENT, tmp_path)
+    with device, running([Export("", device)], request_s=5) as server, server.client() as client:
+        client.go()
+        header = struct.Struct(">IHHQQI")
+        asked = header.pack(0x25609513, 0, READ, 1, 0, 512), header.pack(0x25609513, 0, WRITE, 2, 0, 128 * KIB)
+        client.sock.sendall(b"".join(asked))
+        assert client.reply(512) == (0, 1, CONTENT[:512])
+        client.sock.sendall(bytes(128 * KIB))
+        assert client.reply()[:2] == (0, 2)
+
+
 def test_a_context_of_an_export_is_told():
     class Dirty:
         def extents(self, offset, length):

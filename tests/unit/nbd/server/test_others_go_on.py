@@ -203,9 +203,9 @@ def image(tmp_path):
         yield device
 
 
-def two_clients_are_served(image):
+def two_clients_are_served(image, name="", **more):
     """The second one would be served by a worker process."""
-    with running([Export("", image)], workers=1) as server, server.client() as first:
+    with running([Export(name, image, **more)], workers=1) as server, server.client() as first:
         first.go()
         first.request(READ, 1, 0, 256)
         assert first.reply(256)[2] == bytes(range(256))
@@ -239,6 +239,16 @@ def test_what_a_worker_does_not_take_stays_here(image, monkeypatch):
 
     monkeypatch.setattr(processes._Worker, "begin", gone)
     assert two_clients_are_served(image) == 1
+
+
+@pytest.mark.slow
+def test_what_a_message_has_no_room_for_stays_here(image):
+    """JSON has six bytes for a control character, and the name stands in it twice."""
+    assert two_clients_are_served(image, "\1" * 4096, description="\1" * 4096) == 1
+
+
+def test_what_may_grow_is_looked_at_here(image):
+    assert two_clients_are_served(image, growing=True) == 0
 
 
 @pytest.mark.parametrize("count", [1, 3])
