@@ -232,7 +232,7 @@ def test_a_request_that_drips_is_late_as_a_whole(pair):
 def test_each_request_has_its_own_time(pair):
     """A request may begin where another one did, when the buffer was given back to its beginning."""
     stream, peer = pair
-    inbox = inbox_of(stream, request_s=0.5)
+    inbox = Inbox(stream, Polling(lambda: False), idle_s=None, request_s=0.5)
     for _ in range(4):
         peer.sendall(b"half")
         assert inbox.fill(8)
