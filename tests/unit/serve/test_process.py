@@ -13,6 +13,15 @@ from blockwright.serve.process import ENDED, Signals, become, pid_file
 from blockwright.serve.run import Service
 
 
+@pytest.fixture
+def heard():
+    """Whoever starts the tests may have had SIGHUP ignored, as nohup does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_signals_wait_to_be_asked_for():
     before = signal.getsignal(signal.SIGTERM)
     with Signals() as signals:
