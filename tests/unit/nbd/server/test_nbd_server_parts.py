@@ -1,19 +1,27 @@
 """Rooms and turns: what one connection and a server may hold, who sends when, who waits for a device."""
 
+import errno
+import os
 import socket
+import struct
+import sys
 import threading
 import time
 
 import pytest
 
+from blockwright.nbd.protocol.replies import StructuredFraming
+from blockwright.nbd.protocol.requests import Request
 from blockwright.nbd.server.flight import InFlight
 from blockwright.nbd.server.inbox import LARGEST, SMALLEST, Inbox
 from blockwright.nbd.server.limits import PIECE, ByteBudget, Limits
+from blockwright.nbd.server.longread import LongReads
 from blockwright.nbd.server.outbox import Outbox
 from blockwright.nbd.server.peer import Peer
 from blockwright.nbd.server.polling import FIRST_PERIOD, Polling
 from blockwright.nbd.server.pool import Workers
 from blockwright.nbd.transport import SocketStream
+from tests.support import devices
 from tests.support.memorystream import MemoryStream
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -415,3 +423,34 @@ def test_nobody_polls_an_idle_client_or_without_a_spare_core():
     polling = Polling(lambda: True)
     waits(polling, FIRST_PERIOD, polled_ns=10**9, slept_ns=10**9)
     assert waits(polling, 4096, polled_ns=10**9, slept_ns=10**9) < 0.1
+
+
+# -- LongReads ---------------------------------------------------------------------------------------------------
+
+
+class Sending(MemoryStream):
+    """Has the kernel send as many bytes of a file as `counts` says in turn; an exception among them is raised."""
+
+    def __init__(self, *counts):
+        super().__init__(b"")
+        self.counts = list(counts)
+
+    def send_file(self, fd, offset, length):
+        count = self.counts.pop(0)
+        if isinstance(count, Exception):
+            raise count
+        self.sent += os.pread(fd, count, offset)
+        return count
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no sendfile")
+@pytest.mark.parametrize("end", [0, OSError(errno.EIO, "input/output error")], ids=["cut off", "broken"])
+def test_a_file_that_ends_within_a_read_is_padded_to_what_was_announced(tmp_path, end):
+    content = bytes(range(256)) * (MIB // 256)
+    with devices.file(content, tmp_path) as device:
+        stream = Sending(100_000, end)
+        last, error = LongReads(device, StructuredFraming()).answer(Request(0, 0, 7, 0, MIB), stream)
+    head = struct.calcsize(">IHHQIQ")
+    assert error is not None
+    assert bytes(stream.sent[head:]) == content[:100_000] + bytes(MIB - 100_000)
+    assert struct.unpack_from(">Q", last, len(last) - 8) == (100_000,)
