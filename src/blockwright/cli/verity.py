@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -225,7 +226,7 @@ def _is_same(one: str, other: str) -> bool:
         left, right = os.stat(one), os.stat(other)
     except OSError:
         return False
-    if stat.S_ISBLK(left.st_mode) and stat.S_ISBLK(right.st_mode):
+    if sys.platform != "win32" and stat.S_ISBLK(left.st_mode) and stat.S_ISBLK(right.st_mode):
         return left.st_rdev == right.st_rdev
     return os.path.samestat(left, right)
 
