@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-.PHONY: run test lint bench coverage fuzz soak
-=======
-.PHONY: run test lint docs bench fuzz soak
->>>>>>> w10
+.PHONY: run test lint docs bench coverage fuzz soak
 
 run:
 	scripts/run

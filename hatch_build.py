@@ -6,7 +6,6 @@ They are made of the commands themselves when the wheel is built, so they say wh
 from __future__ import annotations
 
 import os
-import shutil
 import sys
 import tempfile
 from typing import Any
@@ -26,9 +25,9 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
             from blockwright.cli.manual import shared_files
         finally:
             sys.path.pop(0)
-        self._made = tempfile.mkdtemp()
+        self._made = tempfile.TemporaryDirectory()  # which goes where the build fails, too
         for name, text in shared_files():
-            path = os.path.join(self._made, name.replace("/", "-"))
+            path = os.path.join(self._made.name, name.replace("/", "-"))
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
             build_data["shared_data"][path] = f"share/{name}"
@@ -36,4 +35,4 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]  # hatchlin
     def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:
         """Remove what was written."""
         if version != "editable":
-            shutil.rmtree(self._made)
+            self._made.cleanup()

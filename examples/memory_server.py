@@ -10,6 +10,7 @@ from blockwright.device.memory import MemoryDevice
 from blockwright.nbd.server.access import access_list
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.listeners import closing_all, listen_tcp, parse_host_port
+from blockwright.nbd.server.metrics import OTHER
 from blockwright.nbd.server.server import Server
 from blockwright.nbd.wire import Command
 from blockwright.units import format_size, parse_size
@@ -26,7 +27,8 @@ def main(address: str, size: str) -> None:
         with suppress(KeyboardInterrupt):
             server.wait()
     for number, totals in server.options.metrics.export("").commands().items():
-        print(f"{Command(number).name.lower()}: {totals.requests} requests, {format_size(totals.bytes)}")
+        name = "other" if number == OTHER else Command(number).name.lower()
+        print(f"{name}: {totals.requests} requests, {format_size(totals.bytes)}")
     print(f"memory in use: {format_size(device.allocated)}")
 
 

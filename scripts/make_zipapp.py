@@ -22,6 +22,17 @@ def tag():
     return f"{sys.implementation.cache_tag}-{sysconfig.get_platform()}"
 
 
+def ours(path):
+    """Whether only we and root can put another directory in the place of this one, or of one on the way to it."""
+    while True:
+        status = os.stat(path)
+        if status.st_uid not in (0, os.geteuid()) or status.st_mode & 0o1002 == 0o002:  # but sticky ones, as /tmp is
+            return False
+        if path == os.path.dirname(path):
+            return True
+        path = os.path.dirname(path)
+
+
 def unpack(archive):
     """Return the directory with the compiled packages, unpacked by whoever is first; None where that cannot be."""
     import shutil
@@ -32,9 +43,11 @@ def unpack(archive):
     home = os.path.join(cache, "blockwright")
     target = os.path.join(home, f"zipapp-{DIGEST}")
     try:
-        if os.path.isdir(target):
-            return target if os.stat(target).st_uid == os.geteuid() else None
         os.makedirs(home, mode=0o700, exist_ok=True)
+        if not ours(os.path.realpath(home)):  # what is imported is run
+            return None
+        if os.path.isdir(target):
+            return target if ours(os.path.realpath(target)) else None
         stage = tempfile.mkdtemp(dir=home)
         try:
             with zipfile.ZipFile(archive) as file:

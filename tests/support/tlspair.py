@@ -4,8 +4,7 @@ import socket
 import threading
 from contextlib import closing, contextmanager
 
-from blockwright.nbd.tls import StartTls
-from blockwright.nbd.transport import SocketStream
+from blockwright.nbd.transport import SocketStream, TlsStarter
 
 
 class Counting(SocketStream):
@@ -27,7 +26,7 @@ def sockets(timeout_s: float = 30.0) -> tuple[Counting, Counting]:
     return first, second
 
 
-def begin(server: StartTls, client: StartTls, host: str | None, pair=None):
+def begin(server: TlsStarter, client: TlsStarter, host: str | None, pair=None):
     """Return the outcome of both ends: (stream, identity), or the exception."""
     pair = pair or sockets()
     outcomes: list[object] = [None, None]
@@ -47,7 +46,7 @@ def begin(server: StartTls, client: StartTls, host: str | None, pair=None):
 
 
 @contextmanager
-def joined(server: StartTls, client: StartTls, host: str | None, pair=None):
+def joined(server: TlsStarter, client: TlsStarter, host: str | None, pair=None):
     """The server's end and the client's, each with the identity that it saw of the other."""
     outcomes = begin(server, client, host, pair)
     for outcome in outcomes:

@@ -133,7 +133,10 @@ def test_the_zipapp_runs_on_a_bare_python(tmp_path: Path) -> None:
     run([sys.executable, str(ROOT / "scripts/make_zipapp.py"), str(source), str(tmp_path / "app"), str(archive)])
     (tmp_path / "files").mkdir()
     environment = {"PATH": os.defpath, "HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    for place in (tmp_path / "cache", Path("/proc/nowhere")):  # compiled parts unpacked, and without them
+    (tmp_path / "everybody").mkdir()
+    (tmp_path / "everybody").chmod(0o777)
+    # Compiled parts unpacked, and without them.
+    for place in (tmp_path / "cache", Path("/proc/nowhere"), tmp_path / "everybody"):
         environment["XDG_CACHE_HOME"] = str(place)
         for words in (["--version"], ["build", "files", "-o", "d.img", "--force"], ["check", "d.img"]):
             done = subprocess.run(
@@ -145,3 +148,4 @@ def test_the_zipapp_runs_on_a_bare_python(tmp_path: Path) -> None:
             )
             assert (done.returncode, done.stderr) == (0, b""), words
     assert len(list((tmp_path / "cache" / "blockwright").iterdir())) == 1
+    assert not list((tmp_path / "everybody" / "blockwright").iterdir()), "anybody could put other code there"

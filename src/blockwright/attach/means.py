@@ -8,6 +8,7 @@ Knows: how each is made and unmade, and how it is told that it is ours. Refuses 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-from blockwright.errors import InUse, KernelError
+from blockwright.errors import BlockwrightError, InUse, KernelError
 from blockwright.system.linux import blkdev, dm
 from blockwright.system.linux.dm import nodes
 from blockwright.system.linux.ioctl import make_node, opened
@@ -98,7 +99,7 @@ def _scan(disk: Disk, wanted: Sequence[AnyPartition]) -> list[Mapping]:
         if not all((each.number, each.start, each.size) in places for each in wanted):
             for each in found:
                 if each.number not in before:
-                    blkdev.delete_partition(fd, disk.path, each.number)
+                    blkdev.undo_partition(fd, disk.path, each.number)
             shown = ", ".join(str(each.number) for each in found) or "none"
             expected = ", ".join(str(each.number) for each in wanted) or "none"
             text = f"the kernel does not find the partitions of the table: expected {expected}, found {shown}"
@@ -118,7 +119,7 @@ def _add(disk: Disk, wanted: Sequence[AnyPartition]) -> list[Mapping]:
             return _with_nodes(disk, wanted)
         except BaseException:
             for each in reversed(made):
-                blkdev.delete_partition(fd, disk.path, each.number)
+                blkdev.undo_partition(fd, disk.path, each.number)
             raise
 
 
@@ -150,7 +151,8 @@ def _make_mapped(disk: Disk, wanted: Sequence[AnyPartition], *, read_only: bool)
                 made.append(Mapping(path, disk.path, each.number, each.start, each.size, Means.DEVICE_MAPPER))
         except BaseException:
             for done in reversed(made):
-                mapper.remove(os.path.basename(done.path))
+                with contextlib.suppress(BlockwrightError):
+                    mapper.remove(os.path.basename(done.path))
             raise
     return made
 

@@ -15,12 +15,13 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Self
 
-from blockwright.attach.nbd_dial import Link, Source, StartTls
+from blockwright.attach.nbd_dial import Link, Source
 from blockwright.attach.nbd_links import Keeper
 from blockwright.errors import NotFound, NotSupported, RemoteProtocolError, UsageError
 from blockwright.nbd.client.connect import list_exports
 from blockwright.nbd.protocol.client import Listed
 from blockwright.nbd.protocol.session import ExportInfo
+from blockwright.nbd.transport import TlsStarter
 from blockwright.nbd.uri import NbdUri
 from blockwright.nbd.wire import TransmissionFlag
 from blockwright.system.linux import nbd as driver
@@ -123,7 +124,7 @@ def attach(  # noqa: PLR0913 - a device's settings
     identifier: str | None = None,
     owned: bool = False,
     by: By | None = None,
-    start_tls: StartTls | None = None,
+    start_tls: TlsStarter | None = None,
     on_connected: Callable[[Attached], object] | None = None,
     ready_timeout: float = READY_TIMEOUT_S,
     logger: Logger | None = None,

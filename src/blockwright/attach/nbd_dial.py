@@ -5,22 +5,18 @@ Knows: the handshake, and which sockets the kernel can use. Refuses to know: dev
 
 from __future__ import annotations
 
-import errno
 import socket
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from blockwright.attach.nbd_proxy import carried
-from blockwright.errors import BlockwrightError, ConnectionLost, NotFound, NotSupported, Refused, RemoteProtocolError
+from blockwright.errors import NotSupported
+from blockwright.nbd.client.connect import describe, shake
 from blockwright.nbd.dial import dial
 from blockwright.nbd.protocol.client import Wanted, enter
 from blockwright.nbd.protocol.session import ExportInfo
-from blockwright.nbd.protocol.steps import Identity
-from blockwright.nbd.transport import Deadline, SocketStream, Stream, run
+from blockwright.nbd.transport import Deadline, SocketStream, Stream, TlsStarter
 from blockwright.nbd.uri import NbdUri, parse_uri
-
-StartTls = Callable[[Stream, "str | None"], "tuple[Stream, Identity]"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +38,7 @@ class Source:
         where: socket.socket | NbdUri | str,
         *,
         export: str = "",
-        start_tls: StartTls | None = None,
+        start_tls: TlsStarter | None = None,
         timeout_s: float = 10.0,
     ) -> None:
         self._socket = where if isinstance(where, socket.socket) else None
@@ -67,23 +63,17 @@ class Source:
         Raises NotFound, Refused, NotTrusted, RemoteProtocolError, TimeoutError, OSError.
         """
         deadline = Deadline(self._timeout_s)
-        stream = self._stream()
+        start_tls = self._tls()
+        session, stream = shake(
+            self._stream(),
+            enter(self._wanted),
+            self.text,
+            deadline=deadline,
+            timeout_s=self._timeout_s,
+            start_tls=start_tls,
+        )
         try:
-            session, stream = run(enter(self._wanted), stream, deadline=deadline, start_tls=self._tls())
             return Link(_for_kernel(stream), session.export)
-        except (NotFound, Refused, RemoteProtocolError) as error:
-            stream.close()
-            raise type(error)(f"{self.text}: {error}") from None
-        except TimeoutError:
-            stream.close()
-            text = f"the handshake took more than {self._timeout_s:g} s"
-            raise TimeoutError(errno.ETIMEDOUT, text, self.text) from None
-        except OSError as error:
-            stream.close()
-            if isinstance(error, BlockwrightError):
-                raise
-            text = (error.strerror or str(error)).lower()
-            raise ConnectionLost(f"{self.text}: the connection broke in the handshake: {text}") from None
         except BaseException:
             stream.close()
             raise
@@ -93,7 +83,7 @@ class Source:
             return dial(self.uri, timeout_s=self._timeout_s)
         return SocketStream(self._socket)
 
-    def _tls(self) -> StartTls | None:
+    def _tls(self) -> TlsStarter | None:
         if self._start_tls is None and self._wanted.tls:
             from blockwright.nbd.tls import client_start_tls
 
@@ -104,8 +94,6 @@ class Source:
         """Return the size in bytes that the server tells now. Raises NotSupported for a socket; else as ``link``."""
         if not self.again:
             raise NotSupported(f"{self.text}: a socket cannot be asked again")
-        from blockwright.nbd.client.connect import describe
-
         return describe(self.uri, timeout_s=self._timeout_s, start_tls=self._start_tls).session.export.size
 
 

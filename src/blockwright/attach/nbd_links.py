@@ -108,12 +108,18 @@ class Keeper:
                 pause = 0.0
 
     def _wait(self, timeout_s: float) -> int | None:
-        if self._dead is None:
-            with contextlib.suppress(TimeoutError):
-                self._read.settimeout(timeout_s)
-                self._read.recv(1)
-            return 0
-        return self._dead.wait(self._device.number, timeout_s, wake=[self._read])
+        if self._dead is not None:
+            try:
+                return self._dead.wait(self._device.number, timeout_s, wake=[self._read])
+            except (BlockwrightError, OSError) as error:  # the device is attached all the same, and watched
+                text = "%s: connections that die are not made again any more: %s"
+                self._logger.warning(text, self._device.path, error)
+                self._dead.close()
+                self._dead = None
+        with contextlib.suppress(TimeoutError):
+            self._read.settimeout(timeout_s)
+            self._read.recv(1)
+        return 0
 
     def _replace(self) -> bool:
         """Give the kernel one connection for a dead one, and say whether that worked."""

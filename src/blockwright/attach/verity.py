@@ -172,11 +172,10 @@ def gc(*, logger: Logger | None = None) -> loop.Collected:
     for record in list(registry.records()):
         if not record.current:
             registry.remove(record.name)
-    dead = [each for each in registry.records() if each.owner is not None and not each.alive]
-    if not dead:
+    if not _dead(registry):
         return loop.Collected((), ())
     with dm.Mapper(logger=logger) as mapper, registry.locked():
-        for record in dead:
+        for record in _dead(registry):  # anew: somebody may have opened another of that name
             try:
                 if _close(mapper, record, logger):
                     gone.append(nodes.path_of(record.name))
@@ -184,6 +183,11 @@ def gc(*, logger: Logger | None = None) -> loop.Collected:
                 told(logger).warning("%s", error)
                 held.append(str(error))
     return loop.Collected(tuple(gone), tuple(held))
+
+
+def _dead(registry: Registry) -> list[Record]:
+    """Return the records whose owner died."""
+    return [each for each in registry.records() if each.owner is not None and not each.alive]
 
 
 def _sweep(mapper: dm.Mapper, name: str) -> None:

@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-from blockwright.cli.options import ImageFormat, force_unlocked_option, image_options, json_option, size_value
+from blockwright.cli.options import ImageFormat, json_option, size_value
 from blockwright.cli.output import print_json, print_lines, show_name, table
+from blockwright.cli.snapshot import image_argument, images_of
 from blockwright.format.qcow2.bitmap import AUTO, IN_USE, Bitmap
-from blockwright.snapshot import Images
 from blockwright.units import format_size
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
-
-
-def _image(command: _Command) -> Any:
-    return click.argument("image")(image_options(force_unlocked_option(command)))
-
-
-def _images(image_format: ImageFormat, force_unlocked: bool) -> Images:  # noqa: FBT001  # a click flag
-    return Images(form=image_format.form, policy=image_format.policy, force_unlocked=force_unlocked)
 
 
 @click.group()
@@ -36,11 +25,11 @@ def bitmap() -> None:
 
 
 @bitmap.command("list")
-@_image
+@image_argument
 @json_option
 def bitmap_list(image: str, image_format: ImageFormat, force_unlocked: bool, as_json: bool) -> None:  # noqa: FBT001  # click
     """List the bitmaps of IMAGE."""
-    found = _images(image_format, force_unlocked).bitmaps(image)
+    found = images_of(image_format, force_unlocked).bitmaps(image)
     if as_json:
         print_json("blockwright.bitmaps/1", {"bitmaps": [_document(each) for each in found]})
         return
@@ -52,7 +41,7 @@ def bitmap_list(image: str, image_format: ImageFormat, force_unlocked: bool, as_
 
 
 @bitmap.command("create")
-@_image
+@image_argument
 @click.argument("name")
 @click.option("--granularity", callback=size_value, metavar="SIZE", help="Bytes that one mark stands for.")
 @click.option("--disabled", is_flag=True, help="Do not record yet.")
@@ -65,39 +54,39 @@ def bitmap_create(
     force_unlocked: bool,  # noqa: FBT001  # a click flag
 ) -> None:
     """Begin to record in IMAGE, as NAME, what changes."""
-    _images(image_format, force_unlocked).create_bitmap(image, name, granularity=granularity, recorded=not disabled)
+    images_of(image_format, force_unlocked).create_bitmap(image, name, granularity=granularity, recorded=not disabled)
 
 
 @bitmap.command("clear")
-@_image
+@image_argument
 @click.argument("name")
 def bitmap_clear(image: str, name: str, image_format: ImageFormat, force_unlocked: bool) -> None:  # noqa: FBT001  # click
     """Have bitmap NAME of IMAGE mark nothing, and what changes from now on."""
-    _images(image_format, force_unlocked).clear_bitmap(image, name)
+    images_of(image_format, force_unlocked).clear_bitmap(image, name)
 
 
 @bitmap.command("remove")
-@_image
+@image_argument
 @click.argument("name")
 def bitmap_remove(image: str, name: str, image_format: ImageFormat, force_unlocked: bool) -> None:  # noqa: FBT001  # click
     """Forget bitmap NAME of IMAGE."""
-    _images(image_format, force_unlocked).remove_bitmap(image, name)
+    images_of(image_format, force_unlocked).remove_bitmap(image, name)
 
 
 @bitmap.command("enable")
-@_image
+@image_argument
 @click.argument("name")
 def bitmap_enable(image: str, name: str, image_format: ImageFormat, force_unlocked: bool) -> None:  # noqa: FBT001  # click
     """Record in bitmap NAME of IMAGE what changes from now on."""
-    _images(image_format, force_unlocked).record_bitmap(image, name, recorded=True)
+    images_of(image_format, force_unlocked).record_bitmap(image, name, recorded=True)
 
 
 @bitmap.command("disable")
-@_image
+@image_argument
 @click.argument("name")
 def bitmap_disable(image: str, name: str, image_format: ImageFormat, force_unlocked: bool) -> None:  # noqa: FBT001  # click
     """Leave bitmap NAME of IMAGE as it is from now on."""
-    _images(image_format, force_unlocked).record_bitmap(image, name, recorded=False)
+    images_of(image_format, force_unlocked).record_bitmap(image, name, recorded=False)
 
 
 def _state(each: Bitmap) -> str:

@@ -10,11 +10,8 @@ import click
 
 from blockwright.cli.content_options import content_options
 from blockwright.cli.options import force_option, quiet_option
-from blockwright.cli.output import print_path, progress_bar, tell_remarks
+from blockwright.cli.output import print_path, progress_bar, tell_remarks, write_file
 from blockwright.cli.source_options import Take, source_options
-from blockwright.device.base import ResizableDevice
-from blockwright.device.output import OutputFile
-from blockwright.errors import UsageError
 from blockwright.manifest import manifest as manifest_of
 from blockwright.tree.changes.options import Changes
 from blockwright.tree.mtree.digest import NAMES
@@ -57,22 +54,10 @@ def manifest(
             for chunk in chunks:
                 sys.stdout.buffer.write(chunk)
         else:
-            _write(output, chunks, force=force)
+            write_file(output, chunks, "a manifest", force=force)
         tell_remarks(opened.name, opened.remarks)
     if output is not None:
         print_path(output)
-
-
-def _write(output: str, chunks: Iterator[bytes], *, force: bool) -> None:
-    with OutputFile(output, force=force) as out:
-        if not isinstance(out.device, ResizableDevice):
-            raise UsageError(f"{output}: expected a file to write a manifest to, found a device")
-        position = 0
-        for chunk in chunks:
-            out.device.resize(position + len(chunk))
-            out.device.write(position, chunk)
-            position += len(chunk)
-        out.device.resize(position)
 
 
 def _gathered(lines: Iterator[bytes]) -> Iterator[bytes]:

@@ -9,11 +9,12 @@ import os
 import stat
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from blockwright.device.base import BlockDevice
+from blockwright.errors import UsageError
 from blockwright.units import MiB, format_size
 
 if TYPE_CHECKING:  # most commands read no archive
@@ -81,6 +82,24 @@ def write_bytes(device: BlockDevice) -> None:
         sys.stdout.buffer.write(part)
         position += len(part)
     sys.stdout.buffer.flush()
+
+
+def write_file(path: str, pieces: Iterable[bytes], what: str, *, force: bool) -> None:
+    """Make a file of ``pieces`` appear under its name; ``what`` it is goes into messages.
+
+    Raises UsageError where the name is a device's, and what OutputFile raises.
+    """
+    from blockwright.device.base import ResizableDevice
+    from blockwright.device.output import OutputFile
+
+    with OutputFile(path, force=force) as out:
+        if not isinstance(out.device, ResizableDevice):
+            raise UsageError(f"{path}: expected a file to write {what} to, found a device")
+        position = 0
+        for piece in pieces:
+            out.device.resize(position + len(piece))
+            out.device.write(position, piece)
+            position += len(piece)
 
 
 def in_colour() -> bool:

@@ -11,11 +11,10 @@ import sys
 from collections.abc import Iterable
 
 from blockwright.check import Place, check_image
-from blockwright.device.base import ResizableDevice
-from blockwright.device.output import OutputFile
+from blockwright.cli.output import write_file
 from blockwright.draw.picture import Picture
 from blockwright.draw.terminal import Style
-from blockwright.errors import NotThisFormat, UsageError
+from blockwright.errors import NotThisFormat
 from blockwright.format.policy import Policy
 
 
@@ -38,17 +37,12 @@ def _is_unicode() -> bool:
 
 
 def write_picture(path: str, picture: Picture, kind: str, *, force: bool) -> None:
-    """Make a picture of a kind, svg or html, appear under its name. Raises UsageError, and what OutputFile raises."""
+    """Make a picture of a kind, svg or html, appear under its name. Raises as ``write_file`` does."""
     if kind == "svg":
         from blockwright.draw.svg import document
     else:
         from blockwright.draw.html import document
-    data = document(picture).encode()
-    with OutputFile(path, force=force) as out:
-        if not isinstance(out.device, ResizableDevice):
-            raise UsageError(f"{path}: expected a file to write a picture to, found a device")
-        out.device.resize(len(data))
-        out.device.write(0, data)
+    write_file(path, [document(picture).encode()], "a picture", force=force)
 
 
 def places_of(

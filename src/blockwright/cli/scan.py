@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from blockwright.cli.options import force_option, json_option
-from blockwright.cli.output import print_json, print_lines, show_text, table, tell_remarks
+from blockwright.cli.output import print_json, print_lines, show_text, table, tell_remarks, write_file
 from blockwright.cli.scan_options import Scanning, scan_options
 from blockwright.cli.source_options import Take, source_options
 from blockwright.errors import ScanFailed, UsageError
@@ -75,7 +75,7 @@ def scan(
     else:
         outcome = _scanned(sources, scanning, take, sbom_format if sbom_file is not None else "")
     if sbom_file is not None and outcome.sbom:
-        _write(sbom_file, outcome.sbom, force=force)
+        write_file(sbom_file, [outcome.sbom], "an SBOM", force=force)
     _show(outcome, as_json=as_json, show_all=show_all)
     if sbom_file is not None and not outcome.sbom:
         raise ScanFailed(f"{sbom_file}: not written: {outcome.sbom_problem or outcome.verdict.reason}")
@@ -138,14 +138,3 @@ def _row(finding: Finding) -> list[str]:
     about = finding.excused or finding.title
     cells = [finding.severity.value, finding.identity, finding.package or finding.place, finding.installed, fixed]
     return [show_text(cell[:80]) for cell in [*cells, about]]
-
-
-def _write(path: str, data: bytes, *, force: bool) -> None:
-    from blockwright.device.base import ResizableDevice
-    from blockwright.device.output import OutputFile
-
-    with OutputFile(path, force=force) as out:
-        if not isinstance(out.device, ResizableDevice):
-            raise UsageError(f"{path}: expected a file to write an SBOM to, found a device")
-        out.device.resize(len(data))
-        out.device.write(0, data)

@@ -23,11 +23,13 @@ from blockwright.units import format_size
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _image(command: _Command) -> Any:
+def image_argument(command: _Command) -> Any:
+    """Add IMAGE, and the options of how it is opened."""
     return click.argument("image")(image_options(force_unlocked_option(command)))
 
 
-def _images(image_format: ImageFormat, force_unlocked: bool) -> Images:  # noqa: FBT001  # a click flag
+def images_of(image_format: ImageFormat, force_unlocked: bool) -> Images:  # noqa: FBT001  # a click flag
+    """Return images that are opened as the options say."""
     return Images(form=image_format.form, policy=image_format.policy, force_unlocked=force_unlocked)
 
 
@@ -37,11 +39,11 @@ def snapshot() -> None:
 
 
 @snapshot.command("list")
-@_image
+@image_argument
 @json_option
 def snapshot_list(image: str, image_format: ImageFormat, force_unlocked: bool, as_json: bool) -> None:  # noqa: FBT001  # click
     """List the snapshots of IMAGE."""
-    found = _images(image_format, force_unlocked).list(image)
+    found = images_of(image_format, force_unlocked).list(image)
     if as_json:
         print_json("blockwright.snapshots/1", {"snapshots": [_document(each) for each in found]})
         return
@@ -53,31 +55,31 @@ def snapshot_list(image: str, image_format: ImageFormat, force_unlocked: bool, a
 
 
 @snapshot.command("create")
-@_image
+@image_argument
 @click.argument("name")
 def snapshot_create(image: str, name: str, image_format: ImageFormat, force_unlocked: bool) -> None:  # noqa: FBT001  # click
     """Keep the present state of IMAGE as NAME."""
-    _images(image_format, force_unlocked).create(image, name)
+    images_of(image_format, force_unlocked).create(image, name)
 
 
 @snapshot.command("apply")
-@_image
+@image_argument
 @click.argument("name")
 def snapshot_apply(image: str, name: str, image_format: ImageFormat, force_unlocked: bool) -> None:  # noqa: FBT001  # click
     """Make IMAGE what it was when snapshot NAME was made. What it is now is lost."""
-    _images(image_format, force_unlocked).apply(image, name)
+    images_of(image_format, force_unlocked).apply(image, name)
 
 
 @snapshot.command("delete")
-@_image
+@image_argument
 @click.argument("name")
 def snapshot_delete(image: str, name: str, image_format: ImageFormat, force_unlocked: bool) -> None:  # noqa: FBT001  # click
     """Forget snapshot NAME of IMAGE, and free what only it has."""
-    _images(image_format, force_unlocked).delete(image, name)
+    images_of(image_format, force_unlocked).delete(image, name)
 
 
 @click.command()
-@_image
+@image_argument
 @click.argument("size", metavar="SIZE", callback=size_value)
 @click.option("--shrink", is_flag=True, help="Cut off what lies behind SIZE.")
 def size(
@@ -88,7 +90,7 @@ def size(
     force_unlocked: bool,  # noqa: FBT001  # a click flag
 ) -> None:
     """Give the disk in IMAGE the SIZE, such as 20G, and leave what is on it alone. What is added reads as zeros."""
-    _images(image_format, force_unlocked).resize(image, size, shrink=shrink)
+    images_of(image_format, force_unlocked).resize(image, size, shrink=shrink)
     print_path(image)
 
 

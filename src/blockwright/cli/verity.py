@@ -5,6 +5,9 @@ Knows: flags, and how results are shown. Refuses to know: how a tree is computed
 
 from __future__ import annotations
 
+import os
+import stat
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,13 +17,14 @@ from uuid import UUID
 
 import click
 
+from blockwright.address import parse_address
 from blockwright.cli.options import force_option, json_option, quiet_option, seed_value, size_value
 from blockwright.cli.output import print_json, print_lines, print_path, progress_bar
 from blockwright.cli.really import meaning, really_option
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.errors import UsageError
 from blockwright.finding import Finding
-from blockwright.resolve import naming, open_device, open_output
+from blockwright.resolve import locate, naming, open_device, open_output
 from blockwright.units import align_up
 from blockwright.verity.check import Report, check
 from blockwright.verity.find import area_of, find_behind
@@ -183,6 +187,7 @@ def _format_apart(
     data: str, hashes: str, wish: _Wish, salt: bytes, uuid: UUID | None, progress: Any, *, force: bool
 ) -> _Made:
     """Make a file, or overwrite a device; with an offset the hashes go into what is there."""
+    _require_apart(data, hashes)
     offset = wish.hash_offset or 0
     with open_device(data) as device, ExitStack() as stack:
         given = wish.parameters(device.size, salt)
@@ -199,6 +204,31 @@ def _format_apart(
         root = write_area(device, target, given, hash_offset=offset, uuid=uuid, progress=progress)
         target.flush()
     return HashArea(given, tree_start(given, offset, superblock=wish.superblock), uuid), root, offset
+
+
+def _require_apart(data: str, hashes: str) -> None:
+    """Raise UsageError where the hashes would be written over their data, which has another name there."""
+    one, other = parse_address(data), parse_address(hashes)
+    if one.scheme != "file" or other.scheme != "file" or not _is_same(one.rest, other.rest):
+        return
+    if one.partition and other.partition and one.partition != other.partition:
+        return
+    if one.is_part and other.is_part:
+        first, second = locate(data), locate(hashes)
+        if first.start + (first.size or 0) <= second.start or second.start + (second.size or 0) <= first.start:
+            return
+    raise UsageError(f"{hashes}: is {data} itself: expected a HASH of its own, or none for hashes behind the data")
+
+
+def _is_same(one: str, other: str) -> bool:
+    """Whether two names lead to one file or block device."""
+    try:
+        left, right = os.stat(one), os.stat(other)
+    except OSError:
+        return False
+    if sys.platform != "win32" and stat.S_ISBLK(left.st_mode) and stat.S_ISBLK(right.st_mode):
+        return left.st_rdev == right.st_rdev
+    return os.path.samestat(left, right)
 
 
 @verity.command()

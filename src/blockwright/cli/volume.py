@@ -6,7 +6,7 @@ Knows: flags and how volumes are shown. Refuses to know: drivers.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,9 +16,6 @@ from blockwright.errors import UsageError
 from blockwright.units import format_size, parse_size
 from blockwright.volume import Driver, VolumeInfo, open_pool, pool_names
 from blockwright.volume.pool import undo_unfinished
-
-if TYPE_CHECKING:  # only what fills a volume imports what builds
-    pass
 
 
 def _create() -> click.Command:

@@ -41,7 +41,7 @@ svg a:focus-visible{outline:none}svg a:focus-visible>svg>rect{stroke:var(--boot)
 .scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{text-align:left;padding:.3rem .75rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 td.number,th.number{padding-right:1.5rem}th{color:var(--quiet);font-weight:600}td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
-td{white-space:nowrap}td.path{white-space:normal;min-width:8rem}td.path h1 bdi,h3 bdi,li bdi{overflow-wrap:anywhere}
+td{white-space:nowrap}td.path{white-space:normal;min-width:8rem}td.path bdi{overflow-wrap:anywhere}
 .verdict{border-left:4px solid var(--good);padding:.5rem .75rem;background:var(--panel);overflow-wrap:anywhere}
 .verdict.bad{border-color:var(--bad)}
 .findings{padding-left:1.25rem}.findings li{margin:.5rem 0;overflow-wrap:anywhere}

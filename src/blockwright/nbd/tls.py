@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import ssl
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from blockwright.errors import NotTrusted, RemoteProtocolError, UsageError
 from blockwright.nbd.credentials import Credentials, Path, client_credentials, said, server_credentials
 from blockwright.nbd.protocol.steps import Identity
-from blockwright.nbd.transport import Deadline, Stream
+from blockwright.nbd.transport import Deadline, Stream, TlsStarter
 from blockwright.nbd.uri import NbdUri
 from blockwright.units import KiB
 
@@ -33,12 +32,10 @@ _NOTHING: Final = memoryview(b"")
 _MAX_LEFT: Final = 16
 """Receives that throw away what a peer still sends when we close."""
 
-StartTls = Callable[[Stream, "str | None"], "tuple[Stream, Identity]"]
-
 
 def server_start_tls(
     certificates: Path | None = None, *, verify_clients: bool = False, psk_file: Path | None = None
-) -> StartTls:
+) -> TlsStarter:
     """Return what a server begins TLS with, as it is now in its files (see ``nbd.credentials``).
 
     With ``verify_clients`` a client must show a certificate of our authority; its names become the Identity's.
@@ -48,7 +45,7 @@ def server_start_tls(
     return _starter(server_credentials(certificates, verify_clients=verify_clients, psk_file=psk_file))
 
 
-def client_start_tls(uri: NbdUri) -> StartTls:
+def client_start_tls(uri: NbdUri) -> TlsStarter:
     """Return what a client of ``uri`` begins TLS with.
 
     The server's certificate must be of a known authority and, where the address has a host, for it; unless the
@@ -57,7 +54,7 @@ def client_start_tls(uri: NbdUri) -> StartTls:
     return _starter(client_credentials(uri))
 
 
-def _starter(credentials: Credentials) -> StartTls:
+def _starter(credentials: Credentials) -> TlsStarter:
     def start(stream: Stream, host: str | None) -> tuple[Stream, Identity]:
         credentials.user = None
         try:

@@ -24,6 +24,8 @@ from blockwright.nbd.protocol.steps import Handshake, Identity, Receive, Send, S
 from blockwright.units import KiB
 
 _Result = TypeVar("_Result")
+TlsStarter = Callable[["Stream", "str | None"], "tuple[Stream, Identity]"]
+"""Begins TLS over a stream, with the host that a client expects; gives the encrypted stream and who its peer is."""
 _SKIPPED_AT_ONCE: Final = 64 * KiB
 _NOW: Final = getattr(socket, "MSG_DONTWAIT", 0)
 _MORE: Final = getattr(socket, "MSG_MORE", 0)
@@ -250,7 +252,7 @@ def run(
     stream: Stream,
     *,
     deadline: Deadline | None = None,
-    start_tls: Callable[[Stream, str | None], tuple[Stream, Identity]] | None = None,
+    start_tls: TlsStarter | None = None,
 ) -> tuple[_Result, Stream]:
     """Drive a handshake over ``stream``; return its result and the stream to go on with, which TLS may have replaced.
 

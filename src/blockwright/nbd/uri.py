@@ -8,6 +8,7 @@ Knows: how an address is written and read. Refuses to know: how it is dialled.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote, unquote, urlsplit
@@ -19,6 +20,7 @@ SCHEMES: Final = ("nbd", "nbds", "nbd+unix", "nbds+unix", "nbd+vsock", "nbds+vso
 TLS_TYPES: Final = ("anon", "x509", "psk")
 _TLS_KEYS: Final = ("type", "hostname", "verify-peer", "certificates", "username", "psk-file")
 _KEYS: Final = {"socket", *(f"tls-{each}" for each in _TLS_KEYS)}
+_CID: Final = re.compile(r"[0-9]{1,10}")
 _MAX_VSOCK: Final = (1 << 32) - 1
 _STRIPPED: Final = "\t\n\r"
 """What ``urlsplit`` takes out without a word, so that the address would be another one."""
@@ -95,7 +97,7 @@ def parse_uri(text: str) -> NbdUri:
     host = unquote(parts.hostname or "")
     if transport == "tcp" and not _is_host(host):
         raise UsageError(f"{text[:200]}: expected a host")
-    if transport == "vsock" and not (host.isdecimal() and int(host) <= _MAX_VSOCK):
+    if transport == "vsock" and not (_CID.fullmatch(host) and int(host) <= _MAX_VSOCK):
         raise UsageError(f"{text[:200]}: expected a context id, a number up to {_MAX_VSOCK}, found {host!r}")
     return NbdUri(
         transport=transport,

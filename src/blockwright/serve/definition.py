@@ -104,7 +104,7 @@ def read_exports(path: str, disk: Definition | None = None) -> ExportsFile:
         document = tomllib.loads(text)
     except UnicodeDecodeError as error:
         raise FormatError("exports: expected UTF-8", source=path, offset=error.start) from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is one, and so is a number that is too long
         raise FormatError(f"exports: {_lowered(str(error) or 'nested too deeply')}", source=path) from None
     return _Reader(path, text, disk or Definition()).file(document)
 

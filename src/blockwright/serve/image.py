@@ -141,8 +141,10 @@ class _PlannedDisk(ForwardingDevice):
         self._source = source
 
     def _close(self) -> None:
-        super()._close()
-        self._source.close()
+        try:
+            super()._close()
+        finally:
+            self._source.close()
 
 
 def _planned(path: str, definition: Definition) -> BlockDevice:

@@ -77,7 +77,9 @@ def pid_file(path: str | None) -> Iterator[None]:
         raise UsageError("pid file: expected a path, found none")
     part = f"{path}.{os.getpid()}"
     try:
-        with open(part, "w", encoding="ascii") as file:
+        with suppress(FileNotFoundError):
+            os.unlink(part)  # of a process that had our number, or a link that somebody put there
+        with open(part, "x", encoding="ascii") as file:
             file.write(f"{os.getpid()}\n")
         os.replace(part, path)  # nobody ever reads a part of it
     except OSError as error:

@@ -1,7 +1,9 @@
 """Each example is run, and does what it says."""
 
+import errno
 import json
 import signal
+import socket
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -9,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from blockwright.nbd.uri import parse_uri
+from tests.support.rawnbd import RawClient
 from tests.support.tools import run, tool
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -63,6 +67,12 @@ def test_a_file_server(tmp_path):
 def test_a_memory_server():
     with example("memory_server.py", "127.0.0.1:0", "64M") as said:
         assert client(said["uri"]) == ["size: 64 MiB", "allocated: 0 B", "first bytes: hello, disk"]
+        address = parse_uri(said["uri"])
+        with RawClient(socket.create_connection((address.host, address.port))) as odd:
+            odd.go()
+            odd.request(77)
+            assert odd.reply()[0] == errno.EINVAL
+    assert "other: 1 requests, 0 B" in said["out"]
     assert "write: 1 requests, 11 B" in said["out"]
     assert "memory in use: 64 KiB" in said["out"]
 

@@ -38,6 +38,17 @@ def test_a_hash_file_of_its_own(data: Path, tmp_path: Path) -> None:
     assert formatted(data, hashes, "--force") != told["root_hash"], "a salt that nobody gave is random"
 
 
+@pytest.mark.parametrize("more", [["--force"], ["--hash-offset", "4096"]])
+def test_hashes_are_not_written_over_their_data(data: Path, tmp_path: Path, more: list[str]) -> None:
+    (tmp_path / "link").symlink_to(data)
+    os.link(data, tmp_path / "hard")
+    for name in ("link", "hard", f"../{tmp_path.name}/data"):
+        said = blockwright("verity", "format", data, tmp_path / name, *more, code=2).stderr
+        assert b"itself" in said
+    blockwright("verity", "format", f"{data}:1048576,1048576", f"{data}:1114112,1048576", *more, code=2)
+    assert data.read_bytes() == CONTENT
+
+
 def test_every_option_is_veritysetups(data: Path, tmp_path: Path) -> None:
     hashes, uuid = tmp_path / "hashes", "12345678-9abc-def0-1234-56789abcdef0"
     sizes = ["--data-block-size", "8k", "--hash-block-size", "1024", "--data-blocks", "100"]

@@ -187,3 +187,21 @@ def test_it_ends_when_the_device_is_gone(dead):
     keeper.stop()
     keeper.when_ended(lambda: told.append(2))
     assert told == [1, 2]
+
+
+def test_a_device_is_watched_though_nothing_is_told_of_its_connections():
+    class Broken(Dead):
+        def wait(self, number, timeout_s, *, wake):
+            raise KernelError("listen", "netlink", 12, "cannot allocate memory")
+
+    device, dead, log = Device(), Broken(), Log()
+    keeper = Keeper(device, Server(), dead, connections=1, read_only=False, logger=log)  # type: ignore[arg-type]
+    keeper.start()
+    assert not keeper.ended.wait(0.1), "it is attached"
+    assert [text for _, text in log] == [
+        "/dev/nbd3: connections that die are not made again any more: netlink: listen: cannot allocate memory"
+    ]
+    assert dead.closed
+    device.is_attached = False
+    assert keeper.ended.wait(PATIENCE_S)
+    keeper.stop()

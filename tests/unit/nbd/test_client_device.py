@@ -28,7 +28,7 @@ from blockwright.nbd.client import device as device_module
 from blockwright.nbd.client import pool
 from blockwright.nbd.client.connect import connect, from_socket
 from blockwright.nbd.client.options import ClientOptions
-from blockwright.nbd.wire import Command, Option, TransmissionFlag
+from blockwright.nbd.wire import Command, CommandFlag, Option, TransmissionFlag
 from blockwright.testing import check_device
 from tests.support.nbdcrash import FLAGS, Crash, CrashAfter, CrashServer, Hang, Rules
 from tests.support.nbdserver import ack, chunk, context, simple
@@ -517,6 +517,28 @@ def test_resize_where_the_server_offers_it(tmp_path):
             assert not isinstance(device, ResizableDevice)
 
 
+def test_what_a_resize_cuts_off_is_not_written_again(tmp_path):
+    flags = FLAGS | TransmissionFlag.SEND_RESIZE
+    with CrashServer(tmp_path, Rules(flags=flags)) as server, connect(server.uri, writable=True) as device:
+        device.write((1 << 20) - 4096, b"x" * 4096)
+        device.write(0, b"kept")
+        device.resize(1 << 19)
+        device.resize(1 << 20)
+        server.crash()
+        assert device.read(0, 4) == b"kept"
+        assert device.read(device.size - 4096, 4096) == bytes(4096)
+        assert device.reconnects == 1
+
+
+def test_zeros_are_asked_for_as_they_are_wanted(tmp_path):
+    with CrashServer(tmp_path, Rules(flags=FLAGS | TransmissionFlag.SEND_FAST_ZERO)) as server:
+        with connect(server.uri, writable=True) as device:
+            for wanted in ({}, {"may_unmap": False}, {"fast_only": True}):
+                device.zero(0, 4096, **wanted)
+        asked = [request.flags for request in count(server, Command.WRITE_ZEROES)]
+        assert asked == [0, CommandFlag.NO_HOLE, CommandFlag.FAST_ZERO]
+
+
 def test_a_server_without_zeroes_gets_zeros(tmp_path):
     with CrashServer(tmp_path, Rules(flags=TransmissionFlag.HAS_FLAGS)) as server:
         server.volatile[:] = b"\xff" * (1 << 20)
@@ -605,6 +627,18 @@ def test_a_server_that_tells_of_every_byte_does_not_fill_the_memory(tmp_path, mo
         assert extents[-1].end == device.size
         assert extents[-1].flags == 0
         assert len(count(server, Command.BLOCK_STATUS)) == 3
+
+
+def test_an_extent_that_reaches_behind_the_end_is_cut_off(tmp_path):
+    class Far(Contexts):
+        def _do(self, request, data):
+            if request.command != Command.BLOCK_STATUS:
+                return super()._do(request, data)
+            return chunk(request.cookie, 5, struct.pack(">III", 9, 0xFFFFF000, 3), done=True)
+
+    with Far(tmp_path, Rules(structured=True)) as server, connect(server.uri) as device:
+        found = list(device.context_extents("base:allocation", 4096))
+        assert found == [(4096, device.size - 4096, 3)]
 
 
 def test_a_server_that_comes_back_without_its_contexts_is_another(tmp_path):

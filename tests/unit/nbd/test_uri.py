@@ -71,6 +71,8 @@ def test_what_is_written_is_read(path, name):
         ("nbd://x/?socket=s", r"goes with nbd\+unix"),
         ("nbd+vsock://x/", "a context id"),
         ("nbd+vsock://4294967296/", "a context id"),
+        ("nbd+vsock://٣/", "a context id"),
+        (f"nbd+vsock://{'9' * 5000}/", "a context id"),
         ("nbd://x/?foo=1", "found the key 'foo'"),
         ("nbds://x/?tls-type=psk&tls-type=x509", "twice"),
         ("nbds://x/?tls-type=none", "tls-type"),

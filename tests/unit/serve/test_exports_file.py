@@ -108,7 +108,9 @@ def test_what_is_wrong_is_told_with_file_line_and_key(tmp_path, text, line, said
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("text", ["[exports", "a = 1\na = 2", b"\xff", "a = " + "[" * 5000, b"a = \0"])
+@pytest.mark.parametrize(
+    "text", ["[exports", "a = 1\na = 2", b"\xff", "a = " + "[" * 5000, b"a = \0", "a = " + "9" * 5000]
+)
 def test_what_is_no_toml_is_told(tmp_path, text):
     path = write(tmp_path, text)
     with pytest.raises(FormatError) as raised:

@@ -13,6 +13,15 @@ from blockwright.serve.process import ENDED, Signals, become, pid_file
 from blockwright.serve.run import Service
 
 
+@pytest.fixture
+def heard():
+    """Whoever starts the tests may have had SIGHUP ignored, as nohup does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_signals_wait_to_be_asked_for():
     before = signal.getsignal(signal.SIGTERM)
     with Signals() as signals:
@@ -34,6 +43,16 @@ def test_an_ignored_signal_stays_ignored():
             assert signals.wait() == signal.SIGTERM
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+def test_a_pid_file_follows_no_link(tmp_path):
+    path, other = tmp_path / "pid", tmp_path / "other"
+    other.write_text("of value")
+    (tmp_path / f"pid.{os.getpid()}").symlink_to(other)
+    with pid_file(str(path)):
+        assert path.read_text() == f"{os.getpid()}\n"
+        assert not path.is_symlink()
+    assert other.read_text() == "of value"
 
 
 def test_a_pid_file_lives_as_long_as_the_context(tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -54,3 +55,18 @@ def test_a_folder_that_cannot_be_read_is_told(block):
     block.write_text("")
     with pytest.raises(Unavailable, match="list: sysfs is not mounted"):
         list(loop.states())
+
+
+def test_ranges_that_touch_do_not_overlap(block):
+    attach(block, "loop0", "/a", "1")
+    (found,) = loop.states()
+    found = replace(found, offset=4096, size=8192)
+    ranges = {
+        (0, 4096): False,
+        (0, 4097): True,
+        (4096, 1): True,
+        (12287, 1): True,
+        (12288, 4096): False,
+        (0, 1 << 40): True,
+    }
+    assert {each: found.overlaps(*each) for each in ranges} == ranges

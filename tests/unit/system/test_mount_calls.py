@@ -21,12 +21,14 @@ def test_mounts_are_read_with_their_escapes(monkeypatch):
     text = (
         b"22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw\n"
         b"30 22 7:3 / /a\\040b\\134c rw,nosuid - xfs /dev/loop3 rw\n"
+        b"30 22 7:5 / /a\x0cb\xc2\x85c rw,nosuid - vfat /dev/loop5 rw\n"
         b"broken\n31 22 x:y / /z rw - tmpfs none rw\n32 22 7:4 / /short rw -\n"
     )
     monkeypatch.setattr("builtins.open", lambda *_, **__: io.BytesIO(text))
     assert mount.mounts() == [
         mount.Mount((8, 1), "/", "ext4", "/dev/sda1"),
         mount.Mount((7, 3), "/a b\\c", "xfs", "/dev/loop3"),
+        mount.Mount((7, 5), "/a\x0cb\x85c", "vfat", "/dev/loop5"),
     ]
 
 

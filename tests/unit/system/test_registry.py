@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -94,3 +95,26 @@ def test_the_last_whole_line_counts(records, tmp_path):
     records.remove("a")
     records.put("a", {"step": 4}, owned=False)
     assert path.read_text().count("\n") == 1
+
+
+def test_a_record_that_is_being_written_is_let_be(records, tmp_path):
+    records.put("a", {}, owned=False)
+    path = tmp_path / "thing" / "a.json"
+    path.write_text("")
+    assert list(records.records()) == []
+    assert path.exists(), "its maker has opened it, and not written yet"
+    os.utime(path, (0, 0))
+    assert list(records.records()) == []
+    assert not path.exists()
+
+
+def test_a_record_that_was_cut_short_is_told(records, monkeypatch):
+    records.put("a", {"step": 1}, owned=False)
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:-5]))
+    with pytest.raises(OSError, match=r"a\.json") as raised:
+        records.put("a", {"step": 2}, owned=False)
+    assert raised.value.errno == errno.ENOSPC
+    found = records.get("a")
+    assert found is not None
+    assert found.fields == {"step": 1}

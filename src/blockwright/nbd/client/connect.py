@@ -19,12 +19,11 @@ from blockwright.nbd.dial import dial
 from blockwright.nbd.protocol import client
 from blockwright.nbd.protocol.call import encode
 from blockwright.nbd.protocol.client import Description, Listed, Wanted
-from blockwright.nbd.protocol.steps import Handshake, Identity
-from blockwright.nbd.transport import Deadline, SocketStream, Stream, run
+from blockwright.nbd.protocol.steps import Handshake
+from blockwright.nbd.transport import Deadline, SocketStream, Stream, TlsStarter, run
 from blockwright.nbd.uri import NbdUri, parse_uri
 from blockwright.nbd.wire import BASE_ALLOCATION, Command, TransmissionFlag
 
-StartTls = Callable[[Stream, "str | None"], "tuple[Stream, Identity]"]
 _Result = TypeVar("_Result")
 
 
@@ -33,7 +32,7 @@ def connect(
     *,
     writable: bool = False,
     options: ClientOptions = DEFAULT,
-    start_tls: StartTls | None = None,
+    start_tls: TlsStarter | None = None,
 ) -> NbdDevice:
     """Return the export that ``uri`` names, open; a ResizableDevice where the server offers RESIZE.
 
@@ -76,7 +75,7 @@ def from_socket(
 
 
 def describe(
-    uri: NbdUri | str, *, timeout_s: float = CONNECT_TIMEOUT_S, start_tls: StartTls | None = None
+    uri: NbdUri | str, *, timeout_s: float = CONNECT_TIMEOUT_S, start_tls: TlsStarter | None = None
 ) -> Description:
     """Return what the server tells of the export, without using it. Raises as ``connect`` does."""
     address = parse_uri(uri) if isinstance(uri, str) else uri
@@ -86,7 +85,7 @@ def describe(
 
 
 def list_exports(
-    uri: NbdUri | str, *, timeout_s: float = CONNECT_TIMEOUT_S, start_tls: StartTls | None = None
+    uri: NbdUri | str, *, timeout_s: float = CONNECT_TIMEOUT_S, start_tls: TlsStarter | None = None
 ) -> tuple[Listed, ...]:
     """Return the exports that the server lists, each with what it tells of it. Raises as ``connect`` does."""
     address = parse_uri(uri) if isinstance(uri, str) else uri
@@ -101,7 +100,7 @@ def _wanted(address: NbdUri, contexts: Sequence[str]) -> Wanted:
 
 
 def _shake(
-    address: NbdUri, handshake: Handshake[_Result], timeout_s: float, start_tls: StartTls | None
+    address: NbdUri, handshake: Handshake[_Result], timeout_s: float, start_tls: TlsStarter | None
 ) -> tuple[_Result, Stream]:
     """Connect and run the handshake; the errors of either name the address."""
     deadline = Deadline(timeout_s)
@@ -110,21 +109,38 @@ def _shake(
 
         start_tls = client_start_tls(address)
     stream: Stream = dial(address, timeout_s=timeout_s)
+    return shake(stream, handshake, str(address), deadline=deadline, timeout_s=timeout_s, start_tls=start_tls)
+
+
+def shake(
+    stream: Stream,
+    handshake: Handshake[_Result],
+    name: str,
+    *,
+    deadline: Deadline,
+    timeout_s: float,
+    start_tls: TlsStarter | None,
+) -> tuple[_Result, Stream]:
+    """Run a handshake until ``deadline``, and return its result and the stream to go on with, as ``run`` does.
+
+    Where it fails the stream is closed, and the error has the server's ``name`` in front: NotFound, Refused,
+    NotTrusted, RemoteProtocolError; TimeoutError, which tells ``timeout_s``; ConnectionLost for a stream that broke.
+    """
     try:
         return run(handshake, stream, deadline=deadline, start_tls=start_tls)
     except (NotFound, Refused, RemoteProtocolError) as error:
         stream.close()
-        raise type(error)(f"{address}: {error}") from None
+        raise type(error)(f"{name}: {error}") from None
     except TimeoutError:
         stream.close()
         text = f"the handshake took more than {timeout_s:g} s"
-        raise TimeoutError(errno.ETIMEDOUT, text, str(address)) from None
+        raise TimeoutError(errno.ETIMEDOUT, text, name) from None
     except OSError as error:
         stream.close()
         if isinstance(error, BlockwrightError):
             raise
         text = (error.strerror or str(error)).lower()
-        raise ConnectionLost(f"{address}: the connection broke in the handshake: {text}") from None
+        raise ConnectionLost(f"{name}: the connection broke in the handshake: {text}") from None
     except BaseException:
         stream.close()
         raise

@@ -341,6 +341,10 @@ class ResizableNbdDevice(NbdDevice, ResizableDevice):
     def _resize(self, size: int) -> None:
         if size % self._block:
             raise NotSupported(f"{self.name}: resize: expected a multiple of {self._block} bytes, found {size}")
+        if size < self._size:
+            # What is cut off must not be made again behind a reconnect: no server would take it, or it would be back
+            # when the disk grows.
+            self._flush()
         self._perform([PendingCall(Command.RESIZE, size, 0)])
         self._pool.resized(size)
 

@@ -18,14 +18,12 @@ from blockwright.nbd.conformance.link import Link, Moment, context_data, info_da
 from blockwright.nbd.conformance.model import Failed, NotApplicable, fail
 from blockwright.nbd.conformance.session import Session
 from blockwright.nbd.protocol.session import BlockSizes
-from blockwright.nbd.protocol.steps import Identity
-from blockwright.nbd.transport import Stream
+from blockwright.nbd.transport import Stream, TlsStarter
 from blockwright.nbd.uri import NbdUri
 from blockwright.nbd.wire import Command, HandshakeFlag, InfoType, Option, ReplyType, TransmissionFlag
 from blockwright.units import KiB, align_down, align_up
 
 Dial = Callable[[], Stream]
-StartTls = Callable[[Stream, str | None], tuple[Stream, Identity]]
 
 ODD_NAME: Final = b"blockwright-conformance-no-such-export"
 """An export that no server has, unless it takes every name."""
@@ -63,7 +61,7 @@ class Scratch:
 class Probe:
     """The server under test, as one check sees it. Every connection ends with ``close``."""
 
-    def __init__(self, uri: NbdUri, dial: Dial, start_tls: StartTls | None, facts: Facts, timeout_s: float) -> None:
+    def __init__(self, uri: NbdUri, dial: Dial, start_tls: TlsStarter | None, facts: Facts, timeout_s: float) -> None:
         self.uri = uri
         self.name = uri.export.encode("utf-8", "surrogateescape")
         self.facts = facts

@@ -12,8 +12,9 @@ from typing import Final
 from blockwright.errors import BlockwrightError, NotSupported, RemoteProtocolError, UsageError
 from blockwright.nbd.conformance.facts import Facts
 from blockwright.nbd.conformance.model import CHECKS, Check, Failed, NotApplicable, Outcome, Result
-from blockwright.nbd.conformance.probe import Dial, Lost, Probe, StartTls
+from blockwright.nbd.conformance.probe import Dial, Lost, Probe
 from blockwright.nbd.conformance.survey import survey
+from blockwright.nbd.transport import TlsStarter
 from blockwright.nbd.uri import NbdUri
 
 SURVEY_S: Final = 5.0
@@ -26,7 +27,7 @@ def check_server(
     uri: NbdUri,
     dial: Dial,
     *,
-    start_tls: StartTls | None = None,
+    start_tls: TlsStarter | None = None,
     write: bool = False,
     slow: bool = False,
     only: Collection[str] = (),

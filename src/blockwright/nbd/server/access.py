@@ -11,6 +11,7 @@ Knows: rules and what they say of a ``Peer``. Refuses to know: where peers come 
 from __future__ import annotations
 
 import ipaddress
+import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ MAX_RULES: Final = 4096
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 _KEYS: Final = ("net", "uid", "gid", "user", "group", "cid", "cn", "name", "psk")
 _KINDS: Final = ("unix", "vsock", "tcp")
+_ID: Final = re.compile(r"[0-9]{1,10}")
 _MAX_ID: Final = (1 << 32) - 1
 
 
@@ -118,7 +120,7 @@ def _condition(part: str, rule: str) -> Condition:
     if key in ("user", "group"):
         return _host_identity(key, value, rule)
     if key in ("uid", "gid", "cid"):
-        if not (value.isascii() and value.isdecimal()) or int(value[:11]) > _MAX_ID:
+        if not _ID.fullmatch(value) or int(value) > _MAX_ID:
             raise UsageError(
                 f"rule {rule[:200]!r}: expected a number up to {_MAX_ID} behind {key}=, found {value[:64]!r}"
             )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from contextlib import ExitStack
 from typing import Self
 
 from blockwright.errors import UsageError
@@ -105,16 +106,24 @@ class Catalogue:
         with self._lock:
             done = [each for each in self._leaving if not each.users]
             self._leaving = [each for each in self._leaving if each.users]
-        for each in done:
-            each.close()
+        _close_all(done)
 
     def close(self) -> None:
-        """Close all exports. No session may be under way."""
+        """Offer nothing any more, and close each export that nobody has taken; others are closed by the last who has.
+
+        Raises what closing one of them raised, when all were closed.
+        """
         with self._lock:
-            every = [*self._served.values(), *self._leaving]
-            self._served, self._leaving = {}, []
-        for each in every:
-            each.close()
+            self._leaving += self._served.values()
+            self._served = {}
+        self.close_unused()
+
+
+def _close_all(exports: Iterable[Served]) -> None:
+    """Close each, whatever closing another raises: an image on a full disk must not keep others from their disk."""
+    with ExitStack() as stack:
+        for each in exports:
+            stack.callback(each.close)
 
 
 class _ByDevice:

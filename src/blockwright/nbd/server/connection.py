@@ -8,12 +8,11 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from blockwright.nbd.protocol.server import Tls, handshake
 from blockwright.nbd.protocol.session import Session
-from blockwright.nbd.protocol.steps import Identity
 from blockwright.nbd.server.catalogue import Catalogue, ClientView
 from blockwright.nbd.server.ending import ENDED_HANDSHAKE, HUNG_UP, STOPPED, Ending, ended_by
 from blockwright.nbd.server.export import Export, Served
@@ -23,9 +22,7 @@ from blockwright.nbd.server.metrics import ServerMetrics
 from blockwright.nbd.server.peer import Peer, peer_of
 from blockwright.nbd.server.processes import Leaving, Processes
 from blockwright.nbd.server.session import SessionRun
-from blockwright.nbd.transport import Deadline, SocketStream, Stream, run
-
-StartTls = Callable[[Stream, "str | None"], "tuple[Stream, Identity]"]
+from blockwright.nbd.transport import Deadline, SocketStream, Stream, TlsStarter, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +34,7 @@ class Options:
 
     limits: Limits = field(default_factory=Limits)
     tls: Tls = Tls.OFF
-    start_tls: StartTls | None = None
+    start_tls: TlsStarter | None = None
     log: Log = log_event
     metrics: ServerMetrics = field(default_factory=ServerMetrics)
     default: str | None = None

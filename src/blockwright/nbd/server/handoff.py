@@ -8,7 +8,9 @@ Knows: what a worker process must know. Refuses to know: processes.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import socket
 import sys
 from collections.abc import Sequence
@@ -24,7 +26,7 @@ from blockwright.nbd.server.metrics import CommandMetrics
 from blockwright.nbd.wire import TransmissionFlag
 
 MAX_MESSAGE: Final = 64 * 1024
-"""Bytes of one message; the longest holds a name and a description of 4 KiB each."""
+"""Bytes of one message: a name and a description of 4 KiB each, unless most of them have to be escaped."""
 DESCRIPTORS: Final = 3
 READY: Final = b"ready"
 """Sent by the worker when it has started."""
@@ -101,7 +103,9 @@ else:
         return socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
 
     def send(channel: socket.socket, data: bytes, descriptors: Sequence[int]) -> None:
-        """Send a message and descriptors, which stay ours."""
+        """Send a message and descriptors, which stay ours. Raises OSError for one that nobody could receive whole."""
+        if len(data) > MAX_MESSAGE:
+            raise OSError(errno.EMSGSIZE, os.strerror(errno.EMSGSIZE))
         socket.send_fds(channel, [data], descriptors)
 
     def receive(channel: socket.socket) -> tuple[bytes, list[int]]:

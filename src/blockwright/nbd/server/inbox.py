@@ -37,6 +37,9 @@ class Inbox:
         self.let_go: Callable[[], None] | None = None
         self.start = 0
         self.end = 0
+        # Where the request begins of which only a part is here, and by when the rest of it must be.
+        self._begun = -1
+        self._late_at = 0.0
         self.data = bytearray(SMALLEST)
         self.view = memoryview(self.data)
         self._set_timeout(idle_s)  # also for a client that is sent to before it is waited for
@@ -50,8 +53,10 @@ class Inbox:
         """Receive more, waiting for it; False where the peer has ended.
 
         There is room for ``wanted`` bytes from ``start`` on afterwards. Raises TimeoutError when the peer is silent
-        for too long: within a request, or between two.
+        for too long between two requests, or takes too long for one.
         """
+        if not self.held:
+            self._begun = -1
         self._make_room(wanted)
         count = self._receive(self.view[self.end :])
         if not count:
@@ -93,7 +98,7 @@ class Inbox:
         return float("inf") if self._request_s is None else time.monotonic() + self._request_s
 
     def _receive_within(self, room: memoryview, late: float) -> int:
-        """Receive some of a payload. Raises TimeoutError for a peer that stalls, or has dripped for too long."""
+        """Receive some of a request. Raises TimeoutError for a peer that stalls, or has dripped for too long."""
         if time.monotonic() > late:
             raise TimeoutError("the peer took too long to send a request")
         self._set_timeout(self._request_s)
@@ -104,7 +109,13 @@ class Inbox:
         held = self.held
         if held:
             data[:held] = self.view[self.start : self.end]
-        self.data, self.view, self.start, self.end = data, memoryview(data), 0, held
+        self.data, self.view = data, memoryview(data)
+        self._moved(held)
+
+    def _moved(self, held: int) -> None:
+        """Take note that what is held lies at the beginning of the buffer now."""
+        self._begun = 0 if self._begun == self.start else -1
+        self.start, self.end = 0, held
 
     def _make_room(self, wanted: int) -> None:
         """Make room behind ``end``: a buffer that was filled to its end is too small for how the peer sends."""
@@ -119,7 +130,7 @@ class Inbox:
             self.start = self.end = 0
         elif full or self.start + wanted > size:
             self.data[:held] = self.data[self.start : self.end]
-            self.start, self.end = 0, held
+            self._moved(held)
 
     def _receive(self, room: memoryview) -> int:
         started = now = time.perf_counter_ns()
@@ -136,8 +147,9 @@ class Inbox:
 
     def _wait(self, room: memoryview) -> int:
         if self.held:
-            self._set_timeout(self._request_s)
-            return self._stream.receive_into(room)
+            if self._begun != self.start:
+                self._begun, self._late_at = self.start, self._late()
+            return self._receive_within(room, self._late_at)
         if len(self.data) > SMALLEST or self.let_go is not None:
             try:
                 self._set_timeout(SHRINK_AFTER_S)

@@ -182,10 +182,15 @@ def listen_unix(path: str, *, mode: int | None = None) -> Listener:
                 if error.errno is None:  # Python's own: too long, or a NUL
                     raise UsageError(f"{path[:200]}: expected the path of a socket: {str(error).lower()}") from None
                 raise OSError(error.errno, os.strerror(error.errno), path) from None
-            if mode is not None:
-                os.chmod(path, mode)  # before anybody can connect, which takes a listen
-            sock.listen(BACKLOG)
-        status = os.lstat(path)
+            try:
+                if mode is not None:
+                    os.chmod(path, mode)  # before anybody can connect, which takes a listen
+                sock.listen(BACKLOG)
+                status = os.lstat(path)
+            except BaseException:
+                with suppress(OSError):
+                    os.unlink(path)
+                raise
         return Listener(sock, NbdUri("unix", path=path), file=(status.st_dev, status.st_ino))
     except BaseException:
         sock.close()
@@ -315,7 +320,7 @@ def inherited(environment: MutableMapping[str, str] | None = None) -> Inherited 
 
 def _described(environment: Mapping[str, str]) -> tuple[int, list[str]]:
     text = environment.get("LISTEN_FDS", "")
-    if not text.isascii() or not text.isdecimal() or int(text[:9]) > MAX_INHERITED:
+    if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > MAX_INHERITED:
         raise UsageError(f"LISTEN_FDS: expected a number up to {MAX_INHERITED}, found {text[:64]!r}")
     return int(text), environment.get("LISTEN_FDNAMES", "").split(":")
 

@@ -224,8 +224,10 @@ class Leaving:
 
         No other context, no size that other sessions must learn of, no encryption.
         """
-        plain = isinstance(self.stream, SocketStream) and self.export.multi_conn and not self.export.resizable
-        if not plain or not set(self.session.contexts.values()) <= {BASE_ALLOCATION}:
+        export = self.export
+        if not export.multi_conn or export.resizable or export.growing or not isinstance(self.stream, SocketStream):
+            return None
+        if not set(self.session.contexts.values()) <= {BASE_ALLOCATION}:
             return None
         with self.device.backing(0, self.device.size) as runs:
             if not runs or runs[0].length != self.device.size or runs[0].writable != self.device.traits.writable:

@@ -203,7 +203,6 @@ class Server:
                 connection.cut_off()
                 thread.join(TICK_S)
         self._processes.close()
-        if not self.connections:
-            self.catalogue.close()
         self._wake.close()
         self._woken.close()
+        self.catalogue.close()  # but what a session has that is stuck in its device

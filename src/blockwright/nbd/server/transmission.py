@@ -239,6 +239,7 @@ class Transmission:
         if len(self._scratch) < length:
             self._scratch = memoryview(bytearray(length))
             self._inbox.let_go = self._shrink
+        self._flush()  # what was answered need not wait for what the client has yet to send
         payload = self._scratch[:length]
         if not inbox.take_into(payload):
             raise RemoteProtocolError(HALF_A_REQUEST)

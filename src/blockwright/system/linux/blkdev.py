@@ -118,9 +118,13 @@ def add_partition(fd: int, device: str, number: int, start: int, length: int) ->
     _partition(fd, device, _ADD, number, start, length)
 
 
-def delete_partition(fd: int, device: str, number: int) -> None:
-    """Have no partition of that number. Raises KernelError: EBUSY while it is open, ENXIO where there is none."""
-    _partition(fd, device, _DELETE, number, 0, 0)
+def undo_partition(fd: int, device: str, number: int) -> None:
+    """Have no partition of that number where that can soon be: for whoever has another error to tell.
+
+    One that is open is tried for BUSY_TIMEOUT_S, since udevd looks into what is new.
+    """
+    with contextlib.suppress(KernelError):
+        _delete_soon(fd, device, number, time.monotonic() + BUSY_TIMEOUT_S)
 
 
 def delete_partitions(fd: int, device: str, wanted: Sequence[Node], *, timeout_s: float = BUSY_TIMEOUT_S) -> None:
@@ -146,7 +150,7 @@ def _delete_soon(fd: int, device: str, number: int, end: float) -> bool:
     pause = _FIRST_PAUSE_S
     while True:
         try:
-            delete_partition(fd, device, number)
+            _partition(fd, device, _DELETE, number, 0, 0)
         except KernelError as error:
             if error.errno == errno.ENXIO:
                 return False

@@ -93,7 +93,7 @@ def mounts() -> list[Mount]:
     except OSError:
         return []
     found = []
-    for line in text.splitlines():
+    for line in text.split("\n"):  # and not at whatever else Python takes for an end of line: a name may hold it
         left, dash, right = line.partition(" - ")
         fields, rest = left.split(" "), right.split(" ")
         if not dash or len(fields) < 6 or len(rest) < 2:

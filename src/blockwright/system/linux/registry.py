@@ -26,6 +26,8 @@ MAX_RECORD: Final = 64 << 10
 """Bytes of a record that are read."""
 LOCK_TIMEOUT_S: Final = 30.0
 _PAUSE_S: Final = 0.005
+LEFT_S: Final = 60.0
+"""Seconds after which a record that cannot be read is what a process left that died: others write theirs at once."""
 MAX_RECORDS: Final = 1 << 16
 """Records of one kind that are looked at."""
 
@@ -55,21 +57,28 @@ class Registry:
         self._written: set[str] = set()
 
     def put(self, name: str, fields: dict[str, Any], *, owned: bool) -> None:
-        """Have a record of that name, whole or as it was before; ``owned`` by this process, or to stay.
+        """Have a record of that name; ``owned`` by this process, or to stay.
 
-        Raises OSError from the host.
+        One that this object has put before stays as it was where that fails, or the process dies meanwhile; another's
+        of that name is lost then. Raises OSError from the host.
         """
         owner = _identity_of(os.getpid()) if owned else None
         document = {"boot": boot_identity(), "owner": owner, **fields}
         # One write of one line, which a killed process has done or not. Of several lines the last one counts.
         again = name in self._written
         flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if again else os.O_TRUNC)
-        fd = self._open(os.path.join(self._folder, f"{name}.json"), flags)
+        path = self._path(name)
+        fd = self._open(path, flags)
         try:
-            os.write(fd, f"{_encode(document)}\n".encode())
+            line = f"{_encode(document)}\n".encode()
+            if os.write(fd, line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
         finally:
             os.close(fd)
         self._written.add(name)
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._folder, f"{name}.json")
 
     def _open(self, path: str, flags: int) -> int:
         try:
@@ -92,10 +101,10 @@ class Registry:
         """Have no record of that name."""
         self._written.discard(name)
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(os.path.join(self._folder, f"{name}.json"))
+            os.unlink(self._path(name))
 
     def records(self) -> Iterator[Record]:
-        """Yield the records there are. One that cannot be read is passed over, and removed."""
+        """Yield the records there are. One that cannot be read is passed over, and removed when it is old enough."""
         try:
             names = sorted(os.listdir(self._folder))[:MAX_RECORDS]
         except FileNotFoundError:
@@ -105,10 +114,17 @@ class Registry:
             if not dot:
                 continue  # the lock
             found = self._read(name)
-            if found is None:
-                self.remove(name)
-            else:
+            if found is not None:
                 yield found
+            elif self._is_left(name):
+                self.remove(name)
+
+    def _is_left(self, name: str) -> bool:
+        """Whether nobody can be about to write the record any more."""
+        try:
+            return time.time() - os.stat(self._path(name)).st_mtime > LEFT_S
+        except FileNotFoundError:
+            return False
 
     def get(self, name: str) -> Record | None:
         """Return the record of that name, None where there is none that can be read."""
@@ -117,7 +133,7 @@ class Registry:
     def _read(self, name: str) -> Record | None:
         try:
             # A file object would cost as much as the rest.
-            fd = os.open(os.path.join(self._folder, f"{name}.json"), os.O_RDONLY)
+            fd = os.open(self._path(name), os.O_RDONLY)
             try:
                 whole = os.read(fd, MAX_RECORD).rpartition(b"\n")[0]
             finally:

@@ -4,11 +4,15 @@ import pwd
 
 import pytest
 
+from blockwright.device.memory import MemoryDevice
 from blockwright.errors import UsageError
 from blockwright.nbd.protocol.steps import Identity
 from blockwright.nbd.server import access
 from blockwright.nbd.server.access import access_list, parse_rule
+from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.peer import Peer
+from blockwright.nbd.wire import TransmissionFlag
+from tests.support.runningserver import running
 
 V4 = Peer("tcp", "10.1.2.3", 4000)
 V6 = Peer("tcp", "fe80::1%eth0", 4000)
@@ -69,7 +73,8 @@ def test_names_of_this_machine_become_numbers():
         "uid=x",
         "uid=-1",
         "uid=4294967296",
-        "cid=9" * 20,
+        "cid=" + "9" * 20,
+        "gid=" + "0" * 12 + "9" * 5000,
         "user=no such user",
         "pid=3",
         "everyone",
@@ -113,3 +118,15 @@ def test_too_many_rules_are_refused(monkeypatch):
     monkeypatch.setattr(access, "MAX_RULES", 2)
     with pytest.raises(UsageError, match="at most 2 rules"):
         access_list(["unix"], ["unix", "tcp"])
+
+
+def test_who_may_only_read_is_offered_nothing_that_writes():
+    writing = TransmissionFlag.SEND_TRIM | TransmissionFlag.SEND_WRITE_ZEROES
+    writing |= TransmissionFlag.SEND_FAST_ZERO | TransmissionFlag.SEND_RESIZE
+    rules = {False: access_list(["unix"]), True: access_list(["uid=4294967295"], ["unix"])}
+    for only_reads, rule in rules.items():
+        export = Export("", MemoryDevice(1 << 20), resizable=True, access=rule)
+        with running([export]) as server, server.client() as client:
+            client.go()
+            assert bool(client.flags & TransmissionFlag.READ_ONLY) is only_reads
+            assert client.flags & writing == (0 if only_reads else writing)

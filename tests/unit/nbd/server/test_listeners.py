@@ -92,6 +92,16 @@ def test_a_socket_file_has_its_mode_and_is_removed(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
+def test_a_socket_file_that_came_to_nothing_is_removed(tmp_path, monkeypatch):
+    def refused(path, mode):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chmod", refused)
+    with pytest.raises(PermissionError):
+        listen_unix(str(tmp_path / "nbd.sock"), mode=0o620)
+    assert os.listdir(tmp_path) == []
+
+
 def test_a_dead_server_s_socket_is_replaced(tmp_path):
     path = str(tmp_path / "nbd.sock")
     with socket.socket(socket.AF_UNIX) as dead:
@@ -229,7 +239,7 @@ def test_what_is_meant_for_another_process_is_not_taken():
     assert inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "0"}) is None
 
 
-@pytest.mark.parametrize("count", ["", "x", "-1", "65", "99999999999999999999", "٣"])
+@pytest.mark.parametrize("count", ["", "x", "-1", "65", "99999999999999999999", "000000000999", "٣"])
 def test_a_bad_count_is_refused(count):
     with pytest.raises(UsageError, match="LISTEN_FDS"):
         inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": count})

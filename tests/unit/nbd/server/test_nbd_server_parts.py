@@ -1,21 +1,30 @@
 """Rooms and turns: what one connection and a server may hold, who sends when, who waits for a device."""
 
+import errno
+import os
 import socket
+import struct
+import sys
 import threading
+import time
 
 import pytest
 
+from blockwright.nbd.protocol.replies import StructuredFraming
+from blockwright.nbd.protocol.requests import Request
 from blockwright.nbd.server.flight import InFlight
 from blockwright.nbd.server.inbox import LARGEST, SMALLEST, Inbox
 from blockwright.nbd.server.limits import PIECE, ByteBudget, Limits
+from blockwright.nbd.server.longread import LongReads
 from blockwright.nbd.server.outbox import Outbox
 from blockwright.nbd.server.peer import Peer
 from blockwright.nbd.server.polling import FIRST_PERIOD, Polling
 from blockwright.nbd.server.pool import Workers
 from blockwright.nbd.transport import SocketStream
+from tests.support import devices
 from tests.support.memorystream import MemoryStream
 
-MIB = 1 << 20
+KIB, MIB = 1 << 10, 1 << 20
 
 
 @pytest.fixture
@@ -197,6 +206,50 @@ def test_silence_between_requests_and_within_one_have_their_own_times(pair):
         inbox.take_into(memoryview(bytearray(28)))
 
 
+def test_a_request_that_drips_is_late_as_a_whole(pair):
+    stream, peer = pair
+    inbox = inbox_of(stream, request_s=1)
+    for byte in b"first":
+        peer.sendall(bytes([byte]))
+        assert inbox.fill(5)
+    inbox.start += 5
+    peer.sendall(b"s")
+    assert inbox.fill()
+    end = time.monotonic() + 20
+
+    def drip():
+        while time.monotonic() < end:
+            time.sleep(0.2)
+            try:
+                peer.sendall(b"x")
+            except OSError:
+                return
+
+    def fill():
+        while time.monotonic() < end:
+            inbox.fill(64 * KIB)
+
+    dripping = threading.Thread(target=drip)
+    dripping.start()
+    with pytest.raises(TimeoutError, match="took too long"):
+        fill()
+    peer.shutdown(socket.SHUT_RDWR)
+    dripping.join(30)
+
+
+def test_each_request_has_its_own_time(pair):
+    """A request may begin where another one did, when the buffer was given back to its beginning."""
+    stream, peer = pair
+    inbox = Inbox(stream, Polling(lambda: False), idle_s=None, request_s=0.5)
+    for _ in range(4):
+        peer.sendall(b"half")
+        assert inbox.fill(8)
+        time.sleep(0.2)
+        peer.sendall(b"half")
+        assert inbox.fill(8)
+        inbox.start += 8
+
+
 def test_times_are_set_before_anything_is_waited_for():
     """A client that sends its requests with the handshake is sent to first."""
 
@@ -370,3 +423,34 @@ def test_nobody_polls_an_idle_client_or_without_a_spare_core():
     polling = Polling(lambda: True)
     waits(polling, FIRST_PERIOD, polled_ns=10**9, slept_ns=10**9)
     assert waits(polling, 4096, polled_ns=10**9, slept_ns=10**9) < 0.1
+
+
+# -- LongReads ---------------------------------------------------------------------------------------------------
+
+
+class Sending(MemoryStream):
+    """Has the kernel send as many bytes of a file as `counts` says in turn; an exception among them is raised."""
+
+    def __init__(self, *counts):
+        super().__init__(b"")
+        self.counts = list(counts)
+
+    def send_file(self, fd, offset, length):
+        count = self.counts.pop(0)
+        if isinstance(count, Exception):
+            raise count
+        self.sent += os.pread(fd, count, offset)
+        return count
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no sendfile")
+@pytest.mark.parametrize("end", [0, OSError(errno.EIO, "input/output error")], ids=["cut off", "broken"])
+def test_a_file_that_ends_within_a_read_is_padded_to_what_was_announced(tmp_path, end):
+    content = bytes(range(256)) * (MIB // 256)
+    with devices.file(content, tmp_path) as device:
+        stream = Sending(100_000, end)
+        last, error = LongReads(device, StructuredFraming()).answer(Request(0, 0, 7, 0, MIB), stream)
+    head = struct.calcsize(">IHHQIQ")
+    assert error is not None
+    assert bytes(stream.sent[head:]) == content[:100_000] + bytes(MIB - 100_000)
+    assert struct.unpack_from(">Q", last, len(last) - 8) == (100_000,)

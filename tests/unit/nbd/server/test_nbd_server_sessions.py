@@ -238,21 +238,40 @@ def test_a_device_can_be_resized_where_that_is_offered():
             assert later.go() == 16 * MIB
 
 
-def test_flush_reaches_the_device_and_fua_is_durable():
+@pytest.mark.parametrize("flags", [0, FUA])
+def test_each_command_reaches_the_device_as_it_was_asked_for(flags):
     device = RecordingDevice(Slow(MemoryDevice(SIZE)))
     with running([Export("", device)]) as server, server.client() as client:
         client.go()
-        client.request(WRITE, 1, 0, 512, bytes(512), FUA)
-        client.request(ZERO, 2, 0, 512, flags=FUA)
-        client.request(TRIM, 3, 0, 512, flags=FUA)
-        client.request(FLUSH, 4)
-        assert {client.reply()[1] for _ in range(4)} == {1, 2, 3, 4}
-    assert sorted(call.name for call in device.calls if call.name in ("write", "zero", "discard", "flush")) == [
-        "discard",
-        "flush",
-        "write",
-        "zero",
+        zeros = [(ZERO, 512, more) for more in (0, NO_HOLE, FAST_ZERO)]
+        asked = [(WRITE, 512, 0), (WRITE, MIB + 512, 0), *zeros, (TRIM, 512, 0), (FLUSH, 0, 0)]
+        for number, (command, length, more) in enumerate(asked):
+            data = bytes(length) if command == WRITE else b""
+            client.request(command, number, number * MIB, length, data, flags | more)
+            assert client.reply()[:2] == (0, number)
+    durable = ("durable",) if flags else ()
+    assert sorted(call for call in device.calls if call.name in ("write", "zero", "discard", "flush")) == [
+        ("discard", 5 * MIB, 512, durable),
+        ("flush", 0, 0, ()),
+        ("write", 0, 512, durable),
+        ("write", MIB, MIB, durable),
+        ("write", 2 * MIB, 512, durable),
+        ("zero", 2 * MIB, 512, ("may_unmap", *durable)),
+        ("zero", 3 * MIB, 512, durable),
+        ("zero", 4 * MIB, 512, ("may_unmap", "fast_only", *durable)),
     ]
+
+
+def test_an_answer_waits_for_no_payload(tmp_path):
+    device = devices.file(CONTENT, tmp_path)
+    with device, running([Export("", device)], request_s=5) as server, server.client() as client:
+        client.go()
+        header = struct.Struct(">IHHQQI")
+        asked = header.pack(0x25609513, 0, READ, 1, 0, 512), header.pack(0x25609513, 0, WRITE, 2, 0, 128 * KIB)
+        client.sock.sendall(b"".join(asked))
+        assert client.reply(512) == (0, 1, CONTENT[:512])
+        client.sock.sendall(bytes(128 * KIB))
+        assert client.reply()[:2] == (0, 2)
 
 
 def test_a_context_of_an_export_is_told():

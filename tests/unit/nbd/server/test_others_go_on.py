@@ -1,5 +1,6 @@
 """What one client does, and what the host denies, is no other client's trouble."""
 
+import errno
 import socket
 import struct
 import subprocess
@@ -202,9 +203,9 @@ def image(tmp_path):
         yield device
 
 
-def two_clients_are_served(image):
+def two_clients_are_served(image, name="", **more):
     """The second one would be served by a worker process."""
-    with running([Export("", image)], workers=1) as server, server.client() as first:
+    with running([Export(name, image, **more)], workers=1) as server, server.client() as first:
         first.go()
         first.request(READ, 1, 0, 256)
         assert first.reply(256)[2] == bytes(range(256))
@@ -238,6 +239,16 @@ def test_what_a_worker_does_not_take_stays_here(image, monkeypatch):
 
     monkeypatch.setattr(processes._Worker, "begin", gone)
     assert two_clients_are_served(image) == 1
+
+
+@pytest.mark.slow
+def test_what_a_message_has_no_room_for_stays_here(image):
+    """JSON has six bytes for a control character, and the name stands in it twice."""
+    assert two_clients_are_served(image, "\1" * 4096, description="\1" * 4096) == 1
+
+
+def test_what_may_grow_is_looked_at_here(image):
+    assert two_clients_are_served(image, growing=True) == 0
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -306,3 +317,38 @@ def test_devices_that_cannot_be_hashed_are_shared_too():
     catalogue = Catalogue([Export("a", Source()), Export("b", Source())])
     assert catalogue.find("a").opened is catalogue.find("b").opened
     catalogue.close()
+
+
+class Closing(ForwardingDevice):
+    """Notes that it was closed, and raises then where it has an error."""
+
+    def __init__(self, error=None):
+        super().__init__(MemoryDevice(MIB))
+        self.error = error
+
+    def _close(self):
+        super()._close()
+        if self.error is not None:
+            raise self.error
+
+
+def test_an_export_that_cannot_be_closed_keeps_no_other_open():
+    made = [Closing(), Closing(OSError(errno.ENOSPC, "no space left")), Closing()]
+    catalogue = Catalogue([Export(str(number), lambda each=each: each) for number, each in enumerate(made)])
+    for number in range(len(made)):
+        assert catalogue.find(str(number)).device is made[number]
+    with pytest.raises(OSError, match="no space left"):
+        catalogue.close()
+    assert [each.closed for each in made] == [True, True, True]
+
+
+def test_what_is_not_stuck_is_closed_at_the_end_too():
+    stuck, idle = Closing(), Closing()
+    catalogue = Catalogue([Export("stuck", lambda: stuck), Export("idle", lambda: idle)])
+    taken = catalogue.take("stuck")
+    assert taken.device is stuck
+    assert catalogue.find("idle").device is idle
+    catalogue.close()
+    assert (stuck.closed, idle.closed) == (False, True)
+    catalogue.give_back([taken])
+    assert stuck.closed

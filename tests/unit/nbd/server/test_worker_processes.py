@@ -1,19 +1,23 @@
 """Sessions that leave for worker processes, and those that cannot."""
 
+import errno
+import struct
 import sys
 import time
 from contextlib import ExitStack
 
 import pytest
 
+from blockwright.device.extent import Extent
 from blockwright.device.file import FileDevice
+from blockwright.device.window import Window
 from blockwright.nbd.server import processes
 from blockwright.nbd.server.export import Export
 from tests.support.runningserver import running
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="worker processes are for Linux")
 MIB = 1 << 20
-READ, WRITE, FLUSH = 0, 1, 3
+READ, WRITE, FLUSH, STATUS = 0, 1, 3, 7
 
 
 @pytest.fixture
@@ -80,3 +84,35 @@ def test_what_workers_hold_is_counted(image):
         for _ in range(4):
             assert there.reply(MIB)[0] == 0
         assert held_within(20, lambda held: held == 0)
+
+
+def test_a_part_of_a_file_is_that_part_in_a_worker_too(image):
+    image.write(4096, b"the part")
+    with ExitStack() as stack:
+        part = stack.enter_context(Window(image, 4096, 8192, owns=False))
+        server = stack.enter_context(running([Export("", part)], workers=1))
+        for _ in range(2):
+            client = stack.enter_context(server.client())
+            assert client.go() == 8192
+            client.request(READ, 1, 0, 8)
+            assert client.reply(8) == (0, 1, b"the part")
+            client.request(READ, 2, 8192, 8)
+            assert client.reply(8)[0] == errno.EINVAL
+        assert len(server.server._processes._workers) == 1
+
+
+def test_what_a_worker_has_no_context_of_is_told_here(image):
+    class Told:
+        def extents(self, offset, length):
+            yield Extent(offset, length, 1)
+
+    export = Export("", image, contexts={"blockwright:told": Told()})
+    with running([export], workers=1) as server, server.client() as first, server.client() as second:
+        for client in (first, second):
+            assert client.option(8)[-1][0] == 1
+            query = b"blockwright:told"
+            assert client.option(10, struct.pack(">III", 0, 1, len(query)) + query)[-1] == (1, b"")
+            client.option(7, b"\0\0\0\0\0\0")
+            client.request(STATUS, 1, 0, 4096)
+            assert client.chunks() == [(5, 1, struct.pack(">III", 1, 4096, 1))]
+        assert not server.server._processes._workers

@@ -9,7 +9,7 @@ import errno
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -89,7 +89,8 @@ class Mapper:
             self._load(name, wanted, read_only=read_only)
             path = self._run(name)
         except BaseException:
-            self._control.request(Command.DEV_REMOVE, name)
+            with suppress(BlockwrightError):  # what went wrong before is what has to be told
+                self.remove(name)
             nodes.remove(name, made.header.dev)
             raise
         self._log.info("created %s", path)

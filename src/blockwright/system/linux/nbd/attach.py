@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
-from blockwright.errors import KernelError, Unavailable, UsageError
+from blockwright.errors import BlockwrightError, KernelError, Unavailable, UsageError
 from blockwright.system.linux import blkdev
 from blockwright.system.linux.bounded import within
 from blockwright.system.linux.ioctl import open_node
@@ -94,7 +94,7 @@ def attach(
         if not owned and by is By.NETLINK:
             record.keep()
     except BaseException:
-        with contextlib.suppress(KernelError, OSError):
+        with contextlib.suppress(BlockwrightError, OSError):
             found.detach(force=True)
         raise
     told(logger).info("attached %s as %s", source or "the server", found.path)

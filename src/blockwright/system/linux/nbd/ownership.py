@@ -99,14 +99,6 @@ def records() -> Iterator[tuple[Record, NbdState | None]]:
         yield record, device_of(record)
 
 
-def record_of(found: NbdState) -> Record | None:
-    """Return what is on record about an attached device."""
-    for record in Registry(KIND).records():
-        if record.fields.get("number") == found.number and record.current and _is(found, record.fields):
-            return record
-    return None
-
-
 def forget(found: NbdState) -> None:
     """Have no record of an attachment that is over."""
     for record in Registry(KIND).records():
