@@ -40,9 +40,10 @@ _CHUNK: Final = MiB
 
 
 class LogWriter:
-    """Writes transactions into a journal whose log is empty."""
+    """Writes transactions into a journal whose log is empty. Raises Corrupt where the log leaves the journal."""
 
     def __init__(self, transaction: Transaction, journal: Journal) -> None:
+        journal.check_log()
         self._transaction = transaction
         self._journal = journal
         self._size = transaction.volume.block_size
