@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import BinaryIO, NamedTuple
@@ -25,6 +24,7 @@ from blockwright.disk.create import create as create_image
 from blockwright.disk.create import empty_table
 from blockwright.disk.edit import DiskEditor, read_table
 from blockwright.disk.vmdk import write_descriptor
+from blockwright.epoch import now_ns
 from blockwright.errors import NotFound, UsageError
 from blockwright.fs.editor import Attributes, Editor
 from blockwright.fs.reader import FileSystem
@@ -115,7 +115,7 @@ def mkfs(part: str, label: str = "") -> None:
     from blockwright.disk.mkfs import make_ext4
 
     with open_device(part, writable=True, alone=True) as device:
-        make_ext4(device, label=label, seed=os.urandom(32), time_ns=_now_ns())
+        make_ext4(device, label=label, seed=os.urandom(32), time_ns=now_ns())
 
 
 def ls(part: str) -> list[bytes]:
@@ -168,7 +168,7 @@ def write(part: str, path: bytes, data: bytes | BinaryIO, mode: int = 0o644) -> 
     if not 0 <= mode <= 0o7777:
         raise UsageError(f"mode: expected 0 to 7777, found {mode:o}")
     with _content(data) as content, _editor(part) as editor:
-        now = _now_ns()
+        now = now_ns()
         try:
             there = editor.files.stat(path)
         except NotFound:
@@ -194,7 +194,7 @@ def syslinux(part: str, *, loaders: Sequence[str] = ()) -> None:
     parts = find_syslinux(_shelves(loaders))
     with open_device(part, writable=True, alone=True) as device:
         start = device.start if isinstance(device, Window) else 0
-        extlinux.install(device, parts, directory="/", start=start, time_ns=_now_ns(), source=part)
+        extlinux.install(device, parts, directory="/", start=start, time_ns=now_ns(), source=part)
 
 
 def install_mbr(file: str, *, loaders: Sequence[str] = ()) -> None:
@@ -260,8 +260,3 @@ def _content(data: bytes | BinaryIO) -> Iterator[Content]:
         return
     with spooled(data) as content:
         yield content
-
-
-def _now_ns() -> int:
-    text = os.environ.get("SOURCE_DATE_EPOCH", "")
-    return int(text) * 10**9 if text.isdecimal() else time.time_ns()

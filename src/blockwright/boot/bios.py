@@ -55,10 +55,14 @@ BOOT = Home(fat=True)
 
 
 class Image(NamedTuple):
-    """A file that is filled in when it has its place: where it is, its size, what it holds until then."""
+    """A file that is filled in when it has its place: where it is, and what it holds until then.
+
+    Those ``beside`` it are kept from being moved or replaced as it is, though nothing says where they lie.
+    """
 
     path: str
     blank: bytes
+    beside: tuple[str, ...] = ()
 
 
 class Site(NamedTuple):
@@ -99,8 +103,9 @@ class SyslinuxStarter:
     reads_holes: bool = False
 
     def image(self, home: Home) -> Image:
-        """Return ldlinux.sys."""
-        return Image(home.path(_syslinux(home), "ldlinux.sys"), self.parts.blank())
+        """Return ldlinux.sys, beside the module that it loads."""
+        usual = _syslinux(home)
+        return Image(home.path(usual, "ldlinux.sys"), self.parts.blank(), (home.path(usual, "ldlinux.c32"),))
 
     def files(self, home: Home, entry: menu.Entry | None) -> Files:
         """Return the loader's module, and its configuration where there is an entry for it."""

@@ -31,12 +31,16 @@ _NOTHING: Final[Mapping[str, Content]] = {}
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A volume of the image ``name`` on a writable device, and the time of what is put there."""
+    """A volume of the image ``name`` on a writable device, and the time of what is put there.
+
+    The device may be a part of a disk; then ``before`` are the bytes of the disk in front of it.
+    """
 
     device: BlockDevice
     volume: Volume
     name: str
     time_ns: int
+    before: int = 0
 
     def check(self, starter: bios.Starter) -> None:
         """Raise Unsupported, with the reason, where the loader cannot work from the volume."""
@@ -64,7 +68,7 @@ class Target:
         ``core`` is where a core image may go, and how many bytes it may have. Raises as ``put`` and ``Starter.code``.
         """
         volume, image = self.volume, starter.image(home)
-        site = bios.Site(volume.start, volume.size, volume.number, (), *core)
+        site = bios.Site(self.before + volume.start, volume.size, volume.number, (), *core)
         if image is None:
             code = starter.code(home, site)  # may refuse, before anything is written
             self.put(files, sparse=sparse)
@@ -77,7 +81,7 @@ class Target:
             if code.boot_sector:
                 _write_fat_sector(part, code.boot_sector)
         for position, data in code.others:
-            self.device.write(position, data)
+            self.device.write(position - self.before, data)
         self.device.flush()
         return code
 
@@ -87,13 +91,16 @@ class Target:
         Raises NoSpace, and what else the editor refuses; then nothing was changed.
         """
         with open_editor(self.volume.open(self.device), source=self.name) as editor:
-            for path, content in files.items():
-                self._put_one(editor, path.encode(), File(0o644, mtime_ns=self.time_ns, content=content))
-            if image is not None:
-                raw, content = image.path.encode(), BytesContent(image.blank)
-                fixed.release(editor, raw, fat=self.volume.fat)
-                self._put_one(editor, raw, File(fixed.PERMISSIONS, mtime_ns=self.time_ns, content=content))
-                fixed.fix(editor, raw, fat=self.volume.fat)
+            stay = () if image is None else (image.path, *image.beside)
+            every = files if image is None else {**files, image.path: BytesContent(image.blank)}
+            for path, content in every.items():
+                raw, stays = path.encode(), path in stay
+                if stays:
+                    fixed.release(editor, raw, fat=self.volume.fat)
+                permissions = fixed.PERMISSIONS if stays else 0o644
+                self._put_one(editor, raw, File(permissions, mtime_ns=self.time_ns, content=content))
+                if stays:
+                    fixed.fix(editor, raw, fat=self.volume.fat)
             for path, content in sparse.items():
                 editor.write(path.encode(), content)
 

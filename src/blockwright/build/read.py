@@ -12,7 +12,7 @@ from typing import Final
 
 from blockwright.build.toml_read import Asked, parse_toml, read_text
 
-_GENIMAGE: Final = re.compile(r"^\s*(image|flash)\s+[^\s={]+\s*\{", re.MULTILINE)
+_GENIMAGE: Final = re.compile(r"^[ \t]*(image|flash)\s+[^\s={]+\s*\{", re.MULTILINE)
 
 
 def read_definition(path: str, options: Collection[str] = ()) -> Asked:

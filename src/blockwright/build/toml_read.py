@@ -34,7 +34,7 @@ from blockwright.units import MiB
 MAX_FILE: Final = 4 * MiB
 """Bytes of a file of a definition."""
 
-_HEADER: Final = re.compile(r"\s*(\[\[?)\s*([^\[\]]+?)\s*\]")
+_HEADER: Final = re.compile(r"\s*(\[\[?)([^\[\]]+)\]")
 _KEY: Final = re.compile(r"""\s*(?:"([^"]*)"|'([^']*)'|([A-Za-z0-9_-]+))\s*[=.]""")
 
 Place = Callable[[str, int | None], str]
@@ -86,7 +86,7 @@ class Lines:
             begins, quoted = not quoted, quoted ^ bool((line.count('"""') + line.count("'''")) % 2)
             header = _HEADER.match(line) if begins else None
             if header is not None:
-                within = header[1] == "[[" and header[2].strip("\"' ") == "partition"
+                within = header[1] == "[[" and header[2].strip("\"' \t") == "partition"
                 if within:
                     index, count = count, count + 1
                     self._headers[index] = number

@@ -20,10 +20,10 @@ from blockwright.cli.options import (
     image_options,
     json_option,
     partition_option,
-    source_date_epoch,
 )
 from blockwright.cli.output import print_json, print_lines
 from blockwright.cli.signing import secure_options
+from blockwright.epoch import source_date_epoch
 from blockwright.errors import UsageError
 from blockwright.resolve import open_device
 

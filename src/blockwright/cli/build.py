@@ -25,12 +25,12 @@ from blockwright.cli.options import (
     quiet_option,
     share_value,
     size_value,
-    source_date_epoch,
 )
 from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar, tell_remarks
 from blockwright.cli.really import meaning, really_option
 from blockwright.cli.signing import secure_options
 from blockwright.cli.source_options import Take, source_options
+from blockwright.epoch import source_date_epoch
 from blockwright.errors import BlockwrightError, UsageError
 from blockwright.source import Source
 from blockwright.source.base import NoSource

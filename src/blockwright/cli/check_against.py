@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from blockwright.against import Comparison, compare, open_root
-from blockwright.cli.options import Where, source_date_epoch
+from blockwright.cli.options import Where
 from blockwright.cli.output import print_json, print_lines, tell_remarks
 from blockwright.cli.source_options import Take
+from blockwright.epoch import source_date_epoch
 from blockwright.tree.compare import Difference
 
 DIFFERENT: Final = 3

@@ -21,10 +21,10 @@ from blockwright.cli.options import (
     force_unlocked_option,
     image_options,
     partition_option,
-    source_date_epoch,
 )
 from blockwright.cli.output import show_text
 from blockwright.device.base import BlockDevice
+from blockwright.epoch import source_date_epoch
 from blockwright.errors import UsageError
 from blockwright.fs.editor import CommitPolicy, Editor
 from blockwright.resolve import open_device, open_editor

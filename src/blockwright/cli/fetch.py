@@ -13,9 +13,10 @@ from typing import Any
 import click
 
 from blockwright.address import parse_address
-from blockwright.cli.options import json_option, quiet_option, source_date_epoch
+from blockwright.cli.options import json_option, quiet_option
 from blockwright.cli.output import Progress, print_json, print_path, progress_bar, show_text
 from blockwright.cli.source_options import Take, source_options
+from blockwright.epoch import source_date_epoch
 from blockwright.errors import BlockwrightError, Unsupported, UsageError
 from blockwright.oci.reference import is_reference
 from blockwright.pipeline.context import Context

@@ -262,13 +262,3 @@ def context_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "which is an earlier copy.",
     )(with_context)
     return with_context
-
-
-def source_date_epoch() -> int | None:
-    """Return SOURCE_DATE_EPOCH in seconds, as reproducible-builds.org has it; None where it is not set."""
-    text = os.environ.get("SOURCE_DATE_EPOCH", "")
-    if not text:
-        return None
-    if not text.isdecimal() or not text.isascii() or len(text) > 11:
-        raise UsageError(f"SOURCE_DATE_EPOCH: expected seconds since 1970, found {text[:64]!r}")
-    return int(text)

@@ -19,9 +19,9 @@ from blockwright.cli.options import (
     from_option,
     share_value,
     size_value,
-    source_date_epoch,
 )
 from blockwright.cli.output import print_lines
+from blockwright.epoch import source_date_epoch
 from blockwright.errors import UsageError
 from blockwright.nbd.protocol.server import HandshakeLimits, Tls
 from blockwright.nbd.server.connection import Options

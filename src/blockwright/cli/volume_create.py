@@ -9,10 +9,11 @@ import click
 
 from blockwright.build.definition import Definition, RootOptions, Table
 from blockwright.build.run import build
-from blockwright.cli.options import json_option, quiet_option, source_date_epoch
+from blockwright.cli.options import json_option, quiet_option
 from blockwright.cli.output import progress_bar, tell_remarks
 from blockwright.cli.source_options import Take, source_options
 from blockwright.cli.volume import opened, show_volume, volume_arguments
+from blockwright.epoch import source_date_epoch
 from blockwright.units import SECTOR, align_up, parse_size
 from blockwright.volume.info import check_name
 

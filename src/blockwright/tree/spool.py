@@ -51,8 +51,11 @@ class Spool:
 
 @contextmanager
 def spooled(source: BinaryIO) -> Iterator[Content]:
-    """Have everything that ``source`` still gives as a content, in memory while it is little, else in a file."""
-    head = source.read(KEPT_IN_MEMORY)
+    """Have everything that ``source`` still gives as a content, in memory while it is little, else in a file.
+
+    ``source`` may give less than it is asked for before its end, as a pipe does that nothing buffers.
+    """
+    head = _up_to(source, KEPT_IN_MEMORY)
     if len(head) < KEPT_IN_MEMORY:
         yield BytesContent(head)
         return
@@ -63,3 +66,12 @@ def spooled(source: BinaryIO) -> Iterator[Content]:
         file.flush()
         with FileDevice.adopt(os.dup(file.fileno()), "the stream's temporary file", writable=False) as device:
             yield DeviceRange(device, device.size, 0)
+
+
+def _up_to(source: BinaryIO, length: int) -> bytes:
+    """Return so many of the next bytes, fewer only where the source is at its end."""
+    parts, left = [], length
+    while left and (part := source.read(left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)

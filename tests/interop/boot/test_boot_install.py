@@ -153,12 +153,26 @@ def test_what_is_put_on_ext4(parts: Path, tmp_path: Path) -> None:
     assert image.read_bytes()[:440] == (parts / "gptmbr.bin").read_bytes()
 
 
+def test_over_what_extlinux_has_installed(parts: Path, tmp_path: Path) -> None:
+    """extlinux leaves both of its files immutable."""
+    image = install_small(tmp_path, parts, "gpt", [Piece("ext4", 32)], "syslinux")
+    at = f"{image}?offset={1 << 20}"
+    for name in ("ldlinux.c32", "ldlinux.sys"):
+        run([tool("debugfs"), "-w", "-R", f"set_inode_field /boot/extlinux/{name} flags 0x80010", at])
+    kernel = tmp_path / "vmlinuz"
+    blockwright("boot", "install", image, "syslinux", "--kernel", kernel, "--loader-dir", parts)
+    shown = run([tool("debugfs"), "-R", "stat /boot/extlinux/ldlinux.c32", at]).stdout
+    assert re.search(r"Mode:  0444   Flags: 0x8001[0-9a-f]", shown)
+    run([tool("e2fsck"), "-fn", volume(image, 1, 32, tmp_path / "part")])
+
+
 @pytest.mark.parametrize(("bits", "mib"), [("16", 32), ("32", 64)])
 def test_what_is_put_on_fat(parts: Path, tmp_path: Path, bits: str, mib: int) -> None:
     pieces = [Piece("fat", mib, ("-F", bits))]
     image = install_small(tmp_path, parts, "mbr", pieces, "syslinux", "--cmdline", "root=/dev/sda2")
     part = volume(image, 1, mib, tmp_path / "part")
-    assert re.search(r"^ A?\s*S?\s*H?.*R", run([tool("mattrib"), "-i", part, "::/syslinux/ldlinux.sys"]).stdout)
+    for name in ("ldlinux.sys", "ldlinux.c32"):
+        assert re.search(r"^ A?\s*S?\s*H?.*R", run([tool("mattrib"), "-i", part, f"::/syslinux/{name}"]).stdout), name
     run([tool("fsck.fat"), "-n", part])
     assert part.read_bytes()[3:11] == b"SYSLINUX"
     run([tool("sfdisk"), "--verify", image])

@@ -14,6 +14,7 @@ from blockwright.fs.ext4 import layout, read
 from blockwright.fs.ext4.contents import BytesDevice, FileDevice, RunReader
 from blockwright.fs.ext4.device import open_plan
 from blockwright.fs.ext4.directory import Budget, index_offset, long_length
+from blockwright.fs.ext4.dirhash import hash_name
 from blockwright.fs.ext4.geometry import geometry
 from blockwright.fs.ext4.inode import Inode
 from blockwright.fs.ext4.layout import Compat, Incompat, RoCompat, Superblock
@@ -123,6 +124,8 @@ def test_room_for_more_descriptors_is_overhead():
         ({"s_first_data_block": 70000}, "first_data_block"),
         ({"s_blocks_count_lo": 65537}, "blocks_count"),
         ({"s_inodes_count": 1025}, "inodes_count"),
+        ({"s_feature_incompat": int(Incompat.meta_bg), "s_first_meta_bg": 2}, "first_meta_bg"),
+        ({"s_feature_incompat": int(Incompat.meta_bg), "s_first_meta_bg": 0xFFFFFFFF}, "first_meta_bg"),
     ],
 )
 def test_numbers_that_lead_astray(values, match):
@@ -373,6 +376,30 @@ def test_every_name_of_a_large_directory_is_found_through_its_tree(monkeypatch):
         assert None not in found
         for absent in (b"n6000", b"x", b"n" * 255):
             assert fs.find(root, absent) is None
+
+
+def test_an_index_that_leads_to_the_same_blocks_again_and_again():
+    """Each pair says that the hash that is asked for runs on into it, and all of them name one block."""
+    data = bytearray(image(Directory(entries={b"n%d" % i: File() for i in range(6000)})))
+    with read.open(MemoryDevice(content=bytes(data)), verify=False) as fs:
+        runs = block_runs(fs.volume, fs.volume.inode(fs.root_inode))
+        seed = fs.volume.superblock.s_hash_seed
+    places = [(run.physical + at) * 1024 for run in runs for at in range(run.blocks)]
+    hashed = hash_name(b"absent", 1, seed)[0] | 1
+    root, node = places[0], places[1]
+    data[root + 30] = 1  # a level of nodes, whatever there was
+    data[node : node + 8] = struct.pack("<IHBB", 0, 1024, 0, 0)
+    for start, offset, block in ((root, 32, 1), (node, 8, 2)):
+        limit = (1024 - offset) // 8
+        struct.pack_into("<HHI", data, start + offset, limit, limit, block)
+        for index in range(1, limit):
+            struct.pack_into("<II", data, start + offset + 8 * index, hashed, block)
+    data[places[2] : places[2] + 1024] = struct.pack("<IHBB", 12, 1024, 1, 1).ljust(1024, b"x")
+    with (
+        read.open(MemoryDevice(content=bytes(data)), verify=False) as fs,
+        pytest.raises(Corrupt, match="expected each block once"),
+    ):
+        fs.find(fs.root_inode, b"absent")
 
 
 # -- attributes and names --------------------------------------------------------------------------------------

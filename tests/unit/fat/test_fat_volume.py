@@ -21,6 +21,7 @@ from blockwright.fs.fat.volume import read_volume
 from blockwright.tree import Directory, File, PlacedContent, Special, Symlink
 from blockwright.tree.content import PlacedRun
 from blockwright.units import GiB, MiB
+from tests.support.devices import BlockedDevice
 from tests.support.disks import memory
 from tests.support.fatvolumes import TIME_NS, directory, fat_trees, file, planned, sample
 from tests.support.trees import PatternContent, content_bytes
@@ -509,6 +510,35 @@ def test_a_truncated_volume_is_corrupt():
     with pytest.raises(Corrupt, match="size: expected at most"):
         read.open(short)
     assert rules(short) == ["fat.boot.fields"]
+
+
+def test_of_directories_that_nest_without_end_the_end_of_the_path_is_told():
+    deep = 2000
+    device = memory(open_plan(plan(directory(D=directory()), FatOptions(seed=b"test", bits=16))))
+    geometry = read_volume(device).geometry
+    names = [name.ljust(11) + b"\x10" + bytes(14) for name in (b".", b"..", b"D")]
+    places = [geometry.cluster_start(cluster) for cluster in range(2, 2 + deep)]
+    for number, place in enumerate(places):
+        clusters = (number + 2, number + 1 if number else 0, number + 3)
+        entries = [name + struct.pack("<HI", cluster, 0) for name, cluster in zip(names, clusters, strict=True)]
+        device.write(place, b"".join(entries[: 3 if number < deep - 1 else 2]))
+    device.write(places[-1], b"?")
+    ends = struct.pack("<H", 0xFFFF) * deep
+    for copy in range(geometry.fats):
+        device.write(geometry.fat_start(copy) + 4, ends)
+    [finding] = check.check(device)
+    assert finding.rule == "fat.directory.dots"
+    assert finding.message.startswith("...")
+    assert "/D/D/: expected '.'" in finding.message
+    assert len(finding.message) < 2000
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_a_device_that_takes_whole_sectors_is_checked(bits):
+    device = planned(bits=bits)
+    assert check.check(BlockedDevice(device)) == []
+    device.write(read_volume(device).geometry.fat_start(1) + 100, b"\x55")
+    assert [finding.rule for finding in check.check(BlockedDevice(device))] == ["fat.table.copies"]
 
 
 def test_a_volume_of_too_many_clusters_is_not_checked():

@@ -1,10 +1,13 @@
 """Streamed bodies kept aside."""
 
+import io
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from blockwright.device.memory import MemoryDevice
-from blockwright.tree.spool import Spool
+from blockwright.tree.spool import KEPT_IN_MEMORY, Spool, spooled
 from tests.support.trees import PatternContent, content_bytes, contents
 
 
@@ -44,3 +47,25 @@ def test_large_bodies_go_through_a_small_buffer():
     kept = Spool(device).place(body.size, body.runs(), fill_from(body))
     assert content_bytes(kept) == content_bytes(body)
     assert device.size == 5 << 20
+
+
+class Dripping(io.RawIOBase):
+    """Gives at most 64 KiB at once, as a pipe does that nothing buffers."""
+
+    def __init__(self, data):
+        self.left = data
+
+    def readable(self):
+        return True
+
+    def read(self, length=-1):
+        part, self.left = self.left[: min(length, 65536)], self.left[min(length, 65536) :]
+        return part
+
+
+@pytest.mark.parametrize("size", [0, 700, 65537, KEPT_IN_MEMORY - 1, KEPT_IN_MEMORY, 3 * KEPT_IN_MEMORY + 5])
+def test_a_stream_that_gives_less_than_asked_is_kept_whole(size):
+    data = bytes(at % 251 for at in range(size))
+    with spooled(Dripping(data)) as content:
+        assert content.size == size
+        assert content_bytes(content) == data

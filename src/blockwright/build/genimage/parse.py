@@ -80,6 +80,8 @@ def tokens(text: str, path: str) -> Iterator[Token]:
     """Yield the tokens of a text. Raises FormatError."""
     position, line = 0, 1
     while position < len(text):
+        if text.startswith("/*", position) and text.find("*/", position + 2) < 0:
+            raise FormatError("expected the end of the comment, found the end of the file", source=f"{path}:{line}")
         match = _TOKEN.match(text, position)
         if match is None:
             raise FormatError(

@@ -29,6 +29,8 @@ MAX_LOG_CLUSTER_SIZE: Final = 19
 MAX_DESC_SIZE: Final = 1024
 MAX_INODES_PER_GROUP: Final = 1 << 16
 """Bits that count in an inode bitmap, whatever the block size."""
+NO_META_BG: Final = 1 << 64
+"""``first_meta_bg`` without the feature: behind every block of descriptors."""
 
 READABLE_INCOMPAT: Final = int(
     Incompat.filetype
@@ -134,7 +136,7 @@ class Geometry:
         per_block = self.descriptors_per_block
         index, place = divmod(group, per_block)
         if index < self.first_meta_bg:
-            meta = self.first_meta_bg < 1 << 64
+            meta = self.first_meta_bg < NO_META_BG
             count = self.first_meta_bg if meta else self.descriptor_blocks + self.reserved_gdt_blocks
             if has_super and count:
                 found.append((start + 1, count))
@@ -190,6 +192,10 @@ def geometry(
     groups = -(-(blocks - first) // per_group)
     if groups * inodes != superblock.s_inodes_count:
         refuse("inodes_count", f"{groups} groups of {inodes}", superblock.s_inodes_count, 0x0)
+    descriptor_blocks = -(-groups // (block_size // desc_size))
+    first_meta_bg = _first_meta_bg(superblock)
+    if first_meta_bg is not None and first_meta_bg > descriptor_blocks:
+        refuse("first_meta_bg", f"at most {descriptor_blocks}", first_meta_bg, 0x104)
     return Geometry(
         block_size=block_size,
         cluster_blocks=cluster_blocks,
@@ -201,7 +207,7 @@ def geometry(
         inode_size=inode_size,
         desc_size=desc_size,
         groups=groups,
-        first_meta_bg=_first_meta_bg(superblock),
+        first_meta_bg=NO_META_BG if first_meta_bg is None else first_meta_bg,
         reserved_gdt_blocks=superblock.s_reserved_gdt_blocks,
         sparse_super=bool(superblock.s_feature_ro_compat & RoCompat.sparse_super),
         backup_groups=_backup_groups(superblock),
@@ -249,10 +255,8 @@ def _record_sizes(superblock: Superblock, block_size: int, refuse: _Refusal) -> 
     return inode_size, desc_size
 
 
-def _first_meta_bg(superblock: Superblock) -> int:
-    if superblock.s_feature_incompat & Incompat.meta_bg:
-        return superblock.s_first_meta_bg
-    return 1 << 64
+def _first_meta_bg(superblock: Superblock) -> int | None:
+    return superblock.s_first_meta_bg if superblock.s_feature_incompat & Incompat.meta_bg else None
 
 
 def _backup_groups(superblock: Superblock) -> tuple[int, int] | None:

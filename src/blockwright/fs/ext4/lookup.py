@@ -107,7 +107,7 @@ def _leaves(
         hashed, logical = pairs[index]
         if index > low and hashed != wanted | 1:
             return
-        child = reader.block(logical & 0x0FFFFFFF)
+        child = reader.once(logical & 0x0FFFFFFF)
         if child is None:
             raise volume.corrupt(f"directory {reader.inode.number}: index: expected block {logical} to exist")
         if levels:
@@ -128,6 +128,16 @@ class _Blocks:
         self.inode = inode
         self._runs: list[Run] = block_runs(volume, inode)
         self._seed = volume.inode_seed(inode)
+        self._seen = {0}
+
+    def once(self, logical: int) -> tuple[int, bytes] | None:
+        """Return what ``block`` does for a block below the root, of which each has one place in the tree."""
+        if logical in self._seen:
+            raise self.volume.corrupt(
+                f"directory {self.inode.number}: index: expected each block once, found {logical} again"
+            )
+        self._seen.add(logical)
+        return self.block(logical)
 
     def block(self, logical: int) -> tuple[int, bytes] | None:
         """Return (byte of the device, bytes) of a block, or None for a hole."""

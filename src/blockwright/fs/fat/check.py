@@ -15,7 +15,7 @@ from blockwright.fs.fat import layout
 from blockwright.fs.fat.allocation import AllocationTable
 from blockwright.fs.fat.check_tree import TreeChecker
 from blockwright.fs.fat.volume import BOOT_SIZE, Volume, read_volume
-from blockwright.units import MiB
+from blockwright.units import MiB, align_up, ceil_div
 
 MAX_CLUSTERS: Final = 1 << 27
 """Clusters that a check takes on; it keeps a byte for each."""
@@ -81,12 +81,13 @@ def _check_copies(device: BlockDevice, volume: Volume) -> list[Finding]:
     geometry = volume.geometry
     if not volume.mirrored:
         return []
-    used = -(-geometry.end_cluster * geometry.bits // 8)
+    used = ceil_div(geometry.end_cluster * geometry.bits, 8)
     for copy in range(1, geometry.fats):
         for position in range(0, used, MiB):
             length = min(MiB, used - position)
-            first = device.read(geometry.fat_start(0) + position, length)
-            second = device.read(geometry.fat_start(copy) + position, length)
+            whole = align_up(length, geometry.sector_size)
+            first = device.read(geometry.fat_start(0) + position, whole)[:length]
+            second = device.read(geometry.fat_start(copy) + position, whole)[:length]
             if first != second:
                 at = next(index for index in range(length) if first[index] != second[index]) + position
                 text = f"FAT {copy + 1}: differs from the first at its byte {at}"

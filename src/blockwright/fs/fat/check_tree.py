@@ -20,6 +20,8 @@ from blockwright.units import ceil_div
 _SIZE: Final = layout.ENTRY_SIZE
 _DOT: Final = b".".ljust(11)
 _DOT_DOT: Final = b"..".ljust(11)
+_MAX_SHOWN: Final = 1024
+"""Characters of a path that are told; of a longer one, its end: directories nest as deep as there are clusters."""
 _FORBIDDEN: Final = frozenset(b'"*./:<>?\\|\x7f') | frozenset(range(32))
 
 
@@ -220,7 +222,8 @@ class TreeChecker:
         pieces = self._pieces(path, cluster, offset)
         if pieces:
             parent = 0 if folder == self._geometry.root_cluster else folder
-            self._folders.append((path + "/", cluster, parent, pieces))
+            shown = path if len(path) < _MAX_SHOWN else "..." + path[-_MAX_SHOWN // 2 :]
+            self._folders.append((shown + "/", cluster, parent, pieces))
 
     def _check_file(self, path: str, entry: layout.DirEntry, cluster: int, offset: int) -> None:
         size = entry.dir_file_size

@@ -92,9 +92,9 @@ def check(name: str, data: bytes, path: str) -> None:
             f"cloud-init: {path}: {name}: expected #cloud-config or another known first line, found {shown}"
         )
     text = _checked_yaml(data, path, name)
-    if name == META_DATA and not re.search(r"(?m)^\s*[\"']?instance-id[\"']?\s*:", text) and "{" not in text:
+    if name == META_DATA and not re.search(r"(?m)^[ \t]*[\"']?instance-id[\"']?[ \t]*:", text) and "{" not in text:
         raise UsageError(f"cloud-init: {path}: meta-data: expected an instance-id, found none")
-    if name == NETWORK and not re.search(r"(?m)^\s*\{?\s*[\"']?(version|network)[\"']?\s*:", text):
+    if name == NETWORK and not re.search(r"(?m)^[ \t]*\{?[ \t]*[\"']?(version|network)[\"']?[ \t]*:", text):
         raise UsageError(f"cloud-init: {path}: network-config: expected version: 1 or 2, found none")
 
 

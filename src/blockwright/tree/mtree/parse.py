@@ -285,6 +285,8 @@ def _device(value: bytes, line: Line) -> tuple[int, int]:
     else:
         raise line.unsupported(f"device: expected FORMAT,MAJOR,MINOR, found {shown(value)}")
     major, minor = (_any_base(each, line) for each in parts)
+    if max(major, minor) > 0xFFFFFFFF:
+        raise line.corrupt(f"device: expected numbers of 32 bits, found {shown(value)}")
     return major, minor
 
 

@@ -63,6 +63,13 @@ def test_escapes_of_vis(text, name):
     assert unescape(text) == name
 
 
+@pytest.mark.parametrize("numbers", ["4294967296,0", "0,0x100000000", "linux,0xffffffffffffffff,1"])
+def test_numbers_of_devices_that_no_file_system_keeps(numbers):
+    device = numbers if numbers.startswith("linux") else f"linux,{numbers}"
+    with pytest.raises(Corrupt, match="32 bits"):
+        parse(f"#mtree\n./dev type=char device={device}\n".encode(), "m")
+
+
 @settings(max_examples=40)
 @given(trees())
 def test_a_manifest_of_a_tree_makes_any_metadata_that_tree_s(root):

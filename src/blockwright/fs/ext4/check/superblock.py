@@ -102,9 +102,6 @@ def _features(state: State) -> None:
     if not state.compat(Compat.resize_inode) and superblock.s_reserved_gdt_blocks:
         found = superblock.s_reserved_gdt_blocks
         _at(state, "reserved-gdt-blocks", f"without resize_inode: expected 0, found {found}", 0xCE)
-    if state.incompat(Incompat.meta_bg) and superblock.s_first_meta_bg > state.volume.geometry.descriptor_blocks:
-        most = state.volume.geometry.descriptor_blocks
-        _at(state, "first-meta-bg", f"expected at most {most}, found {superblock.s_first_meta_bg}", 0x104)
 
 
 def _bounds(state: State) -> None:

@@ -14,10 +14,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from blockwright.epoch import now_ns
 from blockwright.errors import NoSpace, UsageError
 from blockwright.fs.ext4.directory import directory_blocks, entries_in, index_offset, inline_entries, verify_block
 from blockwright.fs.ext4.edit.blockmap import BlockMap
-from blockwright.fs.ext4.edit.clock import now_ns
 from blockwright.fs.ext4.edit.entries import DOTS, BlockFormat, Record, dots
 from blockwright.fs.ext4.edit.index import HashTree, make_root
 from blockwright.fs.ext4.edit.inodes import Draft, InodeTable

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final, TypeVar
 
+from blockwright.epoch import now_ns
 from blockwright.errors import NoSpace, UsageError
 from blockwright.fs import editor
 from blockwright.fs.editor import CommitPolicy
 from blockwright.fs.ext4.edit.batch import MOST, Batch
-from blockwright.fs.ext4.edit.clock import now_ns
 from blockwright.fs.ext4.edit.commit import Committer
 from blockwright.fs.ext4.edit.names import Names
 from blockwright.fs.ext4.edit.nodes import Nodes

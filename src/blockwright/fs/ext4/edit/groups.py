@@ -79,7 +79,7 @@ class Groups:
         self._touched: list[Group] = []
 
     def group(self, number: int) -> Group:
-        """Return a group. Raises Corrupt where its descriptor's checksum is wrong."""
+        """Return a group. Raises Corrupt for a descriptor whose checksum or count of unused inodes is wrong."""
         found = self._groups.get(number)
         if found is None:
             if len(self._groups) >= MAX_KEPT:
@@ -88,6 +88,12 @@ class Groups:
             self._volume.descriptor(number)  # verifies it
             if not self.has_flags:
                 descriptor.bg_flags = descriptor.bg_itable_unused_lo = descriptor.bg_itable_unused_hi = 0
+            if descriptor.itable_unused > self._geometry.inodes_per_group:
+                raise self._volume.corrupt(
+                    f"group {number}: unused inodes: expected at most {self._geometry.inodes_per_group}, "
+                    f"found {descriptor.itable_unused}",
+                    self._volume.descriptor_position(number) + 0x1C,
+                )
             found = self._groups[number] = Group(number, descriptor)
         return found
 

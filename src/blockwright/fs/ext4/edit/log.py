@@ -16,7 +16,7 @@ from typing import Final
 
 from blockwright.codec.checksum import crc32c_raw
 from blockwright.codec.record import Buffer
-from blockwright.fs.ext4.edit.clock import now_ns
+from blockwright.epoch import now_ns
 from blockwright.fs.ext4.edit.transaction import Transaction
 from blockwright.fs.ext4.journal import COMPAT_CHECKSUM, Journal, crc32_be
 from blockwright.fs.ext4.layout import (
@@ -40,9 +40,10 @@ _CHUNK: Final = MiB
 
 
 class LogWriter:
-    """Writes transactions into a journal whose log is empty."""
+    """Writes transactions into a journal whose log is empty. Raises Corrupt where the log leaves the journal."""
 
     def __init__(self, transaction: Transaction, journal: Journal) -> None:
+        journal.check_log()
         self._transaction = transaction
         self._journal = journal
         self._size = transaction.volume.block_size

@@ -5,9 +5,9 @@ Knows: who needs whom. Refuses to know: what any of them does.
 
 from __future__ import annotations
 
+from blockwright.epoch import now_ns
 from blockwright.fs.ext4.edit.blockmap import BlockMap
 from blockwright.fs.ext4.edit.bodies import Bodies
-from blockwright.fs.ext4.edit.clock import now_ns
 from blockwright.fs.ext4.edit.directories import Directories
 from blockwright.fs.ext4.edit.groups import Groups
 from blockwright.fs.ext4.edit.inodes import InodeTable

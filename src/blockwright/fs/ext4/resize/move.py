@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from blockwright.device.base import BlockDevice
-from blockwright.device.extent import ZERO
+from blockwright.device.copy_runs import runs_of
 from blockwright.errors import NoSpace
 from blockwright.fs.ext4.edit.blockmap import BlockMap
 from blockwright.fs.ext4.edit.commit import Committer, JournaledCommitter, OrderedCommitter
@@ -34,7 +34,7 @@ from blockwright.fs.ext4.resize.least import used_inodes
 from blockwright.fs.ext4.resize.writer import whole
 from blockwright.fs.ext4.volume import Volume, read_superblock
 from blockwright.fs.ext4.xattr_read import attribute_block_checksum
-from blockwright.units import MiB, align_down, align_up
+from blockwright.units import MiB
 
 _COPIED: Final = MiB
 _STAYS: Final = frozenset({int(ReservedInode.bad_blocks), int(ReservedInode.resize), int(ReservedInode.journal)})
@@ -196,12 +196,10 @@ class _Mover:
         size, device = self.volume.block_size, self.volume.device
         start, end = block * size, (block + count) * size
         distance = to * size - start
-        for extent in device.extents(*whole(device, start, count * size)):
-            low, high = max(start, align_down(extent.offset, size)), min(end, align_up(extent.end, size))
-            if extent.flags & ZERO:  # whole blocks of it
-                low, high = max(start, align_up(extent.offset, size)), min(end, align_down(extent.end, size))
-                if low < high:
-                    self._zero(low + distance, high - low)
+        for run in runs_of(device, lambda: (whole(device, start, count * size),), block=size):
+            low, high = max(start, run.offset), min(end, run.offset + run.length)
+            if run.zero and low < high:
+                self._zero(low + distance, high - low)
                 continue
             for position in range(low, high, _COPIED):
                 data = bytearray(min(_COPIED, high - position))

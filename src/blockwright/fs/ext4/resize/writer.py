@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from blockwright.device.base import BlockDevice
+from blockwright.device.extent import ZERO
 from blockwright.units import MiB, align_down, align_up
 
 MAX_WRITE: Final = 4 * MiB
@@ -33,7 +34,7 @@ class Writer:
             start, length = block * self._size, count * self._size
             for extent in self.device.extents(*whole(self.device, start, length)):
                 low, high = max(start, extent.offset), min(start + length, extent.end)
-                if extent.flags == 0 and low < high:
+                if not extent.flags & ZERO and low < high:
                     self._zero(low, high - low)
 
     def _zero(self, start: int, length: int) -> None:
