@@ -31,7 +31,6 @@ from blockwright.fs.fat.resize.values import (
     link,
     put,
     read_values,
-    straddles,
     write_differing,
     write_new,
     write_values,
@@ -79,7 +78,6 @@ class Move:
         """Find out what must become larger first, so that what lies in the way finds free clusters."""
         live = self._volume.geometry
         need = tree.folder_clusters + sum(len(each.clusters) for each in tree.segments)
-        _take_straddling(taken, 0, live)
         free = taken.count(0, self._way)
         if need <= free:
             return
@@ -91,9 +89,7 @@ class Move:
         for each in candidates:
             clusters = max(live.clusters, min(most, fat_room(each), bounds(base)[1]))
             larger = replace(each, clusters=clusters, total_sectors=_total_for(each, clusters))
-            added = bytearray(clusters - live.clusters)
-            _take_straddling(added, live.end_cluster, larger)
-            found = free + added.count(0)
+            found = free + clusters - live.clusters
             if need <= found:
                 self._joined = each is not live
                 self._extended = larger
@@ -127,9 +123,7 @@ def _evict(device: BlockDevice, volume: Volume, way: int) -> Volume:
     bits = geometry.bits
     tree = read_tree(device, volume, way)
     values = read_values(device, geometry)
-    taken = _taken(values, tree, geometry)
-    _take_straddling(taken, 0, geometry)
-    space = _Space(taken, way)
+    space = _Space(_taken(values, tree, geometry), way)
     firsts = _place_folders(tree, values, space, bits)
     before: dict[int, int] = {}
     for each in tree.segments:
@@ -232,14 +226,6 @@ def _taken(values: array[int], tree: Tree, geometry: Geometry) -> bytearray:
                 taken[cluster] = 1
     taken[: layout.FIRST_CLUSTER] = b"\1" * layout.FIRST_CLUSTER
     return taken
-
-
-def _take_straddling(taken: bytearray, first: int, geometry: Geometry) -> None:
-    """Have no cluster free whose entry lies in two sectors; ``first`` is the number of the first one."""
-    if geometry.bits == 12:
-        for index in range(len(taken)):
-            if straddles(first + index, geometry):
-                taken[index] = 1
 
 
 def _masked(values: array[int], bits: int, end: int) -> Sequence[int]:
