@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from blockwright.device.file import FileDevice
 from blockwright.device.memory import MemoryDevice
-from blockwright.errors import BlockwrightError, NoSpace, ReadOnly, Unsupported, UsageError
+from blockwright.errors import BlockwrightError, NoSpace, NotFound, ReadOnly, Unsupported, UsageError
 from blockwright.fs.fat import check, edit, layout, read
 from blockwright.fs.fat.allocation import Run
 from blockwright.fs.fat.device import open_plan
@@ -223,7 +223,7 @@ def test_any_tree_at_any_sizes(data):
     device = memory(open_plan(plan(tree, FatOptions(seed=b"h", bits=bits, sector_size=sector))))
     for number in range(data.draw(st.integers(0, 6))):
         # A directory that has to grow for a name may find a full volume.
-        with suppress(NoSpace), edit.open(over(device)) as editor:
+        with suppress(NoSpace, NotFound), edit.open(over(device)) as editor:
             free = editor.files.usage().free
             size = min(free, source.choice([1, 3000, 20000, free]))
             editor.put(b"/extra %d" % number, file(size, number))
