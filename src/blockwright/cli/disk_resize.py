@@ -29,7 +29,7 @@ def resize(
     opener: Opener,
     as_json: bool,
 ) -> None:
-    """Give IMAGE another SIZE; its last partition grows up to the end, and the ext4 in it too.
+    """Give IMAGE another SIZE; its last partition grows up to the end, and the ext4 or FAT in it too.
 
     Without SIZE the disk has grown already. A smaller one cuts off free room only. Whatever ends the work, the same
     command finishes it.

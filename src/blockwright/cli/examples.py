@@ -117,6 +117,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "fs resize": (
         "blockwright fs resize root.ext4 4G",
         "blockwright fs resize root.ext4 --minimum",
+        "blockwright fs resize disk.img:1",
     ),
     "fs rm": ("blockwright fs rm -r disk.img:1 /var/cache/apt",),
     "fs setxattr": (

@@ -16,9 +16,8 @@ from blockwright.cli.options import (
     size_value,
 )
 from blockwright.cli.output import print_json, print_lines
-from blockwright.errors import Unsupported
-from blockwright.fs.ext4.resize import minimum_size
-from blockwright.fs.ext4.resize import resize as resize_ext4
+from blockwright.fs.ext4 import resize as ext4
+from blockwright.fs.fat import resize as fat
 from blockwright.resolve import Known, identify, naming, open_device
 from blockwright.units import format_size
 
@@ -47,7 +46,7 @@ def resize(
     image_format: ImageFormat,
     as_json: bool,  # noqa: FBT001  # a click flag
 ) -> None:
-    """Give the ext2, ext3 or ext4 file system on IMAGE SIZE bytes; without SIZE all of the file or partition.
+    """Give the ext2, ext3, ext4 or FAT file system on IMAGE SIZE bytes; without SIZE all of the file or partition.
 
     SIZE may be min. A file that is too short grows first; shrinking leaves the file or partition as long as it was.
     Called again after it was interrupted, it finishes.
@@ -64,16 +63,15 @@ def resize(
         ) as device,
         naming(image),
     ):
-        if identify(device) is Known.FAT:
-            raise Unsupported("FAT cannot be resized")
+        kind = fat if identify(device) is Known.FAT else ext4
         if minimum:
-            least = minimum_size(device)
+            least = kind.minimum_size(device)
             if as_json:
                 print_json("blockwright.fs.resize/1", {"image": image, "minimum": least})
             else:
                 print_lines([str(least)])
             return
-        report = resize_ext4(device, minimum_size(device) if size == LEAST else size)
+        report = kind.resize(device, kind.minimum_size(device) if size == LEAST else size)
     if as_json:
         sizes = {"old_size": report.old_size, "size": report.size, "method": report.method}
         print_json("blockwright.fs.resize/1", {"image": image, "kind": report.kind, **sizes})

@@ -14,9 +14,9 @@ from blockwright.address import part_name
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.device.window import Window
 from blockwright.disk.edit import DiskEditor
-from blockwright.errors import Unsupported, UsageError
+from blockwright.errors import UsageError
 from blockwright.fs.resize import ResizeReport
-from blockwright.resolve import Known, identify
+from blockwright.resolve import Known, identify, naming
 from blockwright.table import edit
 from blockwright.table.gpt import change as gpt
 from blockwright.table.mbr import change as mbr
@@ -42,10 +42,10 @@ class Resized:
 def resize(disk: DiskEditor, size: int | None, *, number: int | None = None, table_only: bool = False) -> Resized:
     """Give the disk ``size`` bytes, None for those it has; what is behind its last partition then is that one's.
 
-    ``number`` says which partition is taken to be the last one, which it must be. Its ext4 grows with it, unless
-    ``table_only``. A smaller size cuts off nothing but free room. Raises NoSpace where a partition lies in what would
-    be cut off; Unsupported for a file system that cannot grow; UsageError for a device of another size that has one
-    only; and then nothing was changed. What growing the file system raises leaves it as it was.
+    ``number`` says which partition is taken to be the last one, which it must be. Its ext4 or FAT grows with it,
+    unless ``table_only``. A smaller size cuts off nothing but free room. Raises NoSpace where a partition lies in
+    what would be cut off; UsageError for a FAT that would be of another type, and for a device of another size that
+    has one only; and then nothing was changed. What growing the file system raises leaves it as it was.
     """
     device, table = disk.device, disk.table()
     old = device.size
@@ -58,22 +58,36 @@ def resize(disk: DiskEditor, size: int | None, *, number: int | None = None, tab
         _shrink(disk, table, wanted)
         return Resized(old, wanted)
     last = _last(table, number)
-    content = None if last is None or table_only else _content(device, last, disk.name)
+    steps = _grown(table, wanted, None if last is None else last.number)
+    content = None if last is None or table_only else _content(device, last, disk.name, steps[-1])
     if wanted > old:
         assert isinstance(device, ResizableDevice), "looked at above"
         device.resize(wanted)
-    table = _grow_table(disk, table, None if last is None else last.number)
+    for made in steps:
+        if made != table:
+            disk.write(made)
+        table = made
     if last is None:
         return Resized(old, wanted)
     grown: AnyPartition = table.partition(last.number)
     report = None
-    if content is Known.EXT4:
-        from blockwright.fs.ext4.resize import resize as resize_ext4
-
+    if content in (Known.EXT4, Known.FAT):
         with Window(device, grown.start, grown.size, owns=False) as window:
-            report = resize_ext4(window, None, source=part_name(disk.name, grown.number))
+            report = _grow(window, content, part_name(disk.name, grown.number))
             window.flush()
     return Resized(old, wanted, grown.number, grown.size, report)
+
+
+def _grow(window: Window, content: Known | None, name: str) -> ResizeReport:
+    """Have the file system fill its partition."""
+    if content is Known.FAT:
+        from blockwright.fs.fat import resize as fat
+
+        with naming(name):
+            return fat.resize(window)
+    from blockwright.fs.ext4.resize import resize as resize_ext4
+
+    return resize_ext4(window, None, source=name)
 
 
 def _shrink(disk: DiskEditor, table: AnyTable, size: int) -> None:
@@ -98,33 +112,29 @@ def _last(table: AnyTable, number: int | None) -> AnyPartition | None:
     return last
 
 
-def _content(device: BlockDevice, part: AnyPartition, name: str) -> Known | None:
-    """Return what the partition holds. Raises Unsupported for a file system that cannot grow."""
+def _content(device: BlockDevice, part: AnyPartition, name: str, table: AnyTable) -> Known | None:
+    """Return what the partition holds. Raises UsageError for a FAT that cannot be as large as it is in ``table``."""
     with Window(device, part.start, part.size, owns=False) as window:
         found = identify(window)
-    if found is Known.FAT:
-        raise Unsupported(
-            "holds a FAT file system, which stays as large as it is: --table-only enlarges the partition alone",
-            source=part_name(name, part.number),
-        )
+        if found is Known.FAT:
+            from blockwright.fs.fat.resize import check_size
+
+            with naming(part_name(name, part.number)):
+                check_size(window, table.partition(part.number).size)
     return found
 
 
-def _grow_table(disk: DiskEditor, table: AnyTable, number: int | None) -> AnyTable:
-    """Have the table of a disk that may have grown, and the partition up to the disk's end; return it."""
-    made = edit.fit(table, disk.device.size)
+def _grown(table: AnyTable, size: int, number: int | None) -> list[AnyTable]:
+    """Return the tables, one behind the other, by which a disk of ``size`` bytes gets its partition up to the end."""
+    made = edit.fit(table, size)
+    steps: list[AnyTable] = []
     if isinstance(made, MbrTable) and number is not None and made.partition(number).is_logical:
         outer = made.extended[0]
-        made = table = _written(disk, table, mbr.resize(made, outer.number, _room(made, outer)))
+        made = mbr.resize(made, outer.number, _room(made, outer))
+        steps.append(made)
     if number is not None:
         made = edit.resize(made, number, _room(made, made.partition(number)))
-    return _written(disk, table, made)
-
-
-def _written(disk: DiskEditor, before: AnyTable, after: AnyTable) -> AnyTable:
-    if after != before:
-        disk.write(after)
-    return after
+    return [*steps, made]
 
 
 def _room(table: AnyTable, part: AnyPartition | Extended) -> int:

@@ -1,16 +1,22 @@
 """What every file system's ``resize`` module answers with.
 
-Knows: sizes before and after. Refuses to know: how any file system grows or shrinks.
+Knows: sizes before and after, and a device that must be long enough. Refuses to know: how any file system grows or
+shrinks.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+
+from blockwright.device.base import BlockDevice, ResizableDevice
+from blockwright.errors import BlockwrightError, UsageError
 
 
 @dataclass(frozen=True, slots=True)
 class ResizeReport:
-    """A file system's size before and after, in bytes, in its own blocks, and in block groups.
+    """A file system's size before and after, in bytes, in its own blocks (FAT's are sectors), and in block groups.
 
     ``size`` may be less than what was asked for: whole blocks count, and an end too short for a group is left out.
     ``method`` says how the change was made: "none" where nothing had to be written, "journal" for transactions of
@@ -34,3 +40,21 @@ class ResizeReport:
     def size(self) -> int:
         """Bytes after."""
         return self.blocks * self.block_size
+
+
+@contextmanager
+def long_enough(device: BlockDevice, end: int) -> Iterator[None]:
+    """Have the device reach to ``end``; where the body raises, it is as long as it was."""
+    before = device.size
+    if end <= before:
+        yield
+        return
+    if not isinstance(device, ResizableDevice):
+        raise UsageError(f"resize: expected at most the device's {before} bytes, found {end}")
+    device.resize(end)
+    try:
+        yield
+    except BaseException:
+        with suppress(BlockwrightError):  # what stopped the body is what is told
+            device.resize(before)
+        raise

@@ -8,10 +8,13 @@ import pytest
 
 from blockwright.device.file import FileDevice
 from blockwright.device.memory import MemoryDevice
+from blockwright.device.window import Window
 from blockwright.fs.fat import check, edit
 from blockwright.fs.fat.device import open_plan
 from blockwright.fs.fat.options import FatOptions
 from blockwright.fs.fat.plan import plan
+from blockwright.fs.fat.resize import resize
+from blockwright.testing.crash import CrashDevice
 from blockwright.tree.compare import compare_trees
 from blockwright.tree.content import BytesContent
 from blockwright.tree.host import read_directory
@@ -87,3 +90,36 @@ def contents(tree):
             if data:
                 each.content.read_into(0, memoryview(data))
             yield path, bytes(data)
+
+
+@pytest.mark.parametrize("name", ["fat12", "fat16", "fat32"])
+@pytest.mark.prepare(by=volumes)
+def test_the_kernel_reads_and_changes_what_was_resized(prepared, mount, tmp_path, name):
+    """At the end, and where the power failed on the way: the kernel finds every file, as before and as after."""
+    small = MemoryDevice(content=(prepared / name).read_bytes())
+    with edit.open(Window(small, 0, small.size, owns=False)) as editor:
+        changed_by_us(editor, 1)
+        editor.commit()
+        editor.put(b"/full", node(editor.files.usage().free, 9))
+        editor.commit()
+        expected = dict(contents(editor.files.tree()))
+    size = 2_000_000 if name == "fat12" else 3 * small.size
+    small.resize(size)
+    whole = CrashDevice(small, owns=False)
+    resize(whole, size)
+    image = tmp_path / name
+    for count in range(3, len(whole.events), max(1, len(whole.events) // 8)):
+        save(whole.cut(count), image)
+        point = mount(image, fstype="vfat", options=f"ro,{OPTIONS}")
+        assert dict(contents(read_directory(point))) == expected, f"cut behind event {count}"
+        run(["umount", point])
+    save(whole, image)
+    point = mount(image, fstype="vfat", options=f"rw,{OPTIONS}")
+    assert dict(contents(read_directory(point))) == expected
+    more = os.urandom(size // 4)
+    (point / "more").write_bytes(more)
+    run(["umount", point])
+    with FileDevice(image) as device:
+        assert check.check(device) == []
+    with edit.open(FileDevice(image, writable=True)) as editor:
+        assert dict(contents(editor.files.tree())) == {**expected, b"/more": more}

@@ -7,13 +7,17 @@ import pytest
 
 from blockwright.check import check
 from blockwright.device.base import ResizableDevice
+from blockwright.device.copy import copy
 from blockwright.device.file import FileDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.device.window import Window
 from blockwright.disk.edit import DiskEditor
 from blockwright.disk.mkfs import make_ext4
 from blockwright.disk.resize import resize
-from blockwright.errors import NoSpace, Unsupported, UsageError
+from blockwright.errors import NoSpace, UsageError
+from blockwright.fs.fat.device import open_plan
+from blockwright.fs.fat.options import FatOptions
+from blockwright.fs.fat.plan import plan as fat_plan
 from blockwright.resolve import open_editor, open_file_system
 from blockwright.table import edit
 from blockwright.table import read as tables
@@ -25,7 +29,7 @@ from blockwright.table.gpt.plan import plan
 from blockwright.table.mbr import change as mbr
 from blockwright.testing.crash import CrashDevice
 from blockwright.tree.content import BytesContent
-from blockwright.tree.node import File
+from blockwright.tree.node import Directory, File
 from blockwright.units import MiB
 from tests.support.inprocess import blockwright, document
 from tests.support.tools import run, tool
@@ -35,7 +39,7 @@ BODY = random.Random(1).randbytes(300_000)
 
 
 def table_of(kind, size):
-    if kind == "gpt":
+    if kind in ("gpt", "fat"):
         table = plan([], seed=b"resize", size=size)
         table, _ = gpt.add(table, TYPES["esp"], Wish(2 * MiB), guid=UUID(int=1))
         return [gpt.add(table, TYPES["linux-generic"], Wish(), guid=UUID(int=2))[0]]
@@ -52,7 +56,10 @@ def fill(device, kind):
         edit.write(device, table)
     last = table.partitions[-1]
     with Window(device, last.start, last.size, owns=False) as window:
-        make_ext4(window, seed=b"resize", time_ns=10**18)
+        if kind == "fat":
+            copy(open_plan(fat_plan(Directory(), FatOptions(seed=b"resize", bits=16, size=last.size))), window)
+        else:
+            make_ext4(window, seed=b"resize", time_ns=10**18)
         with open_editor(Window(window, 0, owns=False), source="disk") as editor:
             editor.put(b"/file", File(0o600, content=BytesContent(BODY)))
     return last.number
@@ -118,17 +125,60 @@ def test_free_room_at_the_end_is_cut_off(tmp_path):
         blockwright("disk", "resize", path, "9M", code=1 if kind == "gpt" else 0)
 
 
+def with_fat(path, *options):
+    """A disk of 16 MiB whose one partition is a FAT with a file in it."""
+    blockwright("disk", "create", path, "16M", "--table", "gpt")
+    blockwright("disk", "add", path, "--type", "esp")
+    run([tool("mkfs.fat"), *options, "--offset", "2048", path, str(14 * 1024)])
+    blockwright("fs", "write", f"{path}:1", "/EFI/file", "-p", input=BODY)
+
+
+@pytest.mark.parametrize("bits", [12, 16, 32])
+def test_a_fat_grows_with_its_partition(bits, tmp_path):
+    path = tmp_path / "disk.img"
+    with_fat(path, "-F", str(bits), "-s", {12: "8", 16: "1", 32: "1"}[bits])
+    size = 30 * MiB if bits == 16 else 48 * MiB if bits == 32 else 17 * MiB
+    told = document("disk", "resize", path, str(size))
+    assert told["file_system"]["kind"] == f"fat{bits}"
+    assert told["file_system"]["size"] == told["partition_size"] > 14 * MiB
+    assert b"fat: clean" in blockwright("check", path).stdout
+    assert blockwright("fs", "cat", f"{path}:1", "/EFI/file").stdout == BODY
+    before = path.read_bytes()
+    blockwright("disk", "resize", path)
+    assert path.read_bytes() == before
+
+
+def test_a_fat_that_would_be_of_another_type_is_refused_before_anything_changes(tmp_path):
+    path = tmp_path / "disk.img"
+    with_fat(path, "-F", "16", "-s", "1")
+    before = path.read_bytes()
+    said = blockwright("disk", "resize", path, "64M", code=2).stderr.decode()
+    assert "FAT16 has 65508 clusters at the most" in said
+    assert path.read_bytes() == before
+
+
 def test_a_fat_stays_as_it_is_when_asked(tmp_path):
     path = tmp_path / "disk.img"
-    blockwright("disk", "create", path, "16M", "--table", "gpt")
-    blockwright("disk", "add", path)
-    run([tool("mkfs.fat"), "--offset", "2048", path, str(14 * 1024)])
-    with DiskEditor(str(path)) as disk, pytest.raises(Unsupported, match="--table-only enlarges the partition alone"):
-        resize(disk, 32 * MiB)
-    assert path.stat().st_size == 16 * MiB
+    with_fat(path)
     told = document("disk", "resize", path, "32M", "--table-only")
     assert (told["partition_size"], told["file_system"]) == (30 * MiB, None)
     assert b"fat: clean" in blockwright("check", path).stdout
+
+
+def test_a_fat_of_a_file_from_the_command_line(tmp_path):
+    path = tmp_path / "esp.img"
+    blockwright("fs", "mkfs", path, "--type", "fat16", "--size", "8M")
+    blockwright("fs", "write", path, "/file", input=BODY)
+    assert blockwright("fs", "resize", path, "24M").stdout == b"fat16: 8 MiB to 24 MiB\n"
+    assert path.stat().st_size == 24 * MiB
+    least = document("fs", "resize", path, "--minimum")["minimum"]
+    told = document("fs", "resize", path, "min")
+    assert (told["kind"], told["old_size"], told["size"], told["method"]) == ("fat16", 24 * MiB, least, "ordered")
+    said = blockwright("fs", "resize", path, str(least - 512), code=2).stderr.decode()
+    assert f"expected at least {least} bytes" in said
+    assert said.count("\n") == 1
+    assert blockwright("fs", "cat", path, "/file").stdout == BODY
+    run([tool("fsck.fat"), "-n", path])
 
 
 def test_a_partition_is_not_cut_below_its_file_system(image):
@@ -147,7 +197,7 @@ def test_a_device_that_cannot_grow_keeps_its_size():
             resize(disk, 32 * MiB)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "fat"])
 def test_cut_off_at_every_write_the_same_call_finishes(kind, monkeypatch):
     small = MemoryDevice(12 * MiB)
     number = fill(small, kind)

@@ -58,6 +58,9 @@ def _check_boot(device: BlockDevice, volume: Volume) -> list[Finding]:
         offset = _FIELDS["bs_reserved1"].offset if wide else layout.BootSector.FIELDS["bs_reserved1"].offset
         text = "boot sector: the dirty bit is set: the volume was not unmounted cleanly"
         found.append(Finding("fat.dirty", text, offset, repairable=True))
+    if volume.mark:
+        text = "boot sector: a change of the volume's size was interrupted: the same resize finishes it"
+        found.append(Finding("fat.resize", text))
     if not wide:
         return found
     if geometry.root_entries:

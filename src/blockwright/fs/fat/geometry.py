@@ -26,7 +26,7 @@ MIN_CLUSTERS_16: Final = layout.MIN_FAT16 + layout.EDGE
 MAX_CLUSTERS_16: Final = layout.MIN_FAT32 - 1 - layout.EDGE
 MIN_CLUSTERS_32: Final = layout.MIN_FAT32 + layout.EDGE
 MAX_CLUSTERS_32: Final = layout.MAX_FAT32 - layout.EDGE
-_BOUNDS: Final = {
+BOUNDS: Final = {
     12: (1, MAX_CLUSTERS_12),
     16: (MIN_CLUSTERS_16, MAX_CLUSTERS_16),
     32: (MIN_CLUSTERS_32, MAX_CLUSTERS_32),
@@ -265,7 +265,7 @@ def _of_size(
         if need.clusters(found.bits, found.cluster_size) <= found.clusters - int(free * found.clusters):
             return found
     if not candidates:
-        low, high = _BOUNDS[kinds[0]]
+        low, high = BOUNDS[kinds[0]]
         raise UsageError(f"fat: {size} bytes cannot be FAT{kinds[0]}, which takes {low} to {high} clusters")
     best = max(candidates, key=lambda each: each.clusters)
     taken = need.clusters(best.bits, best.cluster_size) * best.cluster_size
@@ -279,7 +279,7 @@ def _candidates(bits: int, need: Need, total: int, sector_size: int, cluster_siz
     Where that is not possible larger clusters are better (there were too many), then smaller (too few); content
     that does not fit may fit in the smallest.
     """
-    low, high = _BOUNDS[bits]
+    low, high = BOUNDS[bits]
     usual = {12: sector_size, 16: max(2048, sector_size), 32: _usual_32(total * sector_size, sector_size)}[bits]
     found = [
         _with_sectors(bits, need, total, sector_size, each) for each in _cluster_sizes(sector_size, cluster_size)

@@ -22,6 +22,11 @@ EXTENDED: Final = (0x28, 0x29)
 """Values of ``bs_boot_sig`` that say the fields behind it are there: volume id only, or label and type too."""
 DIRTY: Final = 1
 """Bit of ``bs_reserved1``: not unmounted cleanly."""
+MARKS: Final = 0xFC
+"""Bits of ``bs_reserved1`` that nobody gives a meaning, and in which our own resize says that it is under way."""
+RESIZING: Final = 0xA4
+RESIZING_ONE_FAT: Final = 0xA8
+"""The same, and that the one FAT there is for now takes the room of two."""
 
 MIN_FAT16: Final = 4085
 """Clusters from which on a volume is FAT16; below it is FAT12. Nothing else decides (fatgen103, "FAT Type")."""

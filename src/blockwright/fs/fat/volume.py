@@ -26,7 +26,8 @@ BOOT_SIZE: Final = 512
 class Volume:
     """What a boot sector says. ``label`` is None where it has none; sectors are 0 where there is no such sector.
 
-    ``active_fat`` is the copy to read; ``mirrored`` says whether the others must equal it.
+    ``active_fat`` is the copy to read; ``mirrored`` says whether the others must equal it. ``mark`` says that a
+    resize is under way: ``layout.RESIZING`` or ``RESIZING_ONE_FAT``, else 0.
     """
 
     geometry: Geometry
@@ -37,6 +38,7 @@ class Volume:
     mirrored: bool = True
     info_sector: int = 0
     backup_sector: int = 0
+    mark: int = 0
 
 
 def looks_like_fat(sector: bytes) -> bool:
@@ -117,11 +119,18 @@ def _finish(geometry: Geometry, boot: layout.BootSector, boot32: layout.BootSect
         label=label,
         volume_id=extension.bs_vol_id if extension.bs_boot_sig in layout.EXTENDED else 0,
         dirty=bool(extension.bs_reserved1 & layout.DIRTY),
+        mark=_mark(extension, geometry),
         active_fat=active,
         mirrored=mirrored,
         info_sector=_sector(boot32.bpb_fs_info, geometry) if wide else 0,
         backup_sector=_sector(boot32.bpb_bk_boot_sec, geometry) if wide else 0,
     )
+
+
+def _mark(extension: layout.BootSector | layout.BootSector32, geometry: Geometry) -> int:
+    mark = extension.bs_reserved1 & layout.MARKS if extension.bs_boot_sig in layout.EXTENDED else 0
+    one_fat = mark == layout.RESIZING_ONE_FAT and geometry.fats == 1 and geometry.fat_sectors % 2 == 0
+    return mark if one_fat or mark == layout.RESIZING else 0
 
 
 def _sector(number: int, geometry: Geometry) -> int:

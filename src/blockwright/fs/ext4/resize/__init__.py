@@ -5,11 +5,8 @@ Knows: the order of the steps. Refuses to know: how the device got its size.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-
-from blockwright.device.base import BlockDevice, ResizableDevice
-from blockwright.errors import BlockwrightError, NoSpace, UsageError
+from blockwright.device.base import BlockDevice
+from blockwright.errors import NoSpace
 from blockwright.fs.ext4.layout import RoCompat
 from blockwright.fs.ext4.read import kind_of
 from blockwright.fs.ext4.resize.apply import apply, committer_of
@@ -20,7 +17,7 @@ from blockwright.fs.ext4.resize.move import move_below
 from blockwright.fs.ext4.resize.plan import Plan
 from blockwright.fs.ext4.resize.target import target_of
 from blockwright.fs.ext4.volume import Volume
-from blockwright.fs.resize import ResizeReport
+from blockwright.fs.resize import ResizeReport, long_enough
 
 __all__ = ["minimum_size", "resize"]
 
@@ -61,7 +58,7 @@ def resize(device: BlockDevice, size: int | None = None, *, source: str | None =
     if blocks < old.blocks_count and blocks < least_blocks(volume):
         volume = _make_room(volume, blocks, wanted)
         target = target_of(volume.superblock, old, blocks, _BackupRoom(volume))
-    with _long_enough(device, blocks * old.block_size):
+    with long_enough(device, blocks * old.block_size):
         plan = Plan(volume, target)
         committer = committer_of(plan)
     method = apply(plan, committer)
@@ -74,24 +71,6 @@ def resize(device: BlockDevice, size: int | None = None, *, source: str | None =
         groups=target.geometry.groups,
         method=method,
     )
-
-
-@contextmanager
-def _long_enough(device: BlockDevice, end: int) -> Iterator[None]:
-    """Have the device reach to ``end``; where the body raises, it is as long as it was."""
-    before = device.size
-    if end <= before:
-        yield
-        return
-    if not isinstance(device, ResizableDevice):
-        raise UsageError(f"resize: expected at most the device's {before} bytes, found {end}")
-    device.resize(end)
-    try:
-        yield
-    except BaseException:
-        with suppress(BlockwrightError):  # what stopped the body is what is told
-            device.resize(before)
-        raise
 
 
 def _make_room(volume: Volume, blocks: int, wanted: int) -> Volume:

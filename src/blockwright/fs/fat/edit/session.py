@@ -32,10 +32,12 @@ MAX_PAGES: Final = 512
 class Session:
     """What the parts of an editor share. ``shrunk`` are the files that were cut since the last commit.
 
-    Raises UsageError for a volume that was not left clean and is damaged.
+    Raises UsageError for a volume that was not left clean and is damaged, or whose resize was interrupted.
     """
 
     def __init__(self, device: BlockDevice, volume: Volume, policy: CommitPolicy) -> None:
+        if volume.mark:
+            raise UsageError("fat: a change of its size was interrupted: resize it again, as before, to finish that")
         self.device = device
         self.geometry = volume.geometry
         self.table = EditedTable(device, volume)
