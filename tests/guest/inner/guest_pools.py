@@ -565,6 +565,11 @@ def test_devices_that_became_larger_are_used(pool, place):
         return
     name = "data" if "data" in pool.spec.options else "whole"
     before = pool.status().data_total
+    with pytest.raises(
+        UsageError,
+        match="has to grow first" if name == "data" else "has 2097152 bytes and does not grow.*=4194304, and",
+    ):
+        pool.grow_pool(metadata=4 * MiB)
     with pytest.raises(UsageError, match="has to grow first"):
         pool.grow_pool(before + 16 * MiB)
     os.truncate(place.folder / f"{name}.img", 96 * MiB)
