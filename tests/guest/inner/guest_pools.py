@@ -261,6 +261,27 @@ def test_who_dies_while_a_pool_grows_leaves_it_whole(place):
     assert places == [f"grow pool: {each}" for each in ("intended", "enlarged", "applied", "recorded")]
 
 
+@pytest.mark.parametrize("step", range(3))
+def test_who_dies_while_a_pool_grows_for_a_volume_leaves_that_on_record(place, step):
+    create_pool("p", "thin", place.options("files", size=16 * MiB, grow_by="8M", limit="64M", low_water=25))
+    with open_pool("p") as pool:
+        pool.create("a", 16 * MiB)
+        write(pool, "a", 0, b"x" * 13 * MiB)
+
+    def create(checkpoint):
+        with open_pool("p", checkpoint=checkpoint) as pool:
+            pool.create("b", SIZE)
+
+    assert killed(step, create) == f"grow pool: {('intended', 'enlarged', 'applied')[step]}"
+    with open_pool("p") as pool:
+        assert pool.reconcile().lines == ["corrected: a growth that was not finished is finished"]
+        assert pool.status().data_total == 24 * MiB
+        assert [each.name for each in pool.list()] == ["a"]
+        pool.create("b", SIZE)
+        assert_clean(pool)
+    destroy_pool("p", force=True)
+
+
 @pytest.mark.ci
 @pytest.mark.parametrize("form", KILLED_FORMS)
 @pytest.mark.parametrize("restart", ["the process", "the machine"])
