@@ -166,7 +166,10 @@ def test_a_snapshot_is_taken_while_a_process_writes(pool):
 
 
 def test_snapshots_are_of_one_instant_while_threads_write(pool):
-    """Two places are always written in the same order: a snapshot never has the second without the first."""
+    """Two places are always written in the same order: a snapshot never has the second without the first.
+
+    Each is flushed before the other is written: a block device keeps no other order.
+    """
     pool.create("a", SIZE)
     stop = threading.Event()
     failed: list[BaseException] = []
@@ -177,8 +180,8 @@ def test_snapshots_are_of_one_instant_while_threads_write(pool):
             try:
                 while not stop.is_set():
                     number += 1
-                    device.write(0, number.to_bytes(8, "big"))
-                    device.write(512 * 1024, number.to_bytes(8, "big"))
+                    device.write(0, number.to_bytes(8, "big"), durable=True)
+                    device.write(512 * 1024, number.to_bytes(8, "big"), durable=True)
             except BaseException as error:  # noqa: BLE001 - told below
                 failed.append(error)
 

@@ -16,6 +16,7 @@ import pytest
 
 from blockwright.build.definition import Definition, Table
 from blockwright.build.run import build
+from blockwright.errors import Damaged
 from blockwright.source import open_source
 from blockwright.units import MiB
 from blockwright.volume import Driver, State, destroy_pool, open_pool
@@ -217,13 +218,15 @@ def test_a_pool_whose_destruction_was_killed_is_destroyed_again(place):
 
 
 @pytest.mark.parametrize("place", ["overlay"], indirect=True)
-def test_the_oracle_can_fail(place):
-    """A volume whose file is cut is found by the same looks."""
+@pytest.mark.parametrize("how", ["cut", "written to"])
+def test_the_oracle_can_fail(place, how):
+    """A volume whose file is cut, or holds something else, is found by the same looks."""
     folder = place.folder / "p-volumes"
     victim = next(each for each in folder.iterdir() if each.name.startswith("alone."))
-    os.truncate(victim, SIZE // 2)
-    with pytest.raises(AssertionError):
-        _hold(place, {}, "cut")
+    with open(victim, "r+b") as file:
+        file.write(b"x" * 10) if how == "written to" else file.truncate(SIZE // 2)
+    with pytest.raises(AssertionError if how == "written to" else Damaged):
+        _hold(place, {}, how)
 
 
 @pytest.mark.parametrize("place", ["overlay"], indirect=True)

@@ -18,6 +18,14 @@ SMOKE = (
     "guest_dm.py::test_thin_devices",
     "guest_map.py::test_an_image_by_each_means",
     "guest_nbd.py::test_a_file_system_over_nbdkit",
+    "guest_thin_volumes.py::test_snapshots_are_of_one_instant_while_threads_write",
+)
+VOLUMES = (
+    "guest_thin.py",
+    "guest_thin_volumes.py",
+    "guest_volume_killed.py",
+    "guest_pools.py",
+    "guest_volume_model.py",
 )
 
 
@@ -44,7 +52,15 @@ def run_inside(tmp_path, *selected, timeout_s=1500):
 @pytest.mark.ci
 @pytest.mark.timeout(1700)
 def test_the_main_paths_in_the_second_kernel(tmp_path):
-    assert run_inside(tmp_path, *(str(INNER / name) for name in SMOKE)) == 8
+    assert run_inside(tmp_path, *(str(INNER / name) for name in SMOKE)) == 9
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(2700)
+def test_volumes_killed_in_the_second_kernel(tmp_path):
+    """With those that are marked `ci`, which the whole suite does without."""
+    modules = [str(INNER / name) for name in VOLUMES]
+    assert run_inside(tmp_path, "-m", "not soak and (ci or not ci)", *modules, timeout_s=2500) > 80
 
 
 @pytest.mark.soak

@@ -63,8 +63,12 @@ def xfs(folder: Path) -> Iterator[Path]:
 
 
 def make_pool(kind: str, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str = "p", **options: object) -> str:
-    """Make a pool whose state and volumes are below ``folder``, and have nothing wait for the disk."""
-    unsync(monkeypatch)
+    """Make a pool whose state and volumes are below ``folder``, and have nothing wait for the disk.
+
+    A thin pool is in a kernel whose disks are memory, and of a block device flushes are all that keeps an order.
+    """
+    if kind != "thin":
+        unsync(monkeypatch)
     monkeypatch.setenv("BLOCKWRIGHT_HOME", str(folder / "home"))
     if kind == "reflink":
         monkeypatch.setattr(clone, "share_blocks", copied)

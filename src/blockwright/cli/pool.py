@@ -15,7 +15,7 @@ import click
 
 from blockwright.cli.output import print_json, print_lines, print_path, table, tell
 from blockwright.cli.really import meaning, really_option
-from blockwright.errors import BlockwrightError, Corrupt, KernelError, NotFound, UsageError
+from blockwright.errors import BlockwrightError, Corrupt, Damaged, KernelError, NotFound, UsageError
 from blockwright.units import format_size, parse_size
 from blockwright.volume import Driver, PoolStatus, create_pool, destroy_pool, load_spec, open_pool, pool_names
 from blockwright.volume.pool import undo_unfinished
@@ -104,14 +104,20 @@ def create(
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @_json
 def up(*, names: Sequence[str], as_json: bool) -> int:
-    """Have pools ready, all of them without a NAME, and active and mounted again what was. May be done any time."""
+    """Have pools ready, all of them without a NAME, and active and mounted again what was. May be done any time.
+
+    What is damaged stays as it is, and the exit code is 3; everything else comes up.
+    """
     done: dict[str, list[str]] = {}
     undone = [] if names else undo_unfinished()
     failed: list[BlockwrightError] = []
+    code = 0
     for name in names or pool_names():
         try:
             with open_pool(name) as driver:
-                done[name] = driver.up().lines
+                found = driver.up()
+            done[name] = found.lines
+            code = Damaged.exit_code if found.damaged else code
         except (Corrupt, KernelError, NotFound) as error:  # the others come up all the same
             if len(names) == 1:
                 raise
@@ -121,7 +127,7 @@ def up(*, names: Sequence[str], as_json: bool) -> int:
         print_json("blockwright.pool.up/1", {"pools": done})
     else:
         print_lines(undone + [f"{name}: {line}" for name, lines in done.items() for line in lines])
-    return failed[0].exit_code if failed else 0
+    return failed[0].exit_code if failed else code
 
 
 @pool.command()

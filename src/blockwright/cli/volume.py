@@ -12,7 +12,7 @@ import click
 
 from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.output import print_json, print_lines, print_path, table
-from blockwright.errors import UsageError
+from blockwright.errors import Damaged, UsageError
 from blockwright.units import format_size, parse_size
 from blockwright.volume import Driver, VolumeInfo, open_pool, pool_names
 from blockwright.volume.pool import undo_unfinished
@@ -184,17 +184,24 @@ def show(*, name: str, pool: str | None, as_json: bool) -> None:
 @volume.command()
 @click.option("--pool", metavar="POOL", help="One pool.  [default: all]")
 @_json
-def reconcile(*, pool: str | None, as_json: bool) -> None:
-    """Bring journal and world to agree: finish or undo what a dead process began, adopt what is not recorded."""
+def reconcile(*, pool: str | None, as_json: bool) -> int:
+    """Bring journal and world to agree: finish or undo what a dead process began, adopt what is not recorded.
+
+    Volumes that are damaged are told, and the exit code is 3.
+    """
     lines: dict[str, list[str]] = {}
     undone = undo_unfinished() if pool is None else []
+    code = 0
     for each in pool_names() if pool is None else [pool]:
         with open_pool(each) as driver:
-            lines[each] = driver.reconcile().lines
+            done = driver.reconcile()
+        lines[each] = done.lines
+        code = Damaged.exit_code if done.damaged else code
     if as_json:
         print_json("blockwright.reconcile/1", {"pools": lines})
     else:
         print_lines(undone + [f"{name}: {line}" for name, found in lines.items() for line in found])
+    return code
 
 
 def _show_one(found: VolumeInfo, *, as_json: bool, path: str | None = None) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import ClassVar, final
 
@@ -204,18 +204,32 @@ class Driver(Engine):
 
         What a dead process began is finished or undone; what is there and not recorded is adopted; what is recorded
         and not there is lost; what is otherwise than recorded is recorded as it is. A lost journal is rebuilt so.
+        What is damaged is told.
         """
         with self.spec.locked():
-            return self._reconcile()
+            done = self._reconcile()
+            self._tell_damage(done)
+            return done
+
+    def _tell_damage(self, done: Reconciled) -> Mapping[str, str]:
+        found = self._damaged()
+        done.damaged += [f"{name}: {text}" for name, text in found.items()]
+        return found
 
     @final
     def up(self) -> Reconciled:
-        """Have the pool ready, and every volume active and mounted that last was; idempotent."""
+        """Have the pool ready, and every volume active and mounted that last was; idempotent.
+
+        A volume that is damaged stays as it is, and is told; the others come up. Raises Damaged for a whole pool.
+        """
         done = Reconciled()
         with self.spec.locked():
             self._pool_up(done)
             self._reconcile(done)
+            damaged = self._tell_damage(done)
         for volume in self._records.all():
+            if volume.name in damaged:
+                continue
             if volume.wanted in (State.ACTIVE, State.MOUNTED) and volume.state is State.INACTIVE:
                 try:
                     self._again(volume, done)
@@ -273,6 +287,7 @@ class Driver(Engine):
         with self.spec.locked():
             lines = self._pool_repair(spare, force=force)
             done = self._reconcile()
+            self._tell_damage(done)
         done.corrected[:0] = lines
         return done
 
@@ -330,6 +345,10 @@ class Driver(Engine):
 
     def _pool_up(self, done: Reconciled) -> None:
         """Have the pool ready, and tell ``done`` what that took; idempotent. Raises Corrupt for a damaged one."""
+
+    def _damaged(self) -> Mapping[str, str]:
+        """Return the volumes that are not to be used as they are, and why; nothing is left that was begun."""
+        return {}
 
     def _pool_down(self) -> None:
         """Have the pool out of use; no volume is active."""

@@ -98,6 +98,9 @@ class Engine(ABC):
     def _sweep(self) -> Sequence[str]:
         """Remove what belongs to no volume and no intent, and has nobody's content; return lines that say what."""
 
+    def _make_room(self) -> None:
+        """Have the pool take one more volume, where it may grow for that; before anything of that is on record."""
+
     def _adopt(self, found: Found, volume: VolumeInfo) -> VolumeInfo:
         """Return how a volume is recorded that was found; called in the transaction that does it."""
         return volume
@@ -106,6 +109,7 @@ class Engine(ABC):
 
     def _make(self, name: str, change: Callable[[int], Change], fill: Fill | None) -> VolumeInfo:
         with self._started() as lock:
+            self._make_room()
             with self._journal.transaction():
                 there = self._records.find(name)
                 check_transition(Operation.CREATE, name, State.ABSENT if there is None else there.state)
@@ -146,7 +150,10 @@ class Engine(ABC):
             done = plan.result(change.after)
             then = self._record(change, plan, done, intent)
         except BaseException as error:
-            self._end(change, plan, intent, error, begun)
+            if lock.held:
+                self._end(change, plan, intent, error, begun)
+            else:  # what is taken back may be taken back by who has the lock alone
+                self._journal.abandon(intent, str(error))
             raise
         finally:
             plan.release()
@@ -218,8 +225,10 @@ class Engine(ABC):
             return
         try:
             self._run(change, plan.undo, None)
-        except (BlockwrightError, OSError) as second:
+        except BaseException as second:
             self._journal.abandon(intent, f"{error}; and then: {second}")
+            if not isinstance(second, BlockwrightError | OSError):
+                raise  # a second signal: this process may go on, and so may whoever comes next
             return
         self._journal.settle(intent, type(error).__name__)
 
@@ -261,25 +270,33 @@ class Engine(ABC):
             if not intent.abandoned:
                 continue
             change = self._change_of(intent)
-            what = f"{change.operation.value} of {change.after.name}"
             mine = self._journal.take_over(intent)
-            plan = self._plans(change, None)
             try:
-                self._run(change, plan.steps if plan.forward else plan.undo, None)
-            except (BlockwrightError, OSError) as error:
+                then = self._recover_one(change, mine, done)
+            except BaseException as error:
                 self._journal.abandon(mine, str(error))
+                if not isinstance(error, BlockwrightError | OSError):
+                    raise
                 continue
-            finally:
-                plan.release()
-            if not plan.forward:
-                self._journal.settle(mine, "undone")
-                done.undone.append(what)
-                self._checkpoint(f"{change.operation.value}: undone")
-                continue
-            then = self._record(change, plan, plan.result(change.after), mine, "finished")
-            done.finished.append(what)
             if then is not None:
                 self._follow(*then)
+
+    def _recover_one(self, change: Change, intent: Intent, done: Reconciled) -> tuple[Change, Intent] | None:
+        """Finish or undo what a dead process began, and return what follows from it."""
+        what = f"{change.operation.value} of {change.after.name}"
+        plan = self._plans(change, None)
+        try:
+            self._run(change, plan.steps if plan.forward else plan.undo, None)
+        finally:
+            plan.release()
+        if plan.forward:
+            then = self._record(change, plan, plan.result(change.after), intent, "finished")
+            done.finished.append(what)
+            return then
+        self._journal.settle(intent, "undone")
+        done.undone.append(what)
+        self._checkpoint(f"{change.operation.value}: undone")
+        return None
 
     def _reconcile(self, done: Reconciled | None = None) -> Reconciled:
         done = Reconciled() if done is None else done

@@ -56,7 +56,7 @@ class PoolStatus:
 @dataclass
 class Reconciled:
     """What ``reconcile`` did, each as a line: operations that were finished or undone, volumes that were adopted,
-    lost, or found to be otherwise than recorded.
+    lost, or found to be otherwise than recorded. ``damaged`` are those that are there and cannot be used.
     """
 
     finished: list[str] = field(default_factory=list)
@@ -64,6 +64,7 @@ class Reconciled:
     adopted: list[str] = field(default_factory=list)
     lost: list[str] = field(default_factory=list)
     corrected: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
 
     @property
     def lines(self) -> list[str]:
@@ -74,5 +75,6 @@ class Reconciled:
             "adopted": self.adopted,
             "lost": self.lost,
             "corrected": self.corrected,
+            "damaged": self.damaged,
         }
         return [f"{what}: {each}" for what, lines in named.items() for each in lines]

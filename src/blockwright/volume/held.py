@@ -24,25 +24,32 @@ class PoolLock:
     def __init__(self, spec: PoolSpec) -> None:
         self._spec = spec
         self._held = spec.locked()
+        self.held = False
+        """Whether it is held now: who let go of it may not have got it back."""
 
     def __enter__(self) -> Self:
         self._held.__enter__()
+        self.held = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._held.__exit__(kind, error, trace)
+        if self.held:
+            self.held = False
+            self._held.__exit__(kind, error, trace)
 
     @contextmanager
     def released(self) -> Iterator[None]:
-        """Let others at the pool meanwhile."""
+        """Let others at the pool meanwhile. Raises as ``PoolSpec.locked`` does; it is not ``held`` then."""
+        self.held = False
         self._held.__exit__(None, None, None)
         try:
             yield
         finally:
             self._held = self._spec.locked()
             self._held.__enter__()
+            self.held = True
 
 
 def open_journal(spec: PoolSpec, tables: Part | None) -> Journal:

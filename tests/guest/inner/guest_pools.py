@@ -21,6 +21,7 @@ from blockwright.volume.pool import undo_unfinished
 from blockwright.volume.thin import tools
 from tests.support import volumes
 from tests.support.inprocess import blockwright, document
+from tests.support.killed import killed_at_every_step
 from tests.support.loops import sparse
 from tests.support.tools import run, tool
 from tests.support.volumes import SIZE, assert_clean, content, contents, fill_with, pattern, write
@@ -28,6 +29,8 @@ from tests.support.volumes import SIZE, assert_clean, content, contents, fill_wi
 FORMS = ["files", "devices", "split"]
 KILLED_FORMS = ["files", *(pytest.param(each, marks=pytest.mark.soak) for each in FORMS[1:])]
 BLOCK = 64 * KiB
+GROWING = {"fcntl.ioctl", "os.truncate", "fcntl.flock"}
+"""Calls before which a process is killed, besides the checkpoints."""
 
 
 class Place:
@@ -64,6 +67,23 @@ class Place:
         for each in list(loop.states()):
             if each.backing.startswith(str(self.folder)):
                 loop.detach(each.number, sequence=each.sequence)
+
+    def attaches(self):
+        """Have the disks again, under the names that they had."""
+        for each in self._files.values():
+            loop.attach(each)
+
+    def grown(self, form, old):
+        """Have devices larger than what the pool has of them; what to ask it for, and the sizes it has then."""
+        data, metadata = old.data_total + MiB, old.metadata_total + 64 * KiB
+        if form == "files":
+            return {"size": data, "metadata": metadata}, (data, metadata)
+        more = {"data": MiB, "metadata": 64 * KiB} if form == "devices" else {"whole": MiB}
+        for name, size in more.items():
+            path = self._files[name]
+            os.truncate(path, path.stat().st_size + size)
+            loop.refresh(self.disk(name, 0))
+        return {}, (data, metadata if form == "devices" else old.metadata_total)
 
     def starts(self):
         """Have the disks again, under other names where that can be."""
@@ -239,6 +259,84 @@ def test_who_dies_while_a_pool_grows_leaves_it_whole(place):
         places.append(at)
     destroy_pool("p", force=True)
     assert places == [f"grow pool: {each}" for each in ("intended", "enlarged", "applied", "recorded")]
+
+
+@pytest.mark.parametrize("step", range(3))
+def test_who_dies_while_a_pool_grows_for_a_volume_leaves_that_on_record(place, step):
+    create_pool("p", "thin", place.options("files", size=16 * MiB, grow_by="8M", limit="64M", low_water=25))
+    with open_pool("p") as pool:
+        pool.create("a", 16 * MiB)
+        write(pool, "a", 0, b"x" * 13 * MiB)
+
+    def create(checkpoint):
+        with open_pool("p", checkpoint=checkpoint) as pool:
+            pool.create("b", SIZE)
+
+    assert killed(step, create) == f"grow pool: {('intended', 'enlarged', 'applied')[step]}"
+    with open_pool("p") as pool:
+        assert pool.reconcile().lines == ["corrected: a growth that was not finished is finished"]
+        assert pool.status().data_total == 24 * MiB
+        assert [each.name for each in pool.list()] == ["a"]
+        pool.create("b", SIZE)
+        assert_clean(pool)
+    destroy_pool("p", force=True)
+
+
+@pytest.mark.ci
+@pytest.mark.parametrize("form", KILLED_FORMS)
+@pytest.mark.parametrize("restart", ["the process", "the machine"])
+def test_who_dies_before_any_call_of_a_growth_leaves_it_whole(place, form, restart):
+    """Before each call that makes a file longer, or that a kernel's device is changed or asked with."""
+    create_pool("p", "thin", place.options(form))
+    with open_pool("p") as pool:
+        pool.create("a", SIZE, fill=fill_with(pattern(1)))
+        pool.snapshot("a", "b")
+        pool.activate("a")
+        old = pool.status()
+    armed, seen = set(), set()
+
+    def grow():
+        with open_pool("p") as pool:
+            pool.reconcile()
+            armed.update(GROWING)  # from here on, and in this process alone
+            pool.grow_pool(**sizes)
+
+    def look(new):
+        """Have the pool up, with what it had and at its old or new size, and then at its new one."""
+        if restart == "the machine":
+            place.stops()
+            place.attaches()
+        with open_pool("p") as pool:
+            pool.up()
+            status = pool.status()
+            found = (status.data_total, status.metadata_total)
+            before = (old.data_total, old.metadata_total)
+            assert found in (before, new)
+            seen.add("old" if found == before else "new")
+            assert status.health == ""
+            assert (pool.get("a").state, pool.get("b").state) == (State.ACTIVE, State.INACTIVE)
+            assert contents(pool) == {"a": pattern(1), "b": pattern(1)}
+            assert_clean(pool)
+            status = pool.grow_pool(**sizes)
+            assert (status.data_total, status.metadata_total) == new
+            assert (pool.create("more", SIZE).size, pool.remove("more")) == (SIZE, None)
+            return status
+
+    sizes, wanted = place.grown(form, old)
+    kills = killed_at_every_step(grow, steps=armed)
+    steps = -1
+    while steps is not None:
+        last, steps = steps, next(kills, None)
+        old = look(wanted)
+        sizes, wanted = place.grown(form, old)
+    with open_pool("p") as pool:
+        pool.down()
+        assert list(pool.check()) == []
+        pool.up()
+        pool.deactivate("a")
+    destroy_pool("p", force=True)
+    assert last > 15
+    assert seen == {"old", "new"} if form == "files" or restart == "the process" else {"new"}
 
 
 def exhaust(name="p+", first=1 << 20):
@@ -488,6 +586,11 @@ def test_devices_that_became_larger_are_used(pool, place):
         return
     name = "data" if "data" in pool.spec.options else "whole"
     before = pool.status().data_total
+    with pytest.raises(
+        UsageError,
+        match="has to grow first" if name == "data" else "has 2097152 bytes and does not grow.*=4194304, and",
+    ):
+        pool.grow_pool(metadata=4 * MiB)
     with pytest.raises(UsageError, match="has to grow first"):
         pool.grow_pool(before + 16 * MiB)
     os.truncate(place.folder / f"{name}.img", 96 * MiB)

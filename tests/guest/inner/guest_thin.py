@@ -105,6 +105,45 @@ def test_the_two_mistakes_that_the_kernel_lets_pass(make):
     assert (caught.value.errno, pool.status().transaction) == (22, 0)
 
 
+def test_a_snapshot_finds_its_origin_suspended_under_every_name(make, monkeypatch):
+    pool, seen = make(), []
+    pool.create(0)
+    pool.activate("first", 0, MiB)
+    for name in ("again", "third"):  # as somebody else may
+        make.mapper.create(name, [dm.Thin(MiB, "/dev/mapper/pool", 0)])
+    message = dm.Mapper.message
+
+    def look(mapper, name, text, **more):
+        seen.extend(mapper.info(each).suspended for each in ("first", "again", "third") if "create_snap" in text)
+        return message(mapper, name, text, **more)
+
+    monkeypatch.setattr(dm.Mapper, "message", look)
+    pool.snapshot(1, 0)
+    assert seen == [True] * 3
+    assert not any(make.mapper.info(each).suspended for each in ("first", "again", "third"))
+
+
+def test_an_origin_whose_last_user_closes_it_meanwhile(make, monkeypatch):
+    pool = make()
+    pool.create(0)
+    for at, step in enumerate(("suspend", "message")):
+        device = open_path(pool.activate("first", 0, MiB), writable=True)
+        device.write(0, b"here", durable=True)
+        make.mapper.remove("first", deferred=True)
+        call = getattr(dm.Mapper, step)
+
+        def late(*words, call=call, device=device, **more):
+            device.close()
+            return call(*words, **more)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(dm.Mapper, step, late)
+            pool.snapshot(1 + at, 0)
+    assert [each.identity for each in pool.devices()] == [0, 1, 2]
+    with open_path(pool.activate("second", 2, MiB)) as device:
+        assert device.read(0, 4) == b"here"
+
+
 def test_a_metadata_snapshot_stays_as_it_was_while_the_pool_goes_on(make):
     pool = make()
     with open_path(make.metadata) as device:

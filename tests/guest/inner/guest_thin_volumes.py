@@ -139,6 +139,103 @@ def test_who_dies_while_the_origin_stands_still_does_not_leave_it_so(pool, monke
         file.write(b"on")
 
 
+def dies(monkeypatch, owner, name, use):
+    """Have a process call ``use`` that ends where it would call that function of ``owner``."""
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, lambda *_words, **_more: os._exit(9))
+        pid = os.fork()
+        if not pid:
+            with open_pool("p") as other:
+                use(other)
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+
+
+def test_an_origin_that_stands_still_runs_on_where_the_journal_is_lost_too(tmp_path, monkeypatch):
+    name = volumes.make_pool("thin", tmp_path, monkeypatch)
+    with open_pool(name) as pool:
+        pool.create("a", SIZE)
+        path, journal = pool.activate("a").path, pool.spec.journal
+    dies(monkeypatch, dm.Mapper, "resume", lambda other: other.snapshot("a", "b"))
+    os.unlink(journal)
+    with open_pool(name) as pool, dm.Mapper() as mapper:
+        assert mapper.info("p+a").suspended
+        assert pool.reconcile().adopted == ["a", "thin-2"]
+        assert not mapper.info("p+a").suspended
+        with open(path, "r+b") as file:
+            file.write(b"on")
+    destroy_pool(name, force=True)
+    nothing_is_left(tmp_path)
+
+
+@pytest.mark.parametrize("then", ["reconcile", "down", "destroy"])
+def test_who_dies_while_he_opens_a_volume_leaves_no_device(tmp_path, monkeypatch, then):
+    """Behind the moment in which it is there, and before the kernel knows that nobody else is to have it."""
+    name = volumes.make_pool("thin", tmp_path, monkeypatch)
+    with open_pool(name) as pool:
+        pool.create("a", SIZE)
+    dies(monkeypatch, dm.Mapper, "remove", lambda other: other.open("a"))
+    with dm.Mapper() as mapper:
+        assert mapper.exists("p+a")
+        with open_pool(name) as pool:
+            if then != "destroy":
+                getattr(pool, then)()
+                assert not mapper.exists("p+a")
+    destroy_pool(name, force=True)
+    nothing_is_left(tmp_path)
+
+
+def test_a_device_that_others_have_open_is_left(pool):
+    pool.create("a", SIZE)
+    with pool.open("a", writable=True) as device, open_pool("p") as other:
+        assert other.reconcile().lines == []
+        device.write(0, b"on", durable=True)
+
+
+def test_a_volume_that_is_closed_while_it_is_opened(pool, monkeypatch):
+    """The device of the process that had it goes behind its last user, at any moment."""
+    pool.create("a", SIZE, fill=fill_with(pattern(1)))
+    first, info = pool.open("a"), type(pool)._info
+
+    def late(driver, volume):
+        found = info(driver, volume)
+        first.close()
+        return found
+
+    monkeypatch.setattr(type(pool), "_info", late)
+    assert content(pool, "a") == pattern(1)
+
+
+@pytest.mark.parametrize("what", ["create", "snapshot", "remove"])
+def test_what_was_begun_before_a_reboot_is_settled_at_once(pool, tmp_path, what):
+    pool.create("a", SIZE, fill=fill_with(pattern(1)))
+    pool.create("b", SIZE)
+    assert killed_at(what, 2)
+    the_machine_stops(tmp_path)
+    with open_pool("p") as other:
+        done = other.reconcile()
+        assert (done.undone + done.finished) == [f"{what} of {'b' if what == 'remove' else 'new'}"]
+        assert_clean(other)
+
+
+def test_somebody_else_who_changes_the_pool_in_the_last_moment_is_noticed(pool):
+    def change(name):
+        if name == "create: intended":
+            with dm.Mapper() as mapper:
+                strange = Pool(mapper, "p+")
+                strange.set_transaction(now, now + 5)
+                strange.create(2)
+
+    pool.create("a", SIZE)
+    now = pool.status().detail["transaction"]
+    with open_pool("p", checkpoint=change) as other:
+        with pytest.raises(IntegrityError, match=f"expected transaction {now} as in the journal, found {now + 5}"):
+            other.create("b", SIZE)
+        assert other.journal.intents() == []
+    assert [each.identity for each in pool._stack.running().devices()] == [1, 2]
+    assert pool.reconcile().adopted == ["thin-2"]
+
+
 def test_a_pool_comes_back_after_a_reboot(pool, tmp_path):
     pool.create("a", SIZE, fill=fill_with(pattern(1)))
     pool.snapshot("a", "b")

@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.support.volumemodel import Model, bounded
+from blockwright.system.linux import dm
+from tests.support.volumemodel import Model, assert_found_out, bounded, sharing
 
 
 class Thin(Model):
@@ -12,6 +13,12 @@ class Thin(Model):
 
 TestThin = pytest.mark.ci(Thin.TestCase)
 TestThin.settings = bounded(4, 25)
+
+
+def test_a_driver_whose_snapshots_share_what_is_written_is_found_out():
+    assert_found_out(sharing(Thin))
+    with dm.Mapper() as mapper:
+        assert mapper.devices() == []
 
 
 @pytest.mark.soak

@@ -13,7 +13,7 @@ from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.listeners import listen_tcp
 from blockwright.serve.image import Image
 from blockwright.serve.scrape import ScrapeServer
-from blockwright.volume.file import driver
+from blockwright.volume.file import survey
 from blockwright.volume.metrics import CONTENT_TYPE, render
 from tests.support import inprocess
 from tests.support.inprocess import blockwright, document
@@ -195,7 +195,7 @@ def test_watch_tells_of_a_pool_that_is_nearly_full(pool, tmp_path, monkeypatch):
     assert "main: is well" in text("pool", "watch", "main", "--once", "--textfile", str(tmp_path / "m"))
     assert (tmp_path / "m").read_text().startswith("# HELP blockwright_pool_up")
     (pool / "volumes" / "ballast").write_bytes(os.urandom(1 << 20))
-    monkeypatch.setattr(driver, "_free_bytes", lambda _folder: 1 << 17)
+    monkeypatch.setattr(survey, "free_bytes", lambda _folder: 1 << 17)
     assert "data: 1 MiB of 1.1 MiB are used" in text("pool", "watch", "main", "--once")
 
 

@@ -1,7 +1,6 @@
 """Messages to a thin pool: what is sent, and what is made of the kernel's answer and of the state behind it."""
 
 import errno
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
@@ -41,7 +40,7 @@ class Kernel:
             self.root = "-"
 
     def info(self, name):
-        return SimpleNamespace(major=253, minor=0, suspended=name in self.held)
+        return SimpleNamespace(major=253, minor=0, suspended=name in self.held, active=True)
 
     def devices(self):
         return [SimpleNamespace(name=each) for each in ("pool", "gone", *self.active)]
@@ -54,13 +53,11 @@ class Kernel:
     def table(self, name):
         return [self.active[name]]
 
-    @contextmanager
-    def suspended(self, name):
+    def suspend(self, name):
         self.held.add(name)
-        try:
-            yield
-        finally:
-            self.held.remove(name)
+
+    def resume(self, name):
+        self.held.remove(name)
 
     def create(self, name, table, *, uuid, read_only):
         if self.refuses:
@@ -150,9 +147,9 @@ def test_an_active_origin_stands_still_for_its_snapshot():
     pool.snapshot(4, 9)
     assert kernel.sent == [("create_snap 3 2", ["b"]), ("create_snap 4 9", [])]
     assert not kernel.held
-    with kernel.suspended("a"):
-        pool.snapshot(5, 1)
-        assert kernel.held == {"a"}  # it is somebody else's to resume
+    kernel.suspend("a")
+    pool.snapshot(5, 1)
+    assert kernel.held == {"a"}  # it is somebody else's to resume
 
 
 def test_an_active_origin_runs_again_whatever_happens():
@@ -161,6 +158,21 @@ def test_an_active_origin_runs_again_whatever_happens():
         Pool(kernel, "pool").snapshot(1, 1)
     assert kernel.sent == [("create_snap 1 1", ["a"])]
     assert not kernel.held
+
+
+@pytest.mark.parametrize("error", [KernelError("DM_DEV_SUSPEND", "b", errno.EIO, "failed"), KeyboardInterrupt()])
+def test_all_names_of_an_origin_run_again_where_one_could_not_be_suspended(error, monkeypatch):
+    kernel = Kernel(active=[("a", 1), ("b", 1), ("c", 1)])
+
+    def suspend(name):
+        kernel.held.add(name)
+        if name == "b":
+            raise error
+
+    monkeypatch.setattr(kernel, "suspend", suspend)
+    with pytest.raises(type(error)):
+        Pool(kernel, "pool").snapshot(2, 1)
+    assert (kernel.sent, kernel.held) == ([], set())
 
 
 def test_no_identity_is_active_twice():

@@ -1,4 +1,4 @@
-"""Pools of files that are damaged are not brought up, and pools that were not made to their end are undone."""
+"""Volumes of files that are damaged are not brought up, and pools that were not made to their end are undone."""
 
 import os
 
@@ -28,27 +28,29 @@ def overlay_of(pool):
     return next(os.path.join(folder, name) for name in sorted(os.listdir(folder)) if name.endswith(".qcow2"))
 
 
-def test_an_image_that_does_not_hold_keeps_the_pool_down(pool):
+def test_an_image_that_does_not_hold_is_told_and_its_volume_not_used(pool):
     path = overlay_of(pool)
     with open(path, "r+b") as file:
         good = file.read(8)
         file.seek(0)
         file.write(b"damaged!")
-    with pytest.raises(Damaged, match=r"pool p: is damaged and not used: .*see 'pool check'"):
-        pool.up()
+    [told] = pool.up().damaged
+    name = told.partition(":")[0]
+    with pytest.raises(Damaged, match=rf"^{name}: is damaged and not used: .*see 'pool check'"):
+        pool.activate(name)
     assert Damaged.exit_code == 3
     with open(path, "r+b") as file:
         file.write(good)
-    pool.up()
+    assert pool.up().damaged == []
     assert content(pool, "b") == bytes(SIZE)
 
 
-def test_a_base_cut_inside_a_sector_keeps_the_pool_down(pool):
+def test_a_base_cut_inside_a_sector_is_told(pool):
     folder = pool.spec.text("directory")
     base = next(os.path.join(folder, name) for name in os.listdir(folder) if name.endswith(".raw"))
     os.truncate(base, 1000)
-    with pytest.raises(Damaged, match=r"expected whole sectors, found 1000 bytes"):
-        pool.up()
+    told = [each.partition(f": expected {SIZE} bytes as in the journal, found ") for each in pool.up().damaged]
+    assert [(each[0][0], each[2]) for each in told] == [("a", "1000"), ("b", "1000")]
     assert "volume.layer.size" in [each.rule for each in pool.check()]
 
 

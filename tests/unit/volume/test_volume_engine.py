@@ -1,14 +1,18 @@
 """What fails within an operation leaves the volume as it was, wherever that is."""
 
+import errno
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
-from blockwright.errors import InUse, NoSpace
+from blockwright.errors import Corrupt, InUse, KernelError, NoSpace
 from blockwright.volume import State, open_pool
-from blockwright.volume.file import chain
+from blockwright.volume.file import FileDriver, chain
+from blockwright.volume.spec import PoolSpec
 from tests.support.volumes import SIZE, assert_clean, contents, fill_with, make_pool, pattern, write
 
 
@@ -112,6 +116,68 @@ def test_what_cannot_be_undone_is_left_for_later_and_then_done(home, monkeypatch
                 pool.grow("a", 2 * SIZE)
         assert pool.reconcile().undone == ["snapshot of new"]
         assert pool.grow("a", 2 * SIZE).size == 2 * SIZE
+        assert_clean(pool)
+
+
+def test_a_second_signal_leaves_it_for_later_to_this_process_too(home, monkeypatch):
+    """Who has the package as a library may go on behind it."""
+
+    def stop(*_: object) -> None:
+        raise Stop
+
+    with open_pool("p") as pool:
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "make_overlay", stop)
+            patch.setattr(chain, "discard", stop)
+            with pytest.raises(Stop):
+                pool.snapshot("a", "new")
+            with pytest.raises(Stop):
+                pool.reconcile()
+        assert pool.reconcile().undone == ["snapshot of new"]
+        pool.snapshot("a", "new")
+        assert_clean(pool)
+
+
+def test_who_does_not_get_the_lock_back_takes_nothing_back(home, monkeypatch):
+    """Somebody else has it then, and may be at anything."""
+
+    @contextmanager
+    def locked(_spec: object) -> Iterator[None]:
+        raise KernelError("flock", "lock", errno.EAGAIN, "is held by another process")
+        yield
+
+    def fill(path: str, size: int) -> None:
+        fill_with(pattern(2))(path, size)
+        patch.setattr(PoolSpec, "locked", locked)
+
+    with open_pool("p") as pool:
+        with monkeypatch.context() as patch:
+            with pytest.raises(KernelError, match="held by another"):
+                pool.create("new", SIZE, fill=fill)
+            assert [each.name for each in (home / "p-volumes").glob("new.*")] == ["new.3.4.raw.part"]
+        assert pool.reconcile().undone == ["create of new"]
+        assert_clean(pool)
+
+
+def test_what_cannot_even_be_planned_keeps_nobody_from_the_others(home, monkeypatch):
+    code = (
+        "import os, signal; from blockwright.volume import open_pool\n"
+        "def stop(name): os.kill(os.getpid(), signal.SIGKILL)\n"
+        "open_pool('p', checkpoint=stop).grow('a', 1 << 24)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=False)
+
+    def broken(*_: object) -> None:
+        raise Corrupt("a record does not hold")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FileDriver, "_plan_grow", broken)
+        with open_pool("p") as pool:
+            pool.create("c", SIZE)
+            with pytest.raises(InUse, match=r"grow of a is not done yet: a record does not hold"):
+                pool.snapshot("a", "new")
+    with open_pool("p") as pool:
+        assert pool.reconcile().finished == ["grow of a"]
         assert_clean(pool)
 
 

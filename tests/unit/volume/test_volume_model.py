@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.support.volumemodel import Model, bounded
+from tests.support.volumemodel import Model, assert_found_out, bounded, sharing
 
 
 class Overlay(Model):
@@ -17,6 +17,11 @@ TestOverlay = Overlay.TestCase
 TestOverlay.settings = bounded(8, 25)
 TestReflink = Reflink.TestCase
 TestReflink.settings = bounded(5, 25)
+
+
+@pytest.mark.parametrize("model", [Overlay, Reflink])
+def test_a_driver_whose_snapshots_share_what_is_written_is_found_out(model):
+    assert_found_out(sharing(model))
 
 
 @pytest.mark.soak

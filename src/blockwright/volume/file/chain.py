@@ -181,14 +181,16 @@ def resize(layers: Sequence[str], size: int) -> None:
         disk.flush()
 
 
-def merge(layers: Sequence[str], merged: str) -> None:
+def is_merged(layers: Sequence[str], merged: str) -> bool:
+    """Whether the second of the layers has become ``merged`` already, where files have one name."""
+    return os.path.exists(merged) and not os.path.exists(layers[1])
+
+
+def merge(layers: Sequence[str]) -> None:
     """Have the second of the layers, on which only the first stands, read as the first does; the first is left.
 
-    Wherever it is interrupted, the first layer over the second reads as before. Nothing is left to do where the
-    second has become ``merged`` already.
+    Wherever it is interrupted, the first layer over the second reads as before.
     """
-    if os.path.exists(merged) and not os.path.exists(layers[1]):
-        return
     with open_chain(layers) as top, open_chain(layers[1:], writable=True) as target:
         assert isinstance(top, Qcow2Device), "what stands on something is an image"
         assert isinstance(target, ResizableDevice), "its own file is writable"

@@ -6,10 +6,12 @@ Knows: what must agree. Refuses to know: how any of it is put right.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import replace
 
 from blockwright.device.file import FileDevice
-from blockwright.errors import FormatError
+from blockwright.errors import Damaged, FormatError, NotFound
 from blockwright.finding import Finding
 from blockwright.format.qcow2.check import check as check_image
 from blockwright.format.qcow2.open import read_header
@@ -21,7 +23,7 @@ from blockwright.volume.info import VolumeInfo
 MAX_FINDINGS = 1000
 
 
-def check(folder: str, volumes: Iterable[VolumeInfo], layers: Layers, pending: set[str]) -> list[Finding]:
+def check(folder: str, volumes: Sequence[VolumeInfo], layers: Layers, pending: set[str]) -> list[Finding]:
     """Return what is wrong with the files in ``folder``, those that an intent is about left out."""
     names, known, used = set(files_in(folder)), layers.all(), set()
     found: list[Finding] = []
@@ -34,39 +36,94 @@ def check(folder: str, volumes: Iterable[VolumeInfo], layers: Layers, pending: s
         used |= {each.id for each in chain}
         found += _of_volume(folder, volume, chain, names)
     files = {each.id: each.file for each in known}
+    heads = {int(each.extra.get("layer", 0)) for each in volumes}  # whose sizes are those of the volumes
     for each in known:
         if each.id not in used:
             found.append(Finding("volume.layer.unused", f"{each.file}: no volume stands on it"))
-        if each.file in names and each.form == "qcow2" and each.file not in pending:
+        if each.file not in names or each.file in pending:
+            continue
+        found += _of_size(folder, each, known=each.id not in heads)
+        if each.form == "qcow2":
             found += _of_image(folder, each, files)
-        if each.file in names and each.form == "raw" and each.file not in pending:
-            found += _of_raw(folder, each)
     strange = {each for each in names - set(files.values()) - pending if chain_files.filling(each) not in pending}
     found += [Finding("volume.file.unknown", f"{name}: is no volume's") for name in sorted(strange)]
     return found[:MAX_FINDINGS]
 
 
-def unusable(folder: str, layers: Layers) -> list[Finding]:
-    """Return which images cannot be read at all, or stand on others than the journal says; no intent is pending."""
-    known = layers.all()
-    files, names = {each.id: each.file for each in known}, set(files_in(folder))
-    found: list[Finding] = []
-    for each in known:
-        if each.file in names and each.form == "raw":
-            found += _of_raw(folder, each)
-        if each.file not in names or each.form != "qcow2":
-            continue
+def damaged(folder: str, volumes: Iterable[VolumeInfo], layers: Layers) -> dict[str, str]:
+    """Return why volumes are not to be used, by name; each file is looked at once, and its header alone."""
+    seen: dict[int, str | None] = {}
+    found: dict[str, str] = {}
+    for volume in volumes:
         try:
-            with FileDevice(os.path.join(folder, each.file), force_unlocked=True) as file:
-                header = read_header(file)
-        except (FormatError, OSError) as error:
-            found.append(Finding("volume.file.unreadable", f"{each.file}: {error}"))
+            chain = layers.chain(int(volume.extra.get("layer", 0)))
+        except FormatError as error:
+            found[volume.name] = str(error)
             continue
-        wanted = None if each.parent is None else files.get(each.parent, "").encode()
-        if header.backing_file != wanted:
-            text = f"{each.file}: expected it to stand on {wanted!r}, found {header.backing_file!r}"
-            found.append(Finding("volume.layer.parent", text))
+        for layer, below in zip(chain, [*chain[1:], None], strict=True):
+            if layer.id not in seen:
+                seen[layer.id] = _trouble(folder, layer, below)
+            text = seen[layer.id]
+            if text is not None:
+                found.setdefault(volume.name, text)
     return found
+
+
+def verify(folder: str, name: str, chain: Sequence[Layer]) -> None:
+    """Return where the layers of a volume, the uppermost first, are what the journal says. Raises Damaged, NotFound.
+
+    What is cut off from a layer reads as zeros through those that stand on it, and nothing else tells of that.
+    """
+    for layer, below in zip(chain, [*chain[1:], None], strict=True):
+        path = os.path.join(folder, layer.file)
+        if not os.path.exists(path):
+            raise NotFound(f"{path}: no such layer")
+        text = _trouble(folder, layer, below)
+        if text is not None:
+            raise Damaged(f"{name}: is damaged and not used: {text}: see 'pool check'")
+
+
+def may_merge(folder: str, chain: Sequence[Layer]) -> bool:
+    """Whether the first of the layers can go into the second: nothing is wrong, and it is not the smaller one."""
+    try:
+        verify(folder, "merge", chain)
+    except (Damaged, NotFound):
+        return False
+    upper, lower = chain[0].size, chain[1].size
+    return upper is None or lower is None or upper >= lower
+
+
+def learn_sizes(folder: str, layers: Layers) -> None:
+    """Have the sizes on record of layers that an older version recorded without."""
+    for layer in layers.unsized():
+        with suppress(FormatError, OSError):
+            layers.learn_size(layer.id, chain_files.size_of(os.path.join(folder, layer.file)))
+
+
+def _trouble(folder: str, layer: Layer, below: Layer | None) -> str | None:
+    """Return what is wrong with a layer, by its length and header alone; None for nothing, and for no file."""
+    path = os.path.join(folder, layer.file)
+    try:
+        if layer.form == "raw":
+            return _wrong_size(layer, os.stat(path).st_size)
+        with FileDevice(path, force_unlocked=True) as file:
+            header = read_header(file)
+    except FileNotFoundError:
+        return None
+    except (FormatError, OSError) as error:
+        return f"{layer.file}: {error}"
+    wanted = None if below is None else below.file.encode()
+    if header.backing_file != wanted:
+        return f"{layer.file}: expected it to stand on {wanted!r}, found {header.backing_file!r}"
+    return _wrong_size(layer, header.record.size)
+
+
+def _wrong_size(layer: Layer, size: int) -> str | None:
+    if layer.size is not None and size != layer.size:
+        return f"{layer.file}: expected {layer.size} bytes as in the journal, found {size}"
+    if layer.form == "raw" and (size == 0 or size % 512):
+        return f"{layer.file}: expected whole sectors, found {size} bytes"
+    return None
 
 
 def _of_volume(folder: str, volume: VolumeInfo, chain: list[Layer], names: set[str]) -> Iterator[Finding]:
@@ -86,15 +143,19 @@ def _of_volume(folder: str, volume: VolumeInfo, chain: list[Layer], names: set[s
         yield Finding("volume.size", f"{volume.name}: expected {volume.size} bytes, found {size}")
 
 
-def _of_raw(folder: str, layer: Layer) -> Iterator[Finding]:
-    """Yield what its length alone tells: what is read past the end of a base would be zeros without a word."""
+def _of_size(folder: str, layer: Layer, *, known: bool) -> Iterator[Finding]:
+    """Yield what its length tells; with ``known`` also where that is not the one on record."""
+    path = os.path.join(folder, layer.file)
     try:
-        size = os.lstat(os.path.join(folder, layer.file)).st_size
+        size = os.stat(path).st_size if layer.form == "raw" else chain_files.size_of(path)
     except OSError as error:
         yield Finding("volume.file.unreadable", f"{layer.file}: {error}")
         return
-    if size == 0 or size % 512:
-        yield Finding("volume.layer.size", f"{layer.file}: expected whole sectors, found {size} bytes")
+    except FormatError:
+        return  # which its own check tells
+    text = _wrong_size(layer if known else replace(layer, size=None), size)
+    if text is not None:
+        yield Finding("volume.layer.size", text)
 
 
 def _of_image(folder: str, layer: Layer, files: dict[int, str]) -> Iterator[Finding]:

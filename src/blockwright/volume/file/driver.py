@@ -15,11 +15,12 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar, Final
 
 from blockwright.device.base import BlockDevice
 from blockwright.device.clone import can_clone, clone_file
-from blockwright.errors import Corrupt, Damaged, FormatError, InUse, NoSpace, NotSupported, UsageError
+from blockwright.errors import Corrupt, FormatError, InUse, NoSpace, NotSupported, UsageError
 from blockwright.finding import Finding
 from blockwright.journal import Lease, Part
 from blockwright.volume.driver import Driver, Intend, unintended
@@ -39,7 +40,7 @@ from blockwright.volume.file.layers import (
     put_layer,
     remove_layers,
 )
-from blockwright.volume.found import Found, PoolStatus, Reconciled
+from blockwright.volume.found import Found, PoolStatus
 from blockwright.volume.info import Operation, State, VolumeInfo
 from blockwright.volume.mounting import settle
 from blockwright.volume.spec import PoolSpec
@@ -91,24 +92,14 @@ class FileDriver(Driver):
         with suppress(OSError):  # it is gone, or another's by now
             os.rmdir(spec.text("directory"))
 
-    def _pool_up(self, done: Reconciled) -> None:
-        self._recover(done)
-        busy = bool(self._journal.intents())  # another process is at work, and images may be about to change
-        found = [] if busy else checking.unusable(self._folder, self._layers)
-        if found:
-            raise Damaged(f"pool {self.spec.name}: is damaged and not used: {found[0].message}: see 'pool check'")
+    def _damaged(self) -> Mapping[str, str]:
+        busy = {name for each in self._journal.intents() for name in self._change_of(each).names}
+        there = [each for each in self._records.all() if each.name not in busy and each.state is not State.LOST]
+        return checking.damaged(self._folder, there, self._layers)
 
     def _pool_status(self) -> PoolStatus:
-        used = sum(self._used(name) for name in survey.files_in(self._folder))
-        free = _free_bytes(self._folder)
-        return PoolStatus(True, used, used + free, detail=dict(self.spec.options))
-
-    def _used(self, name: str) -> int:
-        try:
-            status = os.lstat(os.path.join(self._folder, name))
-        except FileNotFoundError:
-            return 0
-        return int(getattr(status, "st_blocks", -(-status.st_size // 512))) * 512
+        used = survey.used_bytes(self._folder)
+        return PoolStatus(True, used, used + survey.free_bytes(self._folder), detail=dict(self.spec.options))
 
     def _pool_check(self) -> Sequence[Finding]:
         pending = {name for intent in self._journal.intents() for name in _files_of(self._change_of(intent))}
@@ -142,8 +133,7 @@ class FileDriver(Driver):
             path = self._path(layers[0].file)
             found[volume.id] = seen.found(volume, path, leases.get(export.lease_name(volume.id)))
         known = {each.file for each in self._layers.all()}
-        for intent in self._journal.intents():
-            known |= _files_of(self._change_of(intent))
+        known.update(*(_files_of(self._change_of(each)) for each in self._journal.intents()))
         strange = [each for each in map(parse_file_name, names - known) if each is not None]
         if strange:
             # Nothing new is ever called what is there already.
@@ -164,7 +154,7 @@ class FileDriver(Driver):
             for each in files:
                 self._number(each.name, numbers, taken)
             origin = files[1].name.name if len(files) > 1 and files[1].name.volume != number else None
-            layers = [[numbers[str(each.name)], str(each.name)] for each in files]
+            layers = [[numbers[str(each.name)], str(each.name), each.size] for each in files]
             found[number] = Found(
                 number, head.name.name, head.size, origin, extra={"layer": layers[0][0], "layers": layers}
             )
@@ -178,8 +168,8 @@ class FileDriver(Driver):
     def _adopt(self, found: Found, volume: VolumeInfo) -> VolumeInfo:
         below: int | None = None
         with self._journal.transaction() as db:
-            for number, file in reversed(found.extra["layers"]):
-                put_layer(db, Layer(number, below, file))
+            for number, file, size in reversed(found.extra["layers"]):
+                put_layer(db, Layer(number, below, file, size))
                 below = number
         return replace(volume, extra={"layer": found.extra["layer"]})
 
@@ -195,14 +185,15 @@ class FileDriver(Driver):
             if not lease.owner.alive:
                 export.clean(lease)
                 self._journal.give_back(lease)
+        if not self._journal.intents():
+            checking.learn_sizes(self._folder, self._layers)
         for number in self._layers.lone_parents():
             self._merge_later(number)
         return done
 
     def _merge_later(self, parent: int) -> None:
         """Do now what a removal left undone since somebody had a volume open."""
-        change = self._merging(parent)
-        if change is not None:
+        if (change := self._merging(parent)) is not None:
             self._follow(change, self._intend(change, owned=False))
 
     # -- plans -----------------------------------------------------------------------------------------------
@@ -217,6 +208,8 @@ class FileDriver(Driver):
         return self._prepare_other(change) if prepare is None else prepare(change)
 
     def _prepare_other(self, change: Change) -> Change:
+        if change.operation is Operation.GROW:
+            self._verified(change.after)
         return replace(change, extra={"file": self._layers.get(_head(change.after)).file})
 
     def _plan(self, change: Change, fill: Fill | None) -> Plan:
@@ -268,13 +261,13 @@ class FileDriver(Driver):
                 Step("discard", lambda: chain.discard(path)),
                 Step("discard what filled it", lambda: chain.discard_filling(path)),
             ),
-            record=lambda db: put_layer(db, Layer(_head(volume), None, file)),
+            record=lambda db: put_layer(db, Layer(_head(volume), None, file, volume.size)),
         )
 
     def _prepare_snapshot(self, change: Change) -> Change:
         origin = change.origin
         assert origin is not None, "a snapshot has one"
-        layers = self._layers.chain(_head(origin))
+        layers = self._verified(origin)
         way = self._way(origin, layers)
         if way != "clone" and origin.state is not State.INACTIVE and self._lease_of(origin) is None:
             raise InUse(
@@ -284,8 +277,9 @@ class FileDriver(Driver):
         form = layers[0].form if way == "clone" else "raw" if way == "copy" else "qcow2"
         after, file = self._new_layer(change.after, form)
         files = [file, self._new_layer(origin, "qcow2")[1]] if way == "overlay" else [file]
-        chain_files = [each.file for each in layers]
-        return replace(change, after=after, extra={"way": way, "files": files, "chain": chain_files})
+        return replace(
+            change, after=after, extra={"way": way, "files": files, "chain": [each.file for each in layers]}
+        )
 
     def _way(self, origin: VolumeInfo, layers: Sequence[Layer]) -> str:
         """Return how a snapshot is taken: ``beside`` a layer that has nothing of its own nothing needs to change."""
@@ -322,12 +316,13 @@ class FileDriver(Driver):
             steps, undo = (settled, still, Step(str(way), make[way])), self._discards(paths)
 
         def record(db: sqlite3.Connection) -> None:
-            parent = _head(origin) if way == "overlay" else self._layers.get(_head(origin)).parent
-            put_layer(db, Layer(_head(change.after), parent if way != "copy" else None, made[0]))
+            head = self._layers.get(_head(origin))
+            parent = {"overlay": head.id, "copy": None}.get(way, head.parent)
+            put_layer(db, Layer(_head(change.after), parent, made[0], origin.size))
             if way == "overlay":
                 upper = parse_file_name(made[1])
                 assert upper is not None, "it was made from one"
-                put_layer(db, Layer(upper.layer, _head(origin), made[1]))
+                put_layer(db, Layer(upper.layer, head.id, made[1], origin.size))
                 self._records.put(origin.with_extra(layer=upper.layer))
 
         return Plan(steps, undo, record=record, release=self._still.close)
@@ -340,7 +335,7 @@ class FileDriver(Driver):
         chain.publish(path)
 
     def _discards(self, paths: Sequence[str]) -> tuple[Step, ...]:
-        return tuple(Step(f"discard {at}", _discarding(path)) for at, path in enumerate(paths))
+        return tuple(Step(f"discard {at}", partial(chain.discard, path)) for at, path in enumerate(paths))
 
     def _stand_still(self, volume: VolumeInfo) -> None:
         """Have the process that writes to the volume stand still until the plan is done or taken back."""
@@ -357,9 +352,15 @@ class FileDriver(Driver):
         if lease is not None:
             raise InUse(f"{volume.name}: is in use: process {lease.owner.pid} writes to it")
 
+    def _verified(self, volume: VolumeInfo) -> list[Layer]:
+        """Return the layers of a volume, which are what the journal says. Raises Damaged, NotFound."""
+        layers = self._layers.chain(_head(volume))
+        checking.verify(self._folder, volume.name, layers)
+        return layers
+
     def _prepare_activate(self, change: Change) -> Change:
         self._refuse_open(change.after)
-        file = self._layers.get(_head(change.after)).file
+        file = self._verified(change.after)[0].file
         way = exposure.way_of(self._path(file), self.spec.text("expose"))
         if way == "device":
             export.check_device(change.after)
@@ -376,7 +377,6 @@ class FileDriver(Driver):
     def _plan_grow(self, change: Change) -> Plan:
         path, volume = self._path(_text(change, "file")), change.after
         layers = [self._path(each.file) for each in self._layers.chain(_head(volume))]
-
         before = volume.size if change.before is None else change.before.size
         refresh = Step("refresh", lambda: self._refresh(volume, path))
         return Plan(
@@ -388,6 +388,7 @@ class FileDriver(Driver):
             # Nobody has been told of the new size, so nothing has been written there.
             (Step("shrink", lambda: chain.resize(layers, before)), refresh),
             forward=True,
+            record=lambda _db: self._layers.learn_size(_head(volume), volume.size),
             release=self._still.close,
         )
 
@@ -432,6 +433,8 @@ class FileDriver(Driver):
         if len(children) != 1:
             return None
         upper, lower = children[0], self._layers.get(parent)
+        if not checking.may_merge(self._folder, self._layers.chain(upper.id)):
+            return None
         volumes = [each for layer in self._above(upper.id) for each in self._records.having("layer", layer)]
         if not volumes or any(self._lease_of(each) or each.state is not State.INACTIVE for each in volumes):
             return None
@@ -475,9 +478,9 @@ class FileDriver(Driver):
                 chain.rebase(self._path(self._layers.get(each).file), below)
 
         def record(db: sqlite3.Connection) -> None:
-            parent = self._layers.get(lower).parent
+            parent, size = self._layers.get(lower).parent, self._layers.get(upper).size
             remove_layers(db, [upper, lower])
-            put_layer(db, Layer(number, parent, os.path.basename(merged)))
+            put_layer(db, Layer(number, parent, os.path.basename(merged), size or chain.size_of(merged)))
             for each in children:
                 put_layer(db, replace(self._layers.get(each), parent=number))
             for volume in self._records.having("layer", upper):
@@ -485,7 +488,7 @@ class FileDriver(Driver):
 
         return Plan(
             (
-                Step("merge", lambda: chain.merge(files, merged)),
+                Step("merge", lambda: self._merge(upper, files, merged)),
                 Step("link", lambda: chain.link(files[1], merged)),
                 Step("rebase", lambda: rebase(merged)),
                 Step("protect", lambda: chain.set_writable(merged, writable=not children)),
@@ -493,11 +496,25 @@ class FileDriver(Driver):
             (
                 Step("rebase back", lambda: rebase(files[0])),
                 Step("unlink", lambda: chain.unlink_other(merged, files[1])),
+                Step("size", lambda: self._note_begun(upper, files[1])),
             ),
             forward=True,
             record=record,
             then=lambda: replace(change, extra={"drop": list(extra["old"])}),
         )
+
+    def _merge(self, upper: int, files: Sequence[str], merged: str) -> None:
+        """Merge the first two of the files. Raises Damaged, before anything is written, where one of them was cut."""
+        if not chain.is_merged(files, merged):
+            self._note_begun(upper, files[1])
+            checking.verify(self._folder, "merge", self._layers.chain(upper))
+            chain.merge(files)
+
+    def _note_begun(self, upper: int, lower: str) -> None:
+        """Have the size of the lower of two layers on record where a merge began: it is that of the upper then."""
+        first, second = self._layers.chain(upper)[:2]
+        if first.size is not None and first.size == chain.size_of(lower):
+            self._layers.learn_size(second.id, first.size)
 
     # -- use -------------------------------------------------------------------------------------------------
 
@@ -505,6 +522,7 @@ class FileDriver(Driver):
         exported = export.path_of(export.lease_of(self._journal, volume.id))
         if exported is not None and not writable:
             return export.read(exported)
+        self._verified(volume)
         first = self._open_layers(volume, writable=writable, force_unlocked=force_unlocked)
         if not writable:
             return first
@@ -578,18 +596,5 @@ def _files_of(change: Change) -> set[str]:
     return {str(each) for key in ("files", "drop", "old") for each in change.extra.get(key, ())}
 
 
-def _discarding(path: str) -> Callable[[], None]:
-    return lambda: chain.discard(path)
-
-
 def _lease_name(volume: VolumeInfo) -> str:
     return f"volume/{volume.id}"
-
-
-def _free_bytes(folder: str) -> int:
-    if sys.platform == "win32":
-        import shutil
-
-        return shutil.disk_usage(folder).free
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize

@@ -25,6 +25,11 @@ PART: Final = Part(
             "CREATE INDEX layer_parent ON layer (parent)",
             "CREATE INDEX volume_layer ON volume (json_extract(extra, '$.layer'))",
         ),
+        (
+            "ALTER TABLE layer ADD COLUMN size INTEGER",
+            # Of what a volume writes to the size was known; of what is frozen it is learned from the file.
+            "UPDATE layer SET size = (SELECT size FROM volume WHERE json_extract(extra, '$.layer') = layer.id)",
+        ),
     ),
 )
 PARTIAL: Final = ".part"
@@ -33,6 +38,7 @@ SHARED: Final = "shared"
 """Name, with the number 0, of a layer that is no volume's own and never was."""
 MAX_DEPTH: Final = 16
 """Layers that a volume stands on, itself included."""
+_COLUMNS: Final = "id, parent, file, size"
 _FILE: Final = re.compile(
     rf"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]{{0,{MAX_NAME - 1}}})"
     r"\.(?P<volume>[0-9]{1,18})\.(?P<layer>[0-9]{1,18})\.(?P<form>raw|qcow2)"
@@ -62,11 +68,15 @@ def parse_file_name(text: str) -> FileName | None:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A file of a pool, and the number of the layer that it stands on."""
+    """A file of a pool, and the number of the layer that it stands on.
+
+    ``size`` is that of its disk, which of a raw file is its length; None where an older version recorded it.
+    """
 
     id: int
     parent: int | None
     file: str
+    size: int | None = None
 
     @property
     def form(self) -> str:
@@ -82,7 +92,7 @@ class Layers:
 
     def get(self, number: int) -> Layer:
         """Return a layer. Raises Corrupt where none is recorded."""
-        rows = self._journal.rows("SELECT id, parent, file FROM layer WHERE id = ?", number)
+        rows = self._journal.rows(f"SELECT {_COLUMNS} FROM layer WHERE id = ?", number)  # noqa: S608 - constants
         if not rows:
             raise Corrupt(f"journal: layer {number}: expected a record, found none", source=self._journal.path)
         return _layer(rows[0])
@@ -90,9 +100,10 @@ class Layers:
     def chain(self, number: int) -> list[Layer]:
         """Return the layers from that one down to the lowest. Raises Corrupt where they lead in a circle."""
         rows = self._journal.rows(
-            "WITH RECURSIVE chain(id, parent, file, depth) AS (SELECT id, parent, file, 1 FROM layer WHERE id = ?"
-            " UNION ALL SELECT layer.id, layer.parent, layer.file, depth + 1 FROM layer, chain"
-            " WHERE layer.id = chain.parent AND depth <= ?) SELECT id, parent, file FROM chain ORDER BY depth",
+            "WITH RECURSIVE chain(id, parent, file, size, depth) AS"
+            " (SELECT id, parent, file, size, 1 FROM layer WHERE id = ?"
+            " UNION ALL SELECT layer.id, layer.parent, layer.file, layer.size, depth + 1 FROM layer, chain"
+            " WHERE layer.id = chain.parent AND depth <= ?) SELECT id, parent, file, size FROM chain ORDER BY depth",
             number,
             MAX_DEPTH * 4,
         )
@@ -102,8 +113,7 @@ class Layers:
 
     def children(self, number: int) -> list[Layer]:
         """Return the layers that stand on that one."""
-        rows = self._journal.rows("SELECT id, parent, file FROM layer WHERE parent = ? ORDER BY id", number)
-        return [_layer(row) for row in rows]
+        return self._where("parent = ?", number)
 
     def lone_parents(self) -> list[int]:
         """Return the layers on which exactly one other stands, so that the two can be merged."""
@@ -114,7 +124,20 @@ class Layers:
 
     def all(self) -> list[Layer]:
         """Return every layer."""
-        return [_layer(row) for row in self._journal.rows("SELECT id, parent, file FROM layer ORDER BY id")]
+        return self._where("TRUE")
+
+    def unsized(self) -> list[Layer]:
+        """Return the layers of which no size is recorded."""
+        return self._where("size IS NULL")
+
+    def _where(self, condition: str, *values: object) -> list[Layer]:
+        query = f"SELECT {_COLUMNS} FROM layer WHERE {condition} ORDER BY id"  # noqa: S608 - constants
+        return [_layer(row) for row in self._journal.rows(query, *values)]
+
+    def learn_size(self, number: int, size: int) -> None:
+        """Have the size of a layer on record."""
+        with self._journal.transaction() as db:
+            db.execute("UPDATE layer SET size = ? WHERE id = ?", (size, number))
 
     def next_number(self) -> int:
         """Return a number that no layer ever had."""
@@ -137,9 +160,9 @@ class Layers:
 def put_layer(db: sqlite3.Connection, layer: Layer) -> None:
     """Have the layer on record."""
     db.execute(
-        "INSERT INTO layer VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET parent = excluded.parent,"
-        " file = excluded.file",
-        (layer.id, layer.parent, layer.file),
+        f"INSERT INTO layer ({_COLUMNS}) VALUES (?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET"  # noqa: S608 - constants
+        " parent = excluded.parent, file = excluded.file, size = excluded.size",
+        (layer.id, layer.parent, layer.file, layer.size),
     )
 
 
@@ -149,4 +172,4 @@ def remove_layers(db: sqlite3.Connection, numbers: list[int]) -> None:
 
 
 def _layer(row: sqlite3.Row) -> Layer:
-    return Layer(row["id"], row["parent"], row["file"])
+    return Layer(row["id"], row["parent"], row["file"], row["size"])

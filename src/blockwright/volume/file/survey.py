@@ -6,6 +6,8 @@ Knows: which of several files is a volume's own. Refuses to know: the journal.
 from __future__ import annotations
 
 import os
+import sys
+from contextlib import suppress
 from dataclasses import dataclass
 
 from blockwright.device.file import FileDevice
@@ -29,6 +31,26 @@ class Seen:
 def files_in(folder: str) -> list[str]:
     """Return the names in the folder, sorted. Raises OSError."""
     return sorted(os.listdir(folder))[:MAX_FILES]
+
+
+def used_bytes(folder: str) -> int:
+    """Return how much of its disk the files in the folder take."""
+    used = 0
+    for name in files_in(folder):
+        with suppress(FileNotFoundError):
+            status = os.lstat(os.path.join(folder, name))
+            used += int(getattr(status, "st_blocks", -(-status.st_size // 512))) * 512
+    return used
+
+
+def free_bytes(folder: str) -> int:
+    """Return how much the folder's disk has left."""
+    if sys.platform == "win32":
+        import shutil
+
+        return shutil.disk_usage(folder).free
+    found = os.statvfs(folder)
+    return found.f_bavail * found.f_frsize
 
 
 def look_at(folder: str, names: list[str]) -> dict[str, Seen]:

@@ -512,7 +512,9 @@ class Split(Backing):
         _, label = self._device()
         if metadata > max(label.metadata, metadata_size(data, self.block)):
             raise UsageError(
-                f"{self._named}: expected {metadata} bytes for metadata, found {label.metadata}, as split"
+                f"{self._named}: metadata has {label.metadata} bytes and does not grow, since data is behind it: "
+                f"found {metadata}: make a pool of two devices, or of one with --option metadata_size={metadata}, "
+                "and copy the volumes there"
             )
         if data > self.size:
             raise UsageError(

@@ -97,6 +97,8 @@ class ThinDriver(Driver):
 
     def _recover(self, done: Reconciled) -> None:
         done.corrected += self._settle()
+        if self._journal.intents() and self._stack.exists:
+            self._stack.up()  # what is settled is settled in the pool
         super()._recover(done)
 
     def _settle(self) -> Sequence[str]:
@@ -114,9 +116,11 @@ class ThinDriver(Driver):
         self._stack.up()
 
     def _pool_down(self) -> None:
+        self._drop_opened()
         self._stack.down()
 
     def _pool_destroy(self) -> None:
+        self._drop_opened()
         for info in self._active().values():
             path = f"/dev/mapper/{info.name}"
             for point in reversed(points_of(path)):
@@ -310,13 +314,34 @@ class ThinDriver(Driver):
                         found[int(number)] = info
         return found
 
+    def _adopt(self, found: Found, volume: VolumeInfo) -> VolumeInfo:
+        if found.path is not None:
+            self._resume(volume)  # nobody knows any more of a snapshot that it may have stood still for
+        return volume
+
     def _sweep(self) -> Sequence[str]:
+        self._drop_opened()
         return ()
+
+    def _drop_opened(self) -> None:
+        """Have no device left of a process that died before the kernel knew that it was the last user."""
+        for entry in self._mapper.devices():
+            if entry.uuid and entry.uuid.startswith(f"{self._stack.key}-") and entry.uuid.endswith(_OPEN):
+                with suppress(NotFound, InUse):  # gone meanwhile, or somebody has it open
+                    if not self._mapper.info(entry.name).open_count:
+                        self._mapper.remove(entry.name, timeout_s=0)
 
     def _transaction(self) -> int:
         return int(self._records.fact(_TRANSACTION) or 0)
 
     # -- plans -----------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> None:
+        status = self._stack.pool().status()
+        if status.takes_messages and status.transaction == self._transaction():
+            wanted = growth_of(self.spec, status, self._stack.block)
+            if wanted is not None:
+                self._grow(wanted.data, wanted.metadata)
 
     def _prepare(self, change: Change) -> Change:
         pool, volume = self._stack.pool(), change.after
@@ -328,15 +353,7 @@ class ThinDriver(Driver):
             raise NoSpace(f"pool {self.spec.name}: all {MAX_IDENTITY} numbers for volumes were given out")
         status, old = pool.status(), self._transaction()
         if status.transaction != old:
-            raise IntegrityError(
-                f"pool {self.spec.name}: expected transaction {old} as in the journal, found {status.transaction} in "
-                "the pool, which somebody else has changed: 'pool check' it, then reconcile"
-            )
-        if change.operation in (Operation.CREATE, Operation.SNAPSHOT) and status.takes_messages:
-            wanted = growth_of(self.spec, status, self._stack.block)
-            if wanted is not None:
-                self._grow(wanted.data, wanted.metadata)
-                status = pool.status()
+            raise self._changed(old, status.transaction)
         if not status.healthy and change.operation is not Operation.REMOVE:
             text = f"expected a pool that takes more, found it {_health(status)}"
             if status.mode == "out_of_data_space":
@@ -348,10 +365,10 @@ class ThinDriver(Driver):
 
     def _plan(self, change: Change, fill: Fill | None) -> Plan:
         volume = change.after
-        advance = Step("advance", lambda: self._advance(int(change.extra[_TRANSACTION])))
         if change.operation in (Operation.CREATE, Operation.SNAPSHOT):
-            return self._plan_new(change, fill, advance)
+            return self._plan_new(change, fill)
         if change.operation is Operation.REMOVE:
+            advance = Step("advance", lambda: self._advance(int(change.extra[_TRANSACTION])))
             return Plan((advance, Step("delete", lambda: self._discard(volume))), forward=True)
         if change.operation is Operation.ACTIVATE:
             return Plan(
@@ -369,8 +386,16 @@ class ThinDriver(Driver):
             forward=True,
         )
 
-    def _plan_new(self, change: Change, fill: Fill | None, advance: Step) -> Plan:
+    def _plan_new(self, change: Change, fill: Fill | None) -> Plan:
         volume, origin, strange = change.after, change.origin, list[int]()
+        old = int(change.extra[_TRANSACTION])
+
+        def begin() -> None:
+            try:
+                self._advance(old)
+            except IntegrityError:
+                strange.append(volume.id)  # if there is one
+                raise
 
         def make() -> None:
             pool = self._stack.running()
@@ -391,7 +416,8 @@ class ThinDriver(Driver):
             if not strange:
                 self._discard(volume)
 
-        undo = (advance, Step("discard", discard))
+        advance = Step("advance", begin)
+        undo = (Step("advance", lambda: self._advance(old, strict=False)), Step("discard", discard))
         if origin is not None:
             wake = Step("resume", lambda: self._resume(origin))  # who took it may have died while it stood still
             return Plan((advance, Step("settle", lambda: settle(origin)), Step("snapshot", make)), (wake, *undo))
@@ -400,19 +426,35 @@ class ThinDriver(Driver):
         filled = Step("fill", lambda: self._fill(volume, fill), unlocked=True)
         return Plan((advance, Step("make", make), filled, Step("hide", lambda: self._hide(volume))), undo)
 
-    def _advance(self, old: int) -> None:
-        """Have the pool's transaction be the next one, and the journal know; what came behind that stays."""
+    def _advance(self, old: int, *, strict: bool = True) -> None:
+        """Have the pool's transaction be the next one, and the journal know; what came behind that stays.
+
+        Where by the journal nothing of ours came behind, and the pool has another, raises IntegrityError: ``strict``.
+        """
         pool = self._stack.running()
         status = pool.status()
         if status.transaction == old:
             status = pool.set_transaction(old, old + 1)
-        if status.transaction == old + 1 and self._transaction() == old:
+        if self._transaction() != old:
+            return
+        if status.transaction == old + 1:
             self._records.note(_TRANSACTION, str(old + 1))
+        elif strict:
+            raise self._changed(old, status.transaction)
+
+    def _changed(self, old: int, found: int) -> IntegrityError:
+        return IntegrityError(
+            f"pool {self.spec.name}: expected transaction {old} as in the journal, found {found} in "
+            "the pool, which somebody else has changed: 'pool check' it, then reconcile"
+        )
 
     def _resume(self, volume: VolumeInfo) -> None:
-        if self._info(volume) is not None:
-            with suppress(NotFound):
-                self._mapper.resume(self._name(volume))
+        """Have the volume run where it is active, under whatever name."""
+        with suppress(NotFound):  # the pool is down, and nothing is active
+            for name, identity in self._stack.running().active().items():
+                with suppress(NotFound):
+                    if identity == volume.id and self._mapper.info(name).suspended:
+                        self._mapper.resume(name)
 
     def _fill(self, volume: VolumeInfo, fill: Fill) -> None:
         self._expose(volume)
@@ -446,13 +488,15 @@ class ThinDriver(Driver):
         end = time.monotonic() + GONE_TIMEOUT_S
         while True:
             try:
-                with _unless(errno.ENODATA):
-                    pool.delete(volume.id)
+                pool.delete(volume.id)
+                return
             except InUse:
                 if time.monotonic() >= end:
                     raise
                 time.sleep(0.002)
-            else:
+            except KernelError as error:
+                if error.errno != errno.ENODATA:
+                    raise
                 return
 
     def _give_back(self, pool: Pool, volume: VolumeInfo) -> None:
@@ -483,7 +527,9 @@ class ThinDriver(Driver):
             self._refuse_open(volume)
         info = self._info(volume)
         if info is not None and info.open_count:
-            return HostBlockDevice(info.path, writable=writable, force_unlocked=force_unlocked)
+            joined = self._join(volume, info, writable=writable, force_unlocked=force_unlocked)
+            if joined is not None:
+                return joined
         if info is not None:
             self._hide(volume)
         path = pool.activate(name, volume.id, volume.size, uuid=self._uuid(volume) + _OPEN, read_only=not writable)
@@ -494,6 +540,24 @@ class ThinDriver(Driver):
             raise
         self._mapper.remove(name, deferred=True)
         return device
+
+    def _join(
+        self, volume: VolumeInfo, info: Info, *, writable: bool, force_unlocked: bool
+    ) -> HostBlockDevice | None:
+        """Return the device that another process has open; None where that was its last moment."""
+        try:
+            device = HostBlockDevice(info.path, writable=writable, force_unlocked=force_unlocked)
+        except (NotFound, FileNotFoundError):
+            return None
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return None
+        now = self._info(volume)
+        if now is not None and (now.major, now.minor) == (info.major, info.minor):
+            return device
+        device.close()  # another device has its number by now
+        return None
 
     def _refuse_open(self, volume: VolumeInfo) -> None:
         """Return where no process has the volume open; a device that nobody has open any more goes."""
@@ -520,19 +584,6 @@ class ThinDriver(Driver):
 
     def _uuid(self, volume: VolumeInfo) -> str:
         return f"{self._stack.key}-{volume.id}"
-
-
-class _unless:  # noqa: N801 - reads as a word of the language, as ``suppress`` does
-    """Let nothing of a KernelError with that number out."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> bool:
-        return isinstance(error, KernelError) and error.errno == self._number
 
 
 def _health(status: ThinPoolStatus) -> str:

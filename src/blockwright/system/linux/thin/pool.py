@@ -71,16 +71,23 @@ class Pool:
     def snapshot(self, identity: int, origin: int) -> ThinPoolStatus:
         """Have a thin device that is what ``origin`` is now.
 
-        An active origin is suspended for it, and runs afterwards whatever happens; one that was suspended stays so.
-        Raises KernelError: EEXIST, or ENODATA where there is no such origin.
+        An active origin is suspended for it, under every name that it has, and runs afterwards whatever happens; one
+        that was suspended stays so. Raises KernelError: EEXIST, or ENODATA where there is no such origin.
         """
         checked_identity(identity)
         checked_identity(origin)
-        name = self._active_as(origin)
-        if name is None or self._mapper.info(name).suspended:
+        with contextlib.ExitStack() as stack:
+            for name in [name for name, each in self._active() if each == origin]:
+                with contextlib.suppress(NotFound):  # gone meanwhile, so that nobody writes to it
+                    info = self._mapper.info(name)
+                    if info.active and not info.suspended:
+                        stack.callback(self._wake, name)
+                        self._mapper.suspend(name)
             return self._tell("create_snap", identity, origin)
-        with self._mapper.suspended(name):
-            return self._tell("create_snap", identity, origin)
+
+    def _wake(self, name: str) -> None:
+        with contextlib.suppress(NotFound):  # its last user may have closed it
+            self._mapper.resume(name)
 
     def delete(self, identity: int) -> ThinPoolStatus:
         """Have no such thin device. Raises InUse while it is active, KernelError: ENODATA where there is none."""
