@@ -14,7 +14,7 @@ import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, Final
 
 from blockwright.errors import ArchiveRejected, Cancelled, IntegrityError, Rejection
@@ -27,6 +27,7 @@ from blockwright.oci.registry import Registry
 from blockwright.tree.content import BytesContent
 from blockwright.tree.hostfile import HostFile
 from blockwright.tree.node import Directory, File
+from blockwright.tree.ranges import hastened
 
 AT_ONCE: Final = 4
 """Blobs that are fetched at once."""
@@ -73,7 +74,7 @@ def fetch(
         return store.obtain(
             blob.digest,
             blob.size,
-            lambda start: _until(stopped, tell, registry.blob(blob.digest, start, blob.size)),
+            lambda start: _until(stopped, tell, _fetched(registry, blob, start)),
         )
 
     with ThreadPoolExecutor(min(AT_ONCE, len(wanted)), "blob") as threads:
@@ -101,6 +102,20 @@ def stored(store: BlobStore, described: Descriptor) -> Directory:
         raise IntegrityError(f"manifest: expected {described.digest}, found {found}")
     manifest = parse_manifest(data)
     return _layout(described, [described, manifest.config, *manifest.layers], store)
+
+
+@contextmanager
+def _fetched(registry: Registry, blob: Descriptor, start: int) -> Iterator[tuple[int, Iterator[memoryview]]]:
+    """A context as ``Registry.blob`` gives one, in which a slow blob comes over several connections."""
+
+    def part(low: int, high: int) -> bytes:
+        return registry.part(blob.digest, low, high, blob.size)
+
+    with (
+        registry.blob(blob.digest, start, blob.size) as (begins, pieces),
+        closing(hastened(pieces, begins, blob.size, part)) as quicker,
+    ):
+        yield begins, quicker
 
 
 @contextmanager
