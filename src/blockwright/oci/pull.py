@@ -8,7 +8,6 @@ Knows: the order of requests. Refuses to know: HTTP (``registry``), files (``blo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
@@ -21,7 +20,16 @@ from blockwright.errors import ArchiveRejected, Cancelled, IntegrityError, Rejec
 from blockwright.oci.blobs import BlobStore, Fetch
 from blockwright.oci.choice import Choice
 from blockwright.oci.image import choose
-from blockwright.oci.manifest import INDEX_TYPES, MAX_DOCUMENT, Descriptor, Manifest, parse_index, parse_manifest
+from blockwright.oci.manifest import (
+    ALGORITHMS,
+    INDEX_TYPES,
+    MAX_DOCUMENT,
+    Descriptor,
+    Manifest,
+    digest_of,
+    parse_index,
+    parse_manifest,
+)
 from blockwright.oci.reference import Reference
 from blockwright.oci.registry import Registry
 from blockwright.tree.content import BytesContent
@@ -97,7 +105,7 @@ def stored(store: BlobStore, described: Descriptor) -> Directory:
     """
     with open(store.path(described.digest), "rb") as file:
         data = file.read(MAX_DOCUMENT + 1)
-    found = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    found = digest_of(data, described.digest)
     if found != described.digest:
         raise IntegrityError(f"manifest: expected {described.digest}, found {found}")
     manifest = parse_manifest(data)
@@ -145,7 +153,7 @@ def _find(registry: Registry, reference: Reference, store: BlobStore, choice: Ch
     version = reference.version
     for _ in range(_MAX_INDEXES + 1):
         data, media_type = registry.manifest(version)
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        digest = digest_of(data, expected)
         if expected is not None and digest != expected:
             raise IntegrityError(f"{reference}: manifest: expected {expected}, found {digest}")
         if not _is_index(data, media_type):
@@ -187,14 +195,17 @@ def _layout(described: Descriptor, blobs: Sequence[Descriptor], store: BlobStore
         "digest": described.digest,
         "size": described.size,
     }
-    tree, above, folder = Directory(0o755), Directory(0o755), Directory(0o755)
+    tree, above = Directory(0o755), Directory(0o755)
+    folders = {each: Directory(0o755) for each in ALGORITHMS}
     tree.entries[b"oci-layout"] = File(0o644, content=BytesContent(b'{"imageLayoutVersion":"1.0.0"}'))
     index = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
     tree.entries[b"index.json"] = File(0o644, content=BytesContent(index))
-    tree.entries[b"blobs"], above.entries[b"sha256"] = above, folder
-    where = os.fsencode(store.directory)
+    tree.entries[b"blobs"] = above
+    above.entries |= {os.fsencode(name): folder for name, folder in folders.items()}
     for blob in blobs:
-        name = os.fsencode(os.path.basename(store.path(blob.digest)))
+        where, name = os.path.split(os.fsencode(store.path(blob.digest)))
         status = os.stat(os.path.join(where, name))
-        folder.entries[name] = File(0o644, content=HostFile(where, name, status, status.st_mtime_ns))
+        folders[blob.digest.partition(":")[0]].entries[name] = File(
+            0o644, content=HostFile(where, name, status, status.st_mtime_ns)
+        )
     return tree

@@ -212,11 +212,11 @@ def _sweep_blobs(images: Images, *, dry_run: bool) -> list[str]:
     runs = images.runs.all()
     if any(images.runs.worker(run.id) is not None for run in runs):
         return []
-    store, lines = BlobStore(blobs_directory()), []
-    kept = {os.path.basename(store.path(str(digest))) for run in runs for digest in _blobs(images, run)}
-    for name in sorted(set(os.listdir(store.directory)) - kept):
-        path = os.path.join(store.directory, name)
-        lines.append(f"blob {name}: {os.stat(path).st_size} bytes")
+    kept, lines = {digest for run in runs for digest in _blobs(images, run)}, []
+    for digest, path in BlobStore(blobs_directory()).files().items():
+        if digest in kept:
+            continue
+        lines.append(f"blob {digest}: {os.stat(path).st_size} bytes")
         if not dry_run:
             os.unlink(path)
     return lines
