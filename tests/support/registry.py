@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -19,28 +20,32 @@ def digest(data):
     return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
-class Content:
-    """What a registry has: ``blobs`` and ``manifests`` by digest and tag."""
+def digest512(data):
+    return f"sha512:{hashlib.sha512(data).hexdigest()}"
 
-    def __init__(self):
-        self.blobs, self.manifests = {}, {}
+
+class Content:
+    """What a registry has: ``blobs`` and ``manifests`` by digest and tag. ``digest`` makes each digest."""
+
+    def __init__(self, digest=digest):
+        self.blobs, self.manifests, self.digest = {}, {}, digest
 
     def blob(self, data, media_type):
-        self.blobs[digest(data)] = data
-        return {"mediaType": media_type, "digest": digest(data), "size": len(data)}
+        self.blobs[self.digest(data)] = data
+        return {"mediaType": media_type, "digest": self.digest(data), "size": len(data)}
 
     def manifest(self, document, tag=None):
         data = json.dumps(document).encode()
-        for name in filter(None, (digest(data), tag)):
+        for name in filter(None, (self.digest(data), tag)):
             self.manifests[name] = data, document["mediaType"]
-        return {"mediaType": document["mediaType"], "digest": digest(data), "size": len(data)}
+        return {"mediaType": document["mediaType"], "digest": self.digest(data), "size": len(data)}
 
     def image(self, *layers, tag=None, architecture="amd64"):
         """Add an image of tar archives, and return its descriptor."""
         config = {
             "os": "linux",
             "architecture": architecture,
-            "rootfs": {"type": "layers", "diff_ids": [digest(each) for each in layers]},
+            "rootfs": {"type": "layers", "diff_ids": [self.digest(each) for each in layers]},
         }
         return self.manifest(
             {
@@ -75,6 +80,11 @@ class Registry:
         self.user = None
         self.answer = None
         self.ranges = self.tells = True
+        self.rate = None
+        """Bytes in a second that one answer with a blob has, None for as many as there are."""
+        self.most = None
+        """Answers with a blob at once, beyond which the server is busy."""
+        self.busy = self.refused = 0
 
     def __enter__(self):
         outer = self
@@ -107,7 +117,7 @@ class Registry:
     @staticmethod
     def send(handler, status, data=b"", **headers):
         handler.send_response(status)
-        handler.send_header("Content-Length", str(len(data)))
+        handler.send_header("Content-Length", headers.pop("Content_Length_", str(len(data))))
         for name, value in headers.items():
             handler.send_header(name.replace("_", "-"), value)
         handler.end_headers()
@@ -126,18 +136,38 @@ class Registry:
         kind, name = found.groups() if found else ("", "")
         if kind == "manifests" and name in self.content.manifests:
             data, media_type = self.content.manifests[name]
-            told = {"Docker_Content_Digest": digest(data)} if self.tells else {}
+            told = {"Docker_Content_Digest": self.content.digest(data)} if self.tells else {}
             return self.send(handler, 200, data, Content_Type=media_type, **told)
         if kind == "blobs" and name in self.content.blobs:
             return self.send_blob(handler, self.content.blobs[name])
         return self.send(handler, 404, b'{"errors":[{"code":"UNKNOWN","message":"not here"}]}')
 
     def send_blob(self, handler, data):
-        wanted = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
-        if wanted is None or not self.ranges:
-            return self.send(handler, 200, data)
-        start = int(wanted[1])
-        return self.send(handler, 206, data[start:], Content_Range=f"bytes {start}-{len(data) - 1}/{len(data)}")
+        if self.most is not None and self.busy >= self.most:
+            self.refused += 1
+            return self.send(handler, 503)
+        self.busy += 1
+        try:
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
+            if wanted is None or not self.ranges:
+                return self.send_slowly(handler, 200, data)
+            start, end = int(wanted[1]), int(wanted[2] or len(data) - 1) + 1
+            told = f"bytes {start}-{end - 1}/{len(data)}"
+            return self.send_slowly(handler, 206, data[start:end], Content_Range=told)
+        finally:
+            self.busy -= 1
+
+    def send_slowly(self, handler, status, data, **headers):
+        if self.rate is None:
+            return self.send(handler, status, data, **headers)
+        self.send(handler, status, b"", Content_Length_=str(len(data)), **headers)
+        try:
+            for at in range(0, len(data), 1 << 14):
+                handler.wfile.write(data[at : at + (1 << 14)])
+                time.sleep((1 << 14) / self.rate)
+        except OSError:
+            handler.close_connection = True  # the client hung up
+        return None
 
 
 def cut(handler, data, at, status=200, **headers):

@@ -95,6 +95,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "fetch-and-create": (
         "blockwright fetch-and-create docker://debian:12",
         "blockwright fetch-and-create image.tar --pool main --scan enforce --activate",
+        "blockwright fetch-and-create s3://images/base.tar s3://images/app.tar",
         "blockwright fetch-and-create docker://debian:12 --temporal temporal.example:7233 --on rack7",
     ),
     "fs cat": ("blockwright fs cat disk.img:1 /etc/os-release",),

@@ -64,7 +64,7 @@ def _policy(_ctx: click.Context, _param: click.Parameter, path: str | None) -> s
 
 
 @click.command("fetch-and-create")
-@click.argument("reference", metavar="REF")
+@click.argument("references", metavar="REF...", nargs=-1, required=True)
 @click.option("--pool", metavar="POOL", default=DEFAULT, show_default=True, help="Where the volume goes.")
 @click.option("--thin", is_flag=True, help="Make the pool, where it is not there, one of thin volumes.")
 @click.option("--size", metavar="SIZE", help="Size of the volume.  [default: what it holds, and a quarter of that]")
@@ -102,7 +102,7 @@ def _policy(_ctx: click.Context, _param: click.Parameter, path: str | None) -> s
 def fetch_and_create(
     *,
     take: Take,
-    reference: str,
+    references: tuple[str, ...],
     pool: str,
     thin: bool,
     size: str | None,
@@ -114,15 +114,19 @@ def fetch_and_create(
     """Have what REF names in a volume, fetched, verified, scanned, as an ext4 file system; print the volume's path.
 
     REF is what `build` takes as SOURCE and can be read again: a container image in a registry, an archive, an object
-    of a store, a directory. What was fetched, or made, is not again. It may be killed, and run again, at any time.
+    of a store, a directory. Several are archives, each a layer over those before it. What was fetched, or made, is
+    not again. It may be killed, and run again, at any time.
     """
     temporal, host, namespace = (others.pop(name) for name in ("temporal", "host", "namespace"))
     if (temporal is None) is not (host is None):
         raise UsageError("--temporal and --on go together: expected both, found one")
     if temporal is not None and (thin or verify):
         raise UsageError("--thin and --verify are of this machine: expected neither with --temporal")
+    if take.layers and len(references) > 1:
+        raise UsageError("--layers is about one directory: expected no further REF beside it")
+    reference, *over = (_absolute(each, take.store) for each in references)
     request = Request(
-        _absolute(reference, take.store),
+        reference,
         pool,
         size=None if size is None else align_up(parse_size(size), SECTOR),
         time_s=source_date_epoch(),
@@ -130,6 +134,7 @@ def fetch_and_create(
         image=take.choice.name,
         layers=take.layers,
         limits=_limits(take),
+        over=tuple(over),
         **others | {"activate": others["activate"] or others["activation"] is not None},
     )
     if temporal is not None and host is not None:

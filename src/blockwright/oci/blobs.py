@@ -1,4 +1,4 @@
-"""Blobs by their SHA-256 in a directory of the host: fetched once, by whoever comes first, and verified.
+"""Blobs by their digests in a directory of the host: fetched once, by whoever comes first, and verified.
 
 A blob that is there was verified and synced before it got its name. One that is being fetched has ``.part`` behind
 its name and a lock on it; a process that dies leaves a part whose bytes are verified and used by the next one.
@@ -17,6 +17,7 @@ from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
 from blockwright.errors import ConnectionLost, IntegrityError, LimitExceeded
+from blockwright.oci.manifest import ALGORITHMS, hasher_of, parse_digest
 
 MAX_BLOB: Final = 1 << 40
 """Bytes of a blob."""
@@ -36,12 +37,22 @@ class BlobStore:
     """The blobs below ``directory``, which is made where it is not there."""
 
     def __init__(self, directory: str) -> None:
-        self.directory = os.path.join(directory, "blobs", "sha256")
-        os.makedirs(self.directory, mode=0o700, exist_ok=True)
+        self.directory = os.path.join(directory, "blobs")
+        for each in ALGORITHMS:
+            os.makedirs(os.path.join(self.directory, each), mode=0o700, exist_ok=True)
 
     def path(self, digest: str) -> str:
-        """Return where the blob is or will be."""
-        return os.path.join(self.directory, digest.removeprefix("sha256:"))
+        """Return where the blob is or will be. Raises ArchiveRejected for what is no digest."""
+        algorithm, _, value = parse_digest(digest).partition(":")
+        return os.path.join(self.directory, algorithm, value)
+
+    def files(self) -> dict[str, str]:
+        """Return the paths of all blobs by digest; of one that is being fetched with what is behind its name."""
+        return {
+            f"{each}:{name}": os.path.join(self.directory, each, name)
+            for each in ALGORITHMS
+            for name in sorted(os.listdir(os.path.join(self.directory, each)))
+        }
 
     def has(self, digest: str, size: int) -> bool:
         """Return whether the blob is there."""
@@ -70,13 +81,13 @@ class BlobStore:
                         raise
                     os.fsync(fd)
                     os.rename(f"{path}.part", path)
-                    _sync_directory(self.directory)
+                    _sync_directory(os.path.dirname(path))
         return path
 
 
 def _fill(fd: int, digest: str, size: int, fetch: Fetch) -> None:
     """Have the blob in the file, from where it ends on; what is there counts only if the whole is right."""
-    hasher = hashlib.sha256()
+    hasher = hasher_of(digest)
     done = _hash_prefix(fd, hasher, size)
     resumed, tries, breaks = done > 0, 0, 0
     while done < size or (not size and not tries):
@@ -84,7 +95,7 @@ def _fill(fd: int, digest: str, size: int, fetch: Fetch) -> None:
         try:
             with fetch(done) as (start, pieces):
                 if start != done:
-                    hasher, done, resumed = hashlib.sha256(), 0, False
+                    hasher, done, resumed = hasher_of(digest), 0, False
                     os.ftruncate(fd, 0)
                 for piece in pieces:
                     _write_all(fd, piece, done)
@@ -99,7 +110,7 @@ def _fill(fd: int, digest: str, size: int, fetch: Fetch) -> None:
                 raise
             if tries:
                 time.sleep(_BACKOFF_S * 2 ** (tries - 1))
-    found = f"sha256:{hasher.hexdigest()}"
+    found = f"{hasher.name}:{hasher.hexdigest()}"
     if found == digest and done == size:
         return
     os.ftruncate(fd, 0)

@@ -6,6 +6,7 @@ Knows: names. Refuses to know: documents; it is imported by all that opens sourc
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from typing import Final, NamedTuple
 
 from blockwright.oci.platform import Platform
@@ -30,10 +31,14 @@ ONLY: Final = Choice()
 
 def has_marks(tree: Directory) -> bool:
     """Whether the tree has the names of an OCI layout, or of a docker-archive."""
-    entries = tree.entries
-    if b"oci-layout" in entries and b"index.json" in entries:
+    return is_marked(tree.entries)
+
+
+def is_marked(names: Collection[bytes]) -> bool:
+    """Whether these are the names at the top of an OCI layout, or of a docker-archive."""
+    if b"oci-layout" in names and b"index.json" in names:
         return True
-    return b"manifest.json" in entries and any(_HEX(name) for name in entries)
+    return b"manifest.json" in names and any(_HEX(name) for name in names)
 
 
 def begins_like_image(head: bytes) -> bool:

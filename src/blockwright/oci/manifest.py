@@ -23,6 +23,8 @@ MAX_MANIFESTS: Final = 4096
 
 SPEC: Final = "OCI image-spec 1.1"
 _DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}").fullmatch
+ALGORITHMS: Final = ("sha256", "sha512")
+"""Of digests, as they begin."""
 _NAME: Final = "org.opencontainers.image.ref.name"
 INDEX_TYPES: Final = frozenset(
     {

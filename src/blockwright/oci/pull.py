@@ -8,25 +8,34 @@ Knows: the order of requests. Refuses to know: HTTP (``registry``), files (``blo
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any, Final
 
 from blockwright.errors import ArchiveRejected, Cancelled, IntegrityError, Rejection
 from blockwright.oci.blobs import BlobStore, Fetch
 from blockwright.oci.choice import Choice
 from blockwright.oci.image import choose
-from blockwright.oci.manifest import INDEX_TYPES, MAX_DOCUMENT, Descriptor, Manifest, parse_index, parse_manifest
+from blockwright.oci.manifest import (
+    ALGORITHMS,
+    INDEX_TYPES,
+    MAX_DOCUMENT,
+    Descriptor,
+    Manifest,
+    digest_of,
+    parse_index,
+    parse_manifest,
+)
 from blockwright.oci.reference import Reference
 from blockwright.oci.registry import Registry
 from blockwright.tree.content import BytesContent
 from blockwright.tree.hostfile import HostFile
 from blockwright.tree.node import Directory, File
+from blockwright.tree.ranges import hastened
 
 AT_ONCE: Final = 4
 """Blobs that are fetched at once."""
@@ -73,7 +82,7 @@ def fetch(
         return store.obtain(
             blob.digest,
             blob.size,
-            lambda start: _until(stopped, tell, registry.blob(blob.digest, start, blob.size)),
+            lambda start: _until(stopped, tell, _fetched(registry, blob, start)),
         )
 
     with ThreadPoolExecutor(min(AT_ONCE, len(wanted)), "blob") as threads:
@@ -96,11 +105,25 @@ def stored(store: BlobStore, described: Descriptor) -> Directory:
     """
     with open(store.path(described.digest), "rb") as file:
         data = file.read(MAX_DOCUMENT + 1)
-    found = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    found = digest_of(data, described.digest)
     if found != described.digest:
         raise IntegrityError(f"manifest: expected {described.digest}, found {found}")
     manifest = parse_manifest(data)
     return _layout(described, [described, manifest.config, *manifest.layers], store)
+
+
+@contextmanager
+def _fetched(registry: Registry, blob: Descriptor, start: int) -> Iterator[tuple[int, Iterator[memoryview]]]:
+    """A context as ``Registry.blob`` gives one, in which a slow blob comes over several connections."""
+
+    def part(low: int, high: int) -> bytes:
+        return registry.part(blob.digest, low, high, blob.size)
+
+    with (
+        registry.blob(blob.digest, start, blob.size) as (begins, pieces),
+        closing(hastened(pieces, begins, blob.size, part)) as quicker,
+    ):
+        yield begins, quicker
 
 
 @contextmanager
@@ -130,7 +153,7 @@ def _find(registry: Registry, reference: Reference, store: BlobStore, choice: Ch
     version = reference.version
     for _ in range(_MAX_INDEXES + 1):
         data, media_type = registry.manifest(version)
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        digest = digest_of(data, expected)
         if expected is not None and digest != expected:
             raise IntegrityError(f"{reference}: manifest: expected {expected}, found {digest}")
         if not _is_index(data, media_type):
@@ -172,14 +195,17 @@ def _layout(described: Descriptor, blobs: Sequence[Descriptor], store: BlobStore
         "digest": described.digest,
         "size": described.size,
     }
-    tree, above, folder = Directory(0o755), Directory(0o755), Directory(0o755)
+    tree, above = Directory(0o755), Directory(0o755)
+    folders = {each: Directory(0o755) for each in ALGORITHMS}
     tree.entries[b"oci-layout"] = File(0o644, content=BytesContent(b'{"imageLayoutVersion":"1.0.0"}'))
     index = json.dumps({"schemaVersion": 2, "manifests": [entry]}).encode()
     tree.entries[b"index.json"] = File(0o644, content=BytesContent(index))
-    tree.entries[b"blobs"], above.entries[b"sha256"] = above, folder
-    where = os.fsencode(store.directory)
+    tree.entries[b"blobs"] = above
+    above.entries |= {os.fsencode(name): folder for name, folder in folders.items()}
     for blob in blobs:
-        name = os.fsencode(os.path.basename(store.path(blob.digest)))
+        where, name = os.path.split(os.fsencode(store.path(blob.digest)))
         status = os.stat(os.path.join(where, name))
-        folder.entries[name] = File(0o644, content=HostFile(where, name, status, status.st_mtime_ns))
+        folders[blob.digest.partition(":")[0]].entries[name] = File(
+            0o644, content=HostFile(where, name, status, status.st_mtime_ns)
+        )
     return tree

@@ -21,7 +21,7 @@ REGISTRY: Final = "BLOCKWRIGHT_REGISTRY"
 _REFERENCE: Final = re.compile(
     r"(?P<name>[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*)"
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
-    r"(?:@(?P<digest>sha256:[0-9a-f]{64}))?"
+    r"(?:@(?P<digest>sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}))?"
 )
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
 _MAX: Final = 512
@@ -85,5 +85,7 @@ def parse_reference(text: str) -> Reference:
             )
     found = _REFERENCE.fullmatch(name)
     if found is None or not _HOST.fullmatch(first):
-        raise UsageError(f"{shown}: expected docker://HOST/NAME[:TAG][@sha256:…], the name in lower case")
+        raise UsageError(
+            f"{shown}: expected docker://HOST/NAME[:TAG][@sha256:… or @sha512:…], the name in lower case"
+        )
     return Reference(first, found["name"], found["tag"], found["digest"])

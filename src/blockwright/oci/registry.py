@@ -13,7 +13,7 @@ import json
 import re
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager, suppress
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -24,6 +24,7 @@ from blockwright.errors import ConnectionLost, NotFound, Refused, RemoteProtocol
 from blockwright.oci.credentials import Challenge, Credentials, find_credentials, parse_challenge
 from blockwright.oci.manifest import INDEX_TYPES, MANIFEST_TYPES, MAX_DOCUMENT, digest_of, is_digest
 from blockwright.oci.reference import Reference, is_loopback
+from blockwright.tree.ranges import MAX_CONNECTIONS
 
 if TYPE_CHECKING:
     from urllib3 import BaseHTTPResponse, PoolManager
@@ -113,6 +114,19 @@ class Registry:
             else:
                 raise self._refusal(response, digest)
             yield start, _bytes_of(response, size - start, f"{self._reference}: {digest}")
+
+    def part(self, digest: str, start: int, end: int, size: int) -> bytes:
+        """Return bytes [start, end) of a blob of ``size`` bytes; ConnectionLost for any other answer."""
+        what = f"{self._reference}: {digest}"
+        headers = {"Accept-Encoding": "identity", "Range": f"bytes={start}-{end - 1}"}
+        with self._get(f"/v2/{self._reference.name}/blobs/{digest}", headers) as response:
+            said, asked = response.headers.get("Content-Range", ""), f"bytes {start}-{end - 1}/"
+            if response.status != _PARTIAL or said not in (f"{asked}{size}", f"{asked}*"):
+                raise ConnectionLost(f"{what}: expected {asked}…, found {response.status} with {said[:64]!r}")
+            data = b"".join(_bytes_of(response, end - start, what))
+        if len(data) < end - start:
+            raise ConnectionLost(f"{what}: expected {end - start} bytes at {start}, found {len(data)}")
+        return data
 
     # -- requests ----------------------------------------------------------------------------------------------
 
@@ -251,7 +265,7 @@ def _pool(base: str, timeout_s: float) -> PoolManager:
     options: dict[str, Any] = {
         "timeout": urllib3.Timeout(connect=timeout_s, read=timeout_s),
         "headers": {"User-Agent": "blockwright"},
-        "maxsize": 8,
+        "maxsize": 4 + MAX_CONNECTIONS,
     }
     if where.scheme == "https":
         options["ssl_context"] = ssl.create_default_context()
@@ -278,7 +292,7 @@ def _host_of(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
-def _bytes_of(response: BaseHTTPResponse, most: int, what: str) -> Iterator[memoryview]:
+def _bytes_of(response: BaseHTTPResponse, most: int, what: str) -> Generator[memoryview]:
     """Yield a response's body, of at most ``most`` bytes, as it comes."""
     from urllib3.exceptions import HTTPError
 
@@ -291,6 +305,8 @@ def _bytes_of(response: BaseHTTPResponse, most: int, what: str) -> Iterator[memo
             yield memoryview(piece)
     except (HTTPError, OSError) as error:
         raise ConnectionLost(f"{what}: broke off at byte {done}: {_short(error)}") from None
+    finally:
+        response.close()  # with its connection, where nobody wants the rest
 
 
 def _short(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from blockwright.errors import Cancelled, Corrupt, SourceChanged
+from blockwright.errors import Cancelled, Corrupt
 from blockwright.pipeline.home import Home
 from blockwright.pipeline.inputs import Inputs
 from blockwright.pipeline.receipt import Receipt, tools
@@ -139,25 +139,24 @@ def choice_of(request: Request) -> Choice:
 def open_fetched(inputs: Inputs) -> Source:
     """Return the source as the first step left it; raises as ``open_source`` does.
 
-    No network is asked, but for layers below a prefix of a store: they are fetched by whoever reads them, and
-    SourceChanged is raised where they are not those of the run.
+    No network is asked.
     """
     request, fetched = inputs.request, inputs.outputs(Event.DOWNLOAD)
     rules, choice = rules_of(request), choice_of(request)
     if fetched["kind"] == "registry":
         return _open_image(fetched["manifest"], rules, choice, request.reference)
-    from blockwright.pipeline.identity import identify
     from blockwright.source import open_sources
-    from blockwright.source.key import is_prefix
 
+    if "layers" in fetched:
+        from blockwright.source.layered import KeptLayer, open_kept
+
+        return open_kept(
+            [KeptLayer(str(each["uri"]), str(each["path"]), each.get("digest")) for each in fetched["layers"]], rules
+        )
     name = str(fetched["path"])
     if "part" in fetched:
         name = f"{name}:{fetched['part']}"
-    source = open_sources((name,), rules=rules, choice=choice, layers=request.layers)
-    if is_prefix(name) and identify(request) != inputs.identity:
-        source.close()
-        raise SourceChanged(f"{name}: is not what it was when the run began")
-    return source
+    return open_sources((name,), rules=rules, choice=choice, layers=request.layers)
 
 
 def _open_image(manifest: Mapping[str, Any], rules: ArchiveRules, choice: Choice, name: str) -> Source:

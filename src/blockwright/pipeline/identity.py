@@ -5,17 +5,43 @@ Knows: how that is asked for here. Refuses to know: what any kind of source is k
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from blockwright.pipeline.request import Request
+
+
+class LayersKnown(NamedTuple):
+    """What layers are known by: all together, and each, the lowest first, with its digest."""
+
+    document: dict[str, Any]
+    layers: Sequence[dict[str, Any]]
+    digests: Sequence[str]
 
 
 def identify(request: Request) -> dict[str, Any]:
     """Return what the source is known by now; ``kind`` says which kind of source it is.
 
     Of a directory the metadata of all that is in it are read. Raises NotFound, UsageError for what can be read only
-    once, and what asking a registry or a store does.
+    once, or cannot be a layer, and what asking a registry or a store does.
     """
     from blockwright.source.identity import identify_all
 
-    return identify_all((request.reference,), layers=request.layers, read=True).document()
+    return identify_all(request.references, layers=request.layers, read=True).document()
+
+
+def identify_layers(request: Request) -> LayersKnown:
+    """Return what a source of layers is known by now, and each layer. Raises as ``identify`` does."""
+    from blockwright.source.identity import identify_each, together
+
+    found = identify_each(request.references, layers=request.layers)
+    return LayersKnown(
+        together(found).document(), [each.document() for each in found], [each.digest for each in found]
+    )
+
+
+def known_as(path: str) -> str:
+    """Return the digest of what one file is known by now. Raises NotFound, UsageError."""
+    from blockwright.source.identity import identify_file
+
+    return identify_file(path).digest

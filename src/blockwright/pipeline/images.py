@@ -190,7 +190,7 @@ def image_of(run: Run, receipts: Sequence[Receipt]) -> Image:
     digest = next((str(identity[key]) for key in ("digest", "etag", "metadata") if identity.get(key)), "")
     return Image(
         id=run.id,
-        reference=run.request.reference,
+        reference=run.request.named,
         state=run.state.value,
         pool=run.request.pool,
         volume=run.volume,

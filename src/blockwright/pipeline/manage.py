@@ -21,11 +21,11 @@ from blockwright.pipeline.catalogue import Image
 from blockwright.pipeline.context import Context
 from blockwright.pipeline.images import Images
 from blockwright.pipeline.locks import pauses
+from blockwright.pipeline.objects import PART, object_lock, object_path, refuse, remove_object
 from blockwright.pipeline.records import Run, busy
 from blockwright.pipeline.runner import Outcome
 from blockwright.pipeline.states import STEPS, Event, State
 from blockwright.pipeline.steps import STEPS as FUNCTIONS
-from blockwright.pipeline.steps.download import PART, object_lock, object_path, remove_object
 from blockwright.volume import Driver, VolumeInfo, open_pool
 from blockwright.volume import State as VolumeState
 
@@ -99,7 +99,7 @@ def _removed(images: Images, name: str, *, snapshots: bool) -> list[str]:
         gone = _remove_volumes(run, snapshots=snapshots)
         if run.state is State.ACTIVE:
             images.runs.drop(lease, run.id, Event.ACTIVATE, State.READY)
-        sources = _fetched(images, run)
+        sources = _objects(images, run)
         images.runs.remove(lease, run.id)
         _remove_files(images, run, sources)
     return gone
@@ -130,22 +130,18 @@ def _remove_volumes(run: Run, *, snapshots: bool) -> list[str]:
     return gone
 
 
-def _fetched(images: Images, run: Run) -> list[str]:
-    """Return the files that were fetched for this run and for no other one."""
-    mine = _objects(images, run)
-    others = {path for each in images.runs.all() if each.id != run.id for path in _objects(images, each)}
-    return [each for each in mine if each not in others]
-
-
 def _objects(images: Images, run: Run) -> list[str]:
+    """Return the files that were fetched for a run."""
     receipts = [each for each in images.runs.receipts(run.id) if each.step is Event.DOWNLOAD]
-    return [str(each.outputs["path"]) for each in receipts if each.outputs["kind"] == "object"]
+    found = [one for each in receipts for one in (each.outputs, *each.outputs.get("layers", ()))]
+    return [str(each["path"]) for each in found if each["kind"] == "object"]
 
 
 def _remove_files(images: Images, run: Run, objects: list[str]) -> None:
     for path in objects:
-        with suppress(InUse), object_lock(images.home, path, _refuse):
-            remove_object(path)
+        with suppress(InUse), object_lock(images.home, path, refuse):
+            if _unneeded(images, path) is not None:
+                remove_object(path)
     shutil.rmtree(images.home.work(run.id), ignore_errors=True)
 
 
@@ -198,7 +194,7 @@ def sweep(images: Images, *, dry_run: bool = False, blobs: bool = False) -> list
     for run in images.runs.all():
         if run.state in (State.READY, State.ACTIVE) or images.runs.worker(run.id) is not None:
             continue
-        lines.append(f"run {run.id}: {run.state.value}: {run.request.reference}")
+        lines.append(f"run {run.id}: {run.state.value}: {run.request.named}")
         if not dry_run:
             with suppress(InUse, NotFound):
                 _removed(images, run.id, snapshots=False)
@@ -216,11 +212,11 @@ def _sweep_blobs(images: Images, *, dry_run: bool) -> list[str]:
     runs = images.runs.all()
     if any(images.runs.worker(run.id) is not None for run in runs):
         return []
-    store, lines = BlobStore(blobs_directory()), []
-    kept = {os.path.basename(store.path(str(digest))) for run in runs for digest in _blobs(images, run)}
-    for name in sorted(set(os.listdir(store.directory)) - kept):
-        path = os.path.join(store.directory, name)
-        lines.append(f"blob {name}: {os.stat(path).st_size} bytes")
+    kept, lines = {digest for run in runs for digest in _blobs(images, run)}, []
+    for digest, path in BlobStore(blobs_directory()).files().items():
+        if digest in kept:
+            continue
+        lines.append(f"blob {digest}: {os.stat(path).st_size} bytes")
         if not dry_run:
             os.unlink(path)
     return lines
@@ -236,7 +232,7 @@ def _sweep_files(images: Images, *, dry_run: bool) -> list[str]:
     for name in sorted({each.removesuffix(PART) for each in os.listdir(images.home.objects)}):
         path = os.path.join(images.home.objects, name)
         try:
-            with object_lock(images.home, path, _refuse):
+            with object_lock(images.home, path, refuse):
                 size = _unneeded(images, path)
                 if size is None:
                     continue
@@ -254,15 +250,14 @@ def _sweep_files(images: Images, *, dry_run: bool) -> list[str]:
     return lines
 
 
-def _refuse() -> None:
-    raise InUse("object: is being fetched")
-
-
 def _unneeded(images: Images, path: str) -> int | None:
     """Return the bytes of an object that no run has fetched or is about to, None for any other."""
     for run in images.runs.all():
         if path in _objects(images, run):
             return None
-        if images.runs.worker(run.id) is not None and path == object_path(images.home, run.identity):
+        if images.runs.worker(run.id) is None:
+            continue
+        # Which objects its layers are a run says when all of them are here.
+        if run.identity["kind"] == "layers" or path == object_path(images.home, run.identity):
             return None
     return sum(os.stat(each).st_size for each in (path, path + PART) if os.path.exists(each))

@@ -44,7 +44,7 @@ def statement(image: Image) -> dict[str, Any]:
         "predicate": {
             "buildDefinition": {
                 "buildType": BUILD,
-                "externalParameters": {"reference": image.reference},
+                "externalParameters": _asked(image, found[Event.DOWNLOAD].outputs),
                 "internalParameters": {"pool": made["pool"], "driver": made["driver"]},
                 "resolvedDependencies": _dependencies(image, found, verified),
             },
@@ -61,12 +61,18 @@ def statement(image: Image) -> dict[str, Any]:
     }
 
 
+def _asked(image: Image, fetched: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what somebody asked for."""
+    several = fetched.get("references", ())
+    return {"references": list(several)} if len(several) > 1 else {"reference": image.reference}
+
+
 def _dependencies(image: Image, found: Mapping[Event, Receipt], verified: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return what went in: the source as it was known, its manifest, and each layer."""
     identity, fetched = image.identity or {}, found[Event.DOWNLOAD].outputs
     source = {
         "name": "source",
-        "uri": str(identity.get("uri", image.reference)),
+        **({} if fetched.get("layers") else {"uri": str(identity.get("uri", image.reference))}),
         "digest": _digest(identity.get("digest")) | _digest(fetched.get("digest")),
         "annotations": {name: value for name, value in identity.items() if name not in _TOLD and value is not None},
     }
@@ -74,14 +80,19 @@ def _dependencies(image: Image, found: Mapping[Event, Receipt], verified: Mappin
     manifest = fetched.get("manifest")
     if manifest:
         dependencies.append({"name": "manifest", "digest": _digest(manifest["digest"])})
+    apart = fetched.get("layers", ())
     for number, each in enumerate(verified.get("layers", ())):
-        dependencies.append(
-            {
-                "name": f"layer {number + 1}",
-                "digest": _digest(each["digest"]),
-                "annotations": {"diff_id": each["diff_id"], "size": each["stored_bytes"]},
+        layer: dict[str, Any] = {
+            "name": f"layer {number + 1}",
+            "digest": _digest(each["digest"]),
+            "annotations": {"diff_id": each["diff_id"], "size": each["stored_bytes"]},
+        }
+        if number < len(apart):  # each has a place of its own
+            layer["uri"] = apart[number]["uri"]
+            layer["annotations"] |= {
+                name: apart[number][name] for name in ("etag", "identity") if name in apart[number]
             }
-        )
+        dependencies.append(layer)
     return dependencies
 
 

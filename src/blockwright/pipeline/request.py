@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from types import NoneType
 from typing import Any, Final, Literal, Self
@@ -25,13 +25,16 @@ RUN_LENGTH: Final = 12
 """Hexadecimal digits of a run's name."""
 _ANYTHING_ELSE: Final = re.compile(r"[^A-Za-z0-9_.]+")
 _SCAN: Final = ("scan", "scanner", "scanner_options", "policy")
-_FREE: Final = ("activate", "activation", "reference", *_SCAN)
+_FREE: Final = ("activate", "activation", "over", "reference", *_SCAN)
 """Fields that do not decide which volume it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
     """A reference that ``source`` takes, how it is read, and what it becomes.
+
+    ``over`` are further ones, each of archives that are layers over all before. They are in no document where there
+    are none, as in those of versions that knew of none.
 
     ``size`` is the volume's in bytes, None by what it holds. ``limits`` are fields of ``tree.rules.ArchiveRules``
     other than its own. ``scan`` is ``off``, ``warn`` or ``enforce``. ``activation`` is the name of the snapshot that
@@ -55,22 +58,38 @@ class Request:
     policy: str | None = None
     activate: bool = False
     activation: str | None = None
+    over: Sequence[str] = ()
+
+    @property
+    def references(self) -> tuple[str, ...]:
+        """All that is asked for, the lowest first."""
+        return (self.reference, *self.over)
+
+    @property
+    def named(self) -> str:
+        """What people call it."""
+        return " ".join(self.references)
 
     def document(self) -> dict[str, Any]:
         """Return the request as JSON has it."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
+        found = {each.name: getattr(self, each.name) for each in fields(self)}
+        over = found.pop("over")
+        return found | ({"over": list(over)} if over else {})
 
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Self:
         """Return what ``document`` was made of. Raises Corrupt for anything else."""
         for name, kinds in _KINDS.items():
             found = document.get(name)
-            if type(found) not in kinds:
+            if type(found) not in kinds and (name in document or name != "over"):
                 wanted = " or ".join(each.__name__ for each in kinds)
                 raise Corrupt(f"request: {name}: expected {wanted}, found {type(found).__name__}")
         if document.keys() - _KINDS.keys() or document["scan"] not in MODES:
             raise Corrupt("request: expected the fields of one, found others")
-        return cls(**document)
+        over = document.get("over", [])
+        if not all(type(each) is str for each in over):
+            raise Corrupt("request: over: expected text, found something else")
+        return cls(**{**document, "over": tuple(over)})
 
     def run_of(self, identity: Mapping[str, Any]) -> str:
         """Return the name of the run: equal for what gives the same volume."""
@@ -85,10 +104,10 @@ class Request:
         return f"sha256:{hashlib.sha256(canonical(asked)).hexdigest()}"
 
     def volume_of(self, run: str) -> str:
-        """Return the name of the volume that a run makes: its own name, and for people the reference's last word."""
+        """Return the name of the volume that a run makes: its own, and for people the last reference's last word."""
         from blockwright.volume.info import check_name
 
-        last = self.reference.rstrip("/").rpartition("/")[2].partition("@")[0]
+        last = self.references[-1].rstrip("/").rpartition("/")[2].partition("@")[0]
         word = _ANYTHING_ELSE.sub("-", last).strip("-_.")[:32]
         return check_name(f"{word or 'image'}-{run}")
 
@@ -115,6 +134,7 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "policy": _MAYBE_TEXT,
     "activate": _FLAG,
     "activation": _MAYBE_TEXT,
+    "over": (list,),
 }
 """Types of the fields, as JSON gives them."""
 

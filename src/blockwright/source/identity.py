@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from blockwright.errors import LimitExceeded, NotFound, Unsupported, UsageError
-from blockwright.source.key import locate, locate_all
+from blockwright.source.key import locate_all
 
 MAX_FILES: Final = 1 << 20
 """Files of an OCI layout, or of a directory of layers."""
@@ -78,10 +78,7 @@ def identify(reference: str | os.PathLike[str], *, read: bool = False, store: st
     is then known by the metadata of everything in it. Raises NotFound, UsageError for what can be read only once,
     Unsupported where a server says nothing that a version could be known by, and what asking one raises.
     """
-    name, *others = locate(os.fsdecode(reference), store)
-    if others or (name != os.fsdecode(reference) and os.fsdecode(reference).endswith("/")):
-        return _layers([_identify(each, read=read) for each in (name, *others)])
-    return _identify(name, read=read)
+    return identify_all((os.fsdecode(reference),), read=read, store=store)
 
 
 def _identify(name: str, *, read: bool) -> Identity:
@@ -107,21 +104,54 @@ def identify_all(
 ) -> Identity:
     """Return what ``open_sources`` would open is known by: one source, or layers in this order.
 
-    Raises as ``identify`` does.
+    Raises as ``identify`` does, and UsageError for what cannot be a layer.
     """
-    if layers and len(names) == 1 and os.path.isdir(names[0]):
-        names = [os.path.join(names[0], each) for each in sorted(os.listdir(names[0]))]
-        return _layers([_identify(each, read=read) for each in names])
-    if len(names) == 1:
-        return identify(names[0], read=read, store=store)
-    return _layers([_identify(each, read=read) for each in locate_all(names, store)[0]])
+    found, over = _found(names, store, layers=layers)
+    return together(identify_each(found)) if over else _identify(found[0], read=read)
 
 
-def _layers(found: Sequence[Identity]) -> Identity:
+def identify_each(names: Sequence[str], *, layers: bool = False, store: str | None = None) -> list[Identity]:
+    """Return what each layer is known by now, the lowest first. Raises as ``identify_all`` does."""
+    return [_layer(each) for each in _found(names, store, layers=layers)[0]]
+
+
+def identify_file(path: str) -> Identity:
+    """Return what a file is known by now. Raises NotFound, UsageError for what is no regular one."""
+    try:
+        return _file(path, os.stat(path))
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file or directory") from None
+
+
+def together(found: Sequence[Identity]) -> Identity:
+    """Return what layers in this order are known by."""
     if not found:
         raise UsageError("expected a source, found none")
     facts = {str(number): each.digest for number, each in enumerate(found)}
     return Identity(Kind.LAYERS, " ".join(each.uri for each in found), facts, weak=any(each.weak for each in found))
+
+
+def _found(names: Sequence[str], store: str | None, *, layers: bool) -> tuple[Sequence[str], bool]:
+    """Return what is named, and whether each of it is a layer."""
+    if layers and len(names) == 1 and os.path.isdir(names[0]):
+        found = [os.path.join(names[0], each) for each in sorted(os.listdir(names[0]))]
+        return found, True
+    located, prefix = locate_all(names, store)
+    return located, prefix or len(located) != 1
+
+
+def _layer(name: str) -> Identity:
+    """Return what an archive is known by that is a layer among others."""
+    if name.startswith("docker://") and not os.path.lexists(name):
+        what = "a container image"
+    elif os.path.isdir(name):
+        what = "a directory"
+    else:
+        found = _identify(name, read=False)
+        if "part" not in found.facts:
+            return found
+        what = "a part of an image"
+    raise UsageError(f"{name}: is {what}: expected archives, each a layer over those before it")
 
 
 # -- what lies on this host ------------------------------------------------------------------------------------------

@@ -13,9 +13,10 @@ import stat
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from typing import NamedTuple
 
 from blockwright.errors import NotFound, UsageError
-from blockwright.oci.choice import Choice
+from blockwright.oci.choice import Choice, is_marked
 from blockwright.oci.image import is_image, layers_of
 from blockwright.oci.layer import Indexed, Layer, PendingBody, index, is_plain, place_bodies
 from blockwright.oci.merge import merge
@@ -33,8 +34,12 @@ class LayeredSource(Source):
 
     kind = "layers"
 
-    def __init__(self, layers: Sequence[Layer], name: str, rules: ArchiveRules, owned: ExitStack) -> None:
+    def __init__(
+        self, layers: Sequence[Layer], name: str, rules: ArchiveRules, owned: ExitStack, *, bare: bool = False
+    ) -> None:
+        """``bare`` says that no image refers to the layers, so that one of them may be an image by mistake."""
         self.name = name
+        self._bare = bare
         self.remarks = Remarks()
         self._layers = layers
         self._rules = rules
@@ -73,6 +78,11 @@ class LayeredSource(Source):
         """
         if self._looked is None:
             found = self._index()
+            for each in found if self._bare else ():
+                if is_marked({entry.path for entry in each.entries if b"/" not in entry.path}):
+                    raise UsageError(
+                        f"{each.layer.name}: is a container image: expected an archive of a layer's files"
+                    )
             self.remarks = Remarks()
             for each in found:
                 self.remarks.dropped_xattrs += each.remarks.dropped_xattrs
@@ -144,13 +154,31 @@ def open_layers(names: Sequence[str], rules: ArchiveRules) -> Source:
         layers = [
             Layer(name, number, kept[name] if name in kept else _layer_in(name)) for number, name in enumerate(names)
         ]
-        return LayeredSource(layers, names[-1], rules, owned.pop_all())
+        return LayeredSource(layers, names[-1], rules, owned.pop_all(), bare=True)
+
+
+class KeptLayer(NamedTuple):
+    """An archive in a file: what it is called, where it is, and the digest that it must have, None for any."""
+
+    name: str
+    path: str
+    digest: str | None
+
+
+def open_kept(kept: Sequence[KeptLayer], rules: ArchiveRules) -> Source:
+    """Return archives in files, each a layer over those before it. Raises as ``open_layers`` does."""
+    layers = [Layer(each.name, number, _layer_in(each.path), each.digest) for number, each in enumerate(kept)]
+    return LayeredSource(layers, kept[-1].name, rules, ExitStack(), bare=True)
 
 
 def _layer_in(name: str) -> HostFile:
     try:
         status = os.stat(name)
     except FileNotFoundError:
+        if name.startswith("docker://"):
+            raise UsageError(
+                f"{name}: is a container image: expected archives, each a layer over those before it"
+            ) from None
         raise NotFound(f"{name}: no such file") from None
     if not stat.S_ISREG(status.st_mode):
         raise UsageError(f"{name}: expected an archive in a regular file, which is read more than once")

@@ -50,6 +50,8 @@ _GOOGLE_CREDENTIALS: Final = (
     "GOOGLE_APPLICATION_CREDENTIALS",
     "GOOGLE_SKIP_SIGNATURE",
 )
+_NO_RANGES: Final = ("Range request not supported", "non-partial response")
+"""What is said of a server that answers the whole where a part was asked for."""
 _BUSY: Final = ("429", "503", "SlowDown", "Too Many Requests")
 
 
@@ -133,15 +135,31 @@ class CloudObjects(Objects):
         return data
 
     def stream(self, key: str, start: int, *, match: Version | None = None) -> Iterator[memoryview]:
-        import obstore
-
         with self._telling(key):
-            options = _options({"offset": start}, match)
-            result = self._away(lambda: obstore.get(self._store, key, options=options))
+            result, skipped = self._from(key, start, match)
             self._check_version(result.meta, match)
             pieces = iter(result.stream(_PIECE))
             while (piece := self._away(lambda: next(pieces, None))) is not None:
-                yield memoryview(piece)
+                data = memoryview(piece)
+                skip = min(skipped, len(data))
+                skipped -= skip
+                if skip < len(data):
+                    yield data[skip:]
+
+    def _from(self, key: str, start: int, match: Version | None) -> tuple[Any, int]:
+        """Return what a store answers from ``start`` on, and how much is before that: of one that knows no ranges."""
+        import obstore
+        from obstore.exceptions import GenericError, NotSupportedError
+
+        whole = _options(None, match)
+        if start:
+            options = _options({"offset": start}, match)
+            try:
+                return self._away(lambda: obstore.get(self._store, key, options=options)), 0
+            except (GenericError, NotSupportedError) as error:
+                if not any(each in str(error) for each in _NO_RANGES):
+                    raise
+        return self._away(lambda: obstore.get(self._store, key, options=whole)), start
 
     def put(self, key: str, data: Buffer, *, only_new: bool = False, over: Version | None = None) -> Version:
         import obstore
@@ -212,13 +230,14 @@ class CloudObjects(Objects):
 
 
 def _options(part: Any, match: Version | None) -> GetOptions:
-    """Return what a read asks for: a part, and of this version; one without a tag cannot be asked for.
+    """Return what a read asks for: a part, None for all, and of this version; one without a tag cannot be asked for.
 
     One with a weak tag never meets the condition (RFC 9110, section 13.1.1).
     """
-    if match is None or match.etag is None or match.etag.startswith("W/"):
-        return {"range": part}
-    return {"range": part, "if_match": match.etag}
+    found: GetOptions = {} if part is None else {"range": part}
+    if match is not None and match.etag is not None and not match.etag.startswith("W/"):
+        found["if_match"] = match.etag
+    return found
 
 
 def _info(meta: Any) -> ObjectInfo:

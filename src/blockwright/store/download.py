@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Final
 
 from blockwright.errors import IntegrityError, ObjectNotFound, PreconditionFailed, SourceChanged, StoreError
 from blockwright.store.objects import ObjectInfo, Objects
+from blockwright.tree.ranges import hastened
 
 _TRIES: Final = 5
 """How often an object is asked for again that gave no byte."""
@@ -26,18 +28,25 @@ def download(
 ) -> Iterator[memoryview]:
     """Yield the bytes of the version of ``info`` from ``start`` to its end, in pieces, all of them or an error.
 
-    A stream that breaks off goes on behind the last byte that came. Raises SourceChanged where the version is gone,
-    IntegrityError where there is more than the size, StoreError where trying again is of no use any more.
+    A stream that breaks off goes on behind the last byte that came, and a slow one over several connections. Raises
+    SourceChanged where the version is gone, IntegrityError where there is more than the size, StoreError where trying
+    again is of no use any more.
     """
     name, done, tries, breaks = objects.name_of(info.key), start, 0, 0
+
+    def part(low: int, high: int) -> memoryview:
+        return objects.get(info.key, low, high, match=info.version)
+
     while done < info.size:
         before = done
         try:
-            for piece in objects.stream(info.key, done, match=info.version):
-                done += len(piece)
-                if done > info.size:
-                    raise IntegrityError(f"{name}: expected {info.size} bytes, found more")
-                yield piece
+            stream = objects.stream(info.key, done, match=info.version)
+            with closing(hastened(stream, done, info.size, part)) as pieces:
+                for piece in pieces:
+                    done += len(piece)
+                    if done > info.size:
+                        raise IntegrityError(f"{name}: expected {info.size} bytes, found more")
+                    yield piece
             if done < info.size:
                 raise StoreError(f"{name}: expected {info.size} bytes, and it ended at {done}", permanent=False)
         except (ObjectNotFound, PreconditionFailed):

@@ -194,8 +194,8 @@ def test_a_key_and_a_prefix_become_volumes(bucket, tmp_path, monkeypatch):
     monkeypatch.setenv("BLOCKWRIGHT_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BLOCKWRIGHT_STORE", "s3://bucket")
 
-    def made(key, *options):
-        found = blockwright("fetch-and-create", key, "--scan", "off", *options)
+    def made(*line):
+        found = blockwright("fetch-and-create", *line, "--scan", "off")
         assert found.stdout.count(b"\n") == 1
         return os.fsdecode(found.stdout.rstrip(b"\n"))
 
@@ -208,10 +208,15 @@ def test_a_key_and_a_prefix_become_volumes(bucket, tmp_path, monkeypatch):
     assert blockwright("fs", "cat", two, "/f").stdout == b"two"
     blockwright("fs", "cat", two, "/g", code=5)
     assert made("s3://bucket/layers/") == two
+    assert made("layers/1.tgz", "s3://bucket/layers/2.tar", "--store", "s3://bucket") == two, "the same layers"
+    turned = made("s3://bucket/layers/2.tar", "s3://bucket/layers/1.tgz")
+    assert blockwright("fs", "cat", turned, "/f").stdout == b"one"
     put(bucket, "layers/3.tar", layer_of(tmp_path / "d.tar", f=b"three"))
     three = made("s3://bucket/layers/")
     assert three != two
     assert blockwright("fs", "cat", three, "/f").stdout == b"three"
+    kept = os.listdir(tmp_path / "home/images/objects")
+    assert len(kept) == 4, "each version of each key once"
 
 
 def test_container_images_in_a_bucket_are_told_by_content(bucket, tmp_path):

@@ -189,10 +189,10 @@ def test_nothing_is_left_of_what_was_not_what_was_said(tmp_path):
 
     with pytest.raises(IntegrityError):
         store.obtain(digest(b"bytes"), 5, fetch)
-    assert os.listdir(store.directory) == []
+    assert store.files() == {}
     with pytest.raises(KeyboardInterrupt):
         store.obtain(digest(b"bytes"), 5, interrupted)
-    assert os.listdir(store.directory) == []
+    assert store.files() == {}
 
 
 def interrupted(start):

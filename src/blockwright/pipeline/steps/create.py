@@ -60,7 +60,7 @@ def _make(inputs: Inputs, context: Context, driver: Driver) -> tuple[VolumeInfo,
         context.checkpoint("create: filling")
         fill(inputs, context, path, room)
         if not download.holds(inputs, inputs.receipts[0], context):
-            raise SourceChanged(f"{inputs.request.reference}: changed while it was read")
+            raise SourceChanged(f"{inputs.request.named}: changed while it was read")
         hashed.append(digest_of(path, room, context.watch("hash")))
         context.checkpoint("create: filled")
 

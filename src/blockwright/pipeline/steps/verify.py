@@ -28,7 +28,7 @@ def do(inputs: Inputs, context: Context) -> Receipt:
     source = context.source(inputs)
     tree = tree_of(source, context)
     if not download.holds(inputs, inputs.receipts[-1], context):
-        raise SourceChanged(f"{inputs.request.reference}: changed while it was read")
+        raise SourceChanged(f"{inputs.request.named}: changed while it was read")
     counted = count(tree)
     outputs: dict[str, Any] = {
         "source": source.kind,
