@@ -134,6 +134,10 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "image metrics": ("blockwright image metrics --textfile /var/lib/node_exporter/images.prom",),
     "image retry": ("blockwright image retry 0123456789ab",),
     "image rm": ("blockwright image rm 0123456789ab --snapshots",),
+    "image scan": (
+        "blockwright image scan --update",
+        "blockwright image scan 0123456789ab --enforce --scanner debsecan --policy policy.toml",
+    ),
     "image show": ("blockwright image show image.tar", "blockwright image show 0123456789ab --provenance"),
     "inspect": (
         "blockwright inspect disk.img",

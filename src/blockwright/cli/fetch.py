@@ -87,6 +87,7 @@ def _policy(_ctx: click.Context, _param: click.Parameter, path: str | None) -> s
     callback=_policy,
     help="What breaks it, a TOML file.  [default: HIGH and CRITICAL]",
 )
+@click.option("--sbom", is_flag=True, help="Keep a list of what it holds, by syft or Trivy, for `image scan`.")
 @click.option("--verify", is_flag=True, help="Read what was made before, and hold it to its digest.")
 @click.option("--activate", is_flag=True, help="Activate a snapshot of the volume, and print its path.")
 @click.option("--as", "activation", metavar="NAME", help="What that snapshot is called.")

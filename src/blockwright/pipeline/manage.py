@@ -17,6 +17,7 @@ from typing import Final
 
 from blockwright.errors import Cancelled, InUse, NotFound, UsageError
 from blockwright.journal import Lease
+from blockwright.pipeline import sboms, verdicts
 from blockwright.pipeline.catalogue import Image
 from blockwright.pipeline.context import Context
 from blockwright.pipeline.images import Images
@@ -59,7 +60,8 @@ def activate(images: Images, image: Image, context: Context, name: str | None = 
     run = images.runs.get(image.id)
     if run.state not in (State.READY, State.ACTIVE):
         raise UsageError(f"{run.id}: activate: expected an image that is ready, found it {run.state.value}")
-    return images.go_on(replace(run, request=replace(run.request, activate=True, activation=name)), context)
+    wanted = replace(run.request, activate=True, activation=name, sbom=False)  # a list that is lost is not made anew
+    return images.go_on(replace(run, request=wanted), context)
 
 
 def deactivate(images: Images, image: Image, name: str | None = None) -> list[str]:
@@ -146,6 +148,8 @@ def _remove_files(images: Images, run: Run, objects: list[str]) -> None:
     for path in objects:
         with suppress(InUse), object_lock(images.home, path, _refuse):
             remove_object(path)
+    sboms.remove(images.home, run.id)
+    verdicts.remove(images.runs.journal, run.id)
     shutil.rmtree(images.home.work(run.id), ignore_errors=True)
 
 
@@ -245,12 +249,31 @@ def _sweep_files(images: Images, *, dry_run: bool) -> list[str]:
                     remove_object(path)
         except InUse:
             continue  # somebody fetches it
+    lines += _sweep_lists(images, dry_run=dry_run)
     work = os.path.dirname(images.home.work(""))
     for name in sorted(os.listdir(work)):
         if images.runs.worker(name) is None:
             lines.append(f"files of run {name}")
             if not dry_run:
                 shutil.rmtree(os.path.join(work, name), ignore_errors=True)
+    return lines
+
+
+def _sweep_lists(images: Images, *, dry_run: bool) -> list[str]:
+    """Remove lists of what images hold that no receipt tells of."""
+    needed, busy = set[str](), set[str]()
+    for each in images.list():
+        for receipt in images.receipts(images.catalogue.get(each.id) or each):
+            kept = receipt.outputs.get("sbom") if receipt.step is Event.SCAN else None
+            if kept and "digest" in kept:
+                needed.add(sboms.path_of(images.home, each.id, kept))
+    busy |= {run.id for run in images.runs.all() if images.runs.worker(run.id) is not None}
+    lines = []
+    for path in sboms.unneeded(images.home, needed, busy):
+        lines.append(f"SBOM {os.path.basename(path)}")
+        if not dry_run:
+            with suppress(FileNotFoundError):
+                os.unlink(path)
     return lines
 
 

@@ -89,7 +89,7 @@ class Activities:
                 check_chain(kept)
             except BlockwrightError:
                 return []
-            kept = covered(run, kept)
+            kept = covered(run, kept, Home.default())
             with self._context(inputs) as context:
                 while kept and not FUNCTIONS[kept[-1].step].holds(run.inputs(kept), kept[-1], context):
                     kept.pop()
