@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 from blockwright.errors import ArchiveRejected, Corrupt, InUse, NotFound
 from blockwright.journal import Journal, Lease, Part
 from blockwright.owner import Owner
-from blockwright.pipeline import verdicts
+from blockwright.pipeline import claims, verdicts
 from blockwright.pipeline.home import Home
 from blockwright.pipeline.inputs import Inputs
 from blockwright.pipeline.receipt import MAX_RECEIPT, Receipt
@@ -66,7 +66,7 @@ class Runs:
 
     def __init__(self, home: Home) -> None:
         home.make()
-        self.journal = Journal(home.journal, (PART, verdicts.PART))
+        self.journal = Journal(home.journal, (PART, verdicts.PART, claims.PART))
 
     def __enter__(self) -> Self:
         return self
@@ -135,6 +135,7 @@ class Runs:
         now = time.time_ns()
         with self.journal.transaction() as db:
             self.journal.check(lease)
+            claims.refuse(db, run.id)
             db.execute(
                 "INSERT INTO run VALUES (?, ?, ?, ?, ?, 1, ?, NULL, NULL, 0, 0, ?, ?)"
                 " ON CONFLICT (id) DO UPDATE"
