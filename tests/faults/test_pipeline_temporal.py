@@ -17,7 +17,7 @@ from blockwright.pipeline.identity import identify
 from blockwright.pipeline.images import Images
 from blockwright.pipeline.request import Request
 from blockwright.pipeline.runner import Outcome
-from blockwright.pipeline.states import STEPS, Event, State
+from blockwright.pipeline.states import Event, State
 from blockwright.volume import open_pool
 from tests.support.command import COMMAND
 from tests.support.pipeline import (
@@ -47,7 +47,8 @@ def server() -> Iterator[str]:
 
 
 def ask(wanted: Request, address: str, host: str = "a") -> Outcome:
-    from blockwright.pipeline.temporal.client import Place, fetch_there
+    from blockwright.pipeline.temporal.client import fetch_there
+    from blockwright.pipeline.temporal.place import Place
 
     return fetch_there(wanted, Place(address, host, heartbeat_s=HEARTBEAT_S), lambda _run: None)
 
@@ -186,13 +187,14 @@ def test_it_is_cancelled_where_it_is_and_begun_again(home, tmp_path, server):
         assert (found.state, found.failed) == ("cancelled", "create")
     with worker(server, "a"):
         outcome = ask(request(path), server)
-    assert tuple(outcome.fresh) == STEPS
+    assert tuple(outcome.fresh) == (Event.CREATE,)
     hold(home, outcome)
 
 
 @pytest.mark.soak
 def test_others_who_wait_hear_of_it(home, tmp_path, server):
-    from blockwright.pipeline.temporal.client import Place, connect
+    from blockwright.pipeline.temporal.client import connect
+    from blockwright.pipeline.temporal.place import Place
     from blockwright.pipeline.temporal.words import workflow_of
 
     wanted = request(docker_archive(tmp_path))

@@ -16,7 +16,8 @@ START_S = 60
 HEARTBEAT_S = 2.0
 _KILLED_AT = """
 import asyncio, os, signal, sys, time
-from blockwright.pipeline.temporal.client import Place, connect
+from blockwright.pipeline.temporal.client import connect
+from blockwright.pipeline.temporal.place import Place
 from blockwright.pipeline.temporal.worker import work
 address, host, where, how = sys.argv[1:]
 def checkpoint(name):
@@ -24,7 +25,13 @@ def checkpoint(name):
         print("met", flush=True)
         if how == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        time.sleep(2)
+        if how == "stop":
+            os.kill(os.getpid(), signal.SIGSTOP)
+            return
+        while how.startswith("until ") and not os.path.exists(how[6:]):
+            time.sleep(0.05)
+        if how == "wait":
+            time.sleep(2)
 async def main():
     client = await connect(Place(address, host))
     over = asyncio.Event()
@@ -84,7 +91,7 @@ def worker(address: str, host: str) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def worker_killed_at(address: str, host: str, where: str, how: str = "kill") -> Iterator[subprocess.Popen[str]]:
-    """Run a worker that dies at a checkpoint, or waits there a moment at each; it prints `met` then."""
+    """Run a worker that dies at a checkpoint, or waits there a moment, or for a file; it prints `met` then."""
     with subprocess.Popen(
         [sys.executable, "-c", _KILLED_AT, address, host, where, how], stdout=subprocess.PIPE, text=True
     ) as process:
@@ -97,6 +104,7 @@ def worker_killed_at(address: str, host: str, where: str, how: str = "kill") -> 
 
 def _end(process: subprocess.Popen[str]) -> None:
     """Have a worker end by itself: the server hands tasks to one that was killed for a while."""
+    process.send_signal(signal.SIGCONT)
     process.terminate()
     try:
         process.wait(20)

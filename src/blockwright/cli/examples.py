@@ -128,14 +128,24 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "fs stat": ("blockwright fs stat disk.img:1 /etc/passwd --json",),
     "fs touch": ("blockwright fs touch disk.img:1 /etc/machine-id --date 2026-01-01",),
     "fs write": ("echo box | blockwright fs write disk.img:1 /etc/hostname",),
-    "image activate": ("blockwright image activate 0123456789ab --as vm1",),
-    "image cancel": ("blockwright image cancel 0123456789ab",),
+    "image activate": (
+        "blockwright image activate 0123456789ab --as vm1",
+        "blockwright image activate 0123456789ab --temporal temporal.example:7233 --on rack7",
+    ),
+    "image cancel": (
+        "blockwright image cancel 0123456789ab",
+        "blockwright image cancel 0123456789ab --temporal temporal.example:7233 --on rack7",
+    ),
     "image deactivate": ("blockwright image deactivate 0123456789ab --as vm1",),
     "image gc": ("blockwright image gc --dry-run",),
     "image ls": ("blockwright image ls --json",),
     "image metrics": ("blockwright image metrics --textfile /var/lib/node_exporter/images.prom",),
     "image retry": ("blockwright image retry 0123456789ab",),
     "image rm": ("blockwright image rm 0123456789ab --snapshots",),
+    "image scan": (
+        "blockwright image scan --update",
+        "blockwright image scan 0123456789ab --enforce --scanner debsecan --policy policy.toml",
+    ),
     "image show": ("blockwright image show image.tar", "blockwright image show 0123456789ab --provenance"),
     "inspect": (
         "blockwright inspect disk.img",

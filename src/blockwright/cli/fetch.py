@@ -16,8 +16,9 @@ from blockwright.address import parse_address
 from blockwright.cli.options import json_option, quiet_option
 from blockwright.cli.output import Progress, print_json, print_path, progress_bar, show_text
 from blockwright.cli.source_options import Take, source_options
+from blockwright.cli.temporal_options import temporal_options
 from blockwright.epoch import source_date_epoch
-from blockwright.errors import BlockwrightError, Unsupported, UsageError
+from blockwright.errors import BlockwrightError, UsageError
 from blockwright.oci.reference import is_reference
 from blockwright.pipeline.context import Context
 from blockwright.pipeline.images import Images
@@ -26,6 +27,7 @@ from blockwright.pipeline.records import Run
 from blockwright.pipeline.request import Request, parse_mode
 from blockwright.pipeline.runner import Outcome
 from blockwright.pipeline.states import Event, State
+from blockwright.pipeline.temporal.place import Place
 from blockwright.tree.rules import DEFAULT_RULES
 from blockwright.units import SECTOR, align_up, parse_size
 
@@ -88,19 +90,17 @@ def _policy(_ctx: click.Context, _param: click.Parameter, path: str | None) -> s
     callback=_policy,
     help="What breaks it, a TOML file.  [default: HIGH and CRITICAL]",
 )
+@click.option("--sbom", is_flag=True, help="Keep a list of what it holds, by syft or Trivy, for `image scan`.")
 @click.option("--verify", is_flag=True, help="Read what was made before, and hold it to its digest.")
 @click.option("--activate", is_flag=True, help="Activate a snapshot of the volume, and print its path.")
 @click.option("--as", "activation", metavar="NAME", help="What that snapshot is called.")
-@click.option(
-    "--temporal", metavar="ADDRESS", help="Have a worker do it, through this server of Temporal: HOST:PORT."
-)
-@click.option("--on", "host", metavar="HOST", help="With --temporal, whose worker: what it was given as --host.")
-@click.option("--namespace", default="default", show_default=True, help="Which namespace of that server.")
+@temporal_options
 @json_option
 @quiet_option
 @source_options
 def fetch_and_create(
     *,
+    place: Place | None,
     take: Take,
     references: tuple[str, ...],
     pool: str,
@@ -117,10 +117,7 @@ def fetch_and_create(
     of a store, a directory. Several are archives, each a layer over those before it. What was fetched, or made, is
     not again. It may be killed, and run again, at any time.
     """
-    temporal, host, namespace = (others.pop(name) for name in ("temporal", "host", "namespace"))
-    if (temporal is None) is not (host is None):
-        raise UsageError("--temporal and --on go together: expected both, found one")
-    if temporal is not None and (thin or verify):
+    if place is not None and (thin or verify):
         raise UsageError("--thin and --verify are of this machine: expected neither with --temporal")
     if take.layers and len(references) > 1:
         raise UsageError("--layers is about one directory: expected no further REF beside it")
@@ -137,8 +134,8 @@ def fetch_and_create(
         over=tuple(over),
         **others | {"activate": others["activate"] or others["activation"] is not None},
     )
-    if temporal is not None and host is not None:
-        outcome = _fetch_there(request, temporal, host, namespace)
+    if place is not None:
+        outcome = _fetch_there(request, place)
     else:
         outcome = fetch(request, thin=thin, quiet=quiet, verify=verify)
     show_outcome(outcome, as_json=as_json)
@@ -167,20 +164,11 @@ def fetch(request: Request, *, thin: bool = False, quiet: bool = False, verify: 
                 raise
 
 
-def _fetch_there(request: Request, address: str, host: str, namespace: str) -> Outcome:
+def _fetch_there(request: Request, place: Place) -> Outcome:
     """Have a worker on another host run a request, and return what it came to."""
-    needs_temporal()
-    from blockwright.pipeline.temporal.client import Place, fetch_there
+    from blockwright.pipeline.temporal.client import fetch_there
 
-    return fetch_there(request, Place(address, host, namespace), lambda run: _line(f"run: {run.id}, on {host}"))
-
-
-def needs_temporal() -> None:
-    """Return where temporalio is installed. Raises Unsupported."""
-    from importlib.util import find_spec
-
-    if find_spec("temporalio") is None:
-        raise Unsupported("many machines need temporalio: pip install 'blockwright[temporal]'")
+    return fetch_there(request, place, lambda run: _line(f"run: {run.id}, on {place.host}"))
 
 
 def _advise(images: Images, name: str) -> None:

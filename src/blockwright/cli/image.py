@@ -15,10 +15,17 @@ import click
 
 from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.output import print_json, print_lines, table
+from blockwright.pipeline import sboms, verdicts
 from blockwright.pipeline.catalogue import Image
 from blockwright.pipeline.images import Images
 from blockwright.pipeline.states import Event, State, drawn
 from blockwright.units import format_size
+
+
+def _scan() -> click.Command:
+    from blockwright.cli.image_scan import scan
+
+    return scan
 
 
 def _changing(name: str) -> Callable[[], click.Command]:
@@ -38,6 +45,7 @@ _SUBCOMMANDS: Subcommands = {
     "metrics": ("Print what runs and images are like as Prometheus has it.", _changing("metrics")),
     "rm": ("Remove images: volumes, receipts, and what was fetched for nothing else.", _changing("rm")),
     "gc": ("Remove what failed, cancelled and broken runs left, and what no image needs.", _changing("gc")),
+    "scan": ("Judge images anew from what was kept of them, and fetch nothing.", _scan),
     "retry": ("Go on with a run that failed, was cancelled, or was killed.", _changing("retry")),
     "cancel": ("Stop a run, and take back the step that it is at.", _changing("cancel")),
 }
@@ -82,18 +90,25 @@ def ls(*, as_json: bool) -> None:
 @image.command()
 @click.argument("name", metavar="IMAGE")
 @click.option("--provenance", is_flag=True, help="Print an in-toto statement about the volume, ready to be signed.")
+@click.option("--sbom", is_flag=True, help="Print the list of what it holds, as CycloneDX, where one was kept.")
 @_json
-def show(*, name: str, provenance: bool, as_json: bool) -> None:
+def show(*, name: str, provenance: bool, sbom: bool, as_json: bool) -> None:
     """Tell all that is known of an image: its state among all states, its receipts, its verdict."""
     with Images() as images:
         found = images.find(name)
+        judged = verdicts.all_of(images.runs.journal, found.id)
+        listed = sboms.read(images.home, found.id, _kept(found)) if sbom else b""
+    if sbom:
+        sys.stdout.buffer.write(listed)
+        return
     if provenance:
         from blockwright.pipeline.provenance import statement
 
         sys.stdout.write(json.dumps(statement(found), indent=2) + "\n")
         return
     if as_json:
-        print_json("blockwright.image/1", found.document())
+        verdicts_told = [each.document() for each in judged]
+        print_json("blockwright.image/1", found.document() | {"verdicts": verdicts_told})
         return
     pairs = [
         ("image", found.id),
@@ -115,6 +130,14 @@ def show(*, name: str, provenance: bool, as_json: bool) -> None:
         seconds = (each["finished_ns"] - each["started_ns"]) / 1e9
         rows.append((each["step"], f"{seconds:.3f}", str(each["attempt"]), _told(each["outputs"])))
     print_lines(["", *table(rows, "<>><"), "", *drawn(State(found.state), done)])
+    later = [("judged", "mode", "verdict"), *((_time(each.when_ns), each.mode, each.line) for each in judged)]
+    print_lines(["", *table(later, "<<<")] if judged else [])
+
+
+def _kept(image: Image) -> dict[str, Any] | None:
+    """Return what the receipt of an image's scan says of the list that was kept."""
+    found = [each["outputs"].get("sbom") for each in image.receipts if each["step"] == Event.SCAN.value]
+    return found[0] if found and isinstance(found[0], dict) else None
 
 
 def _worker(images: Images, image: Image) -> int | None:

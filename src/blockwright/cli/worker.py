@@ -12,27 +12,26 @@ from contextlib import suppress
 
 import click
 
-from blockwright.cli.fetch import needs_temporal
+from blockwright.cli.temporal_options import namespace_option, place_of
+from blockwright.pipeline.temporal.place import Place
 
 
 @click.command()
 @click.option("--temporal", "address", metavar="ADDRESS", required=True, help="The server of Temporal: HOST:PORT.")
 @click.option("--host", metavar="ID", required=True, help="What this machine is called: the same from boot to boot.")
-@click.option("--namespace", default="default", show_default=True, help="Which namespace of that server.")
+@namespace_option
 def worker(*, address: str, host: str, namespace: str) -> None:
     """Do the steps that `fetch-and-create --temporal ADDRESS --on ID` asks of this host, until it is interrupted.
 
     Volumes are made in this machine's pools. It may be killed at any time: the next worker of the host goes on.
     """
-    needs_temporal()
-    asyncio.run(_work(address, host, namespace))
+    asyncio.run(_work(place_of(address, host, namespace)))
 
 
-async def _work(address: str, host: str, namespace: str) -> None:
-    from blockwright.pipeline.temporal.client import Place, check_host, connect
+async def _work(place: Place) -> None:
+    from blockwright.pipeline.temporal.client import connect
     from blockwright.pipeline.temporal.worker import work
 
-    place = Place(address, check_host(host), namespace)
     client = await connect(place)
     over = asyncio.Event()
     with suppress(NotImplementedError):  # Windows: Ctrl-C ends it
@@ -40,7 +39,7 @@ async def _work(address: str, host: str, namespace: str) -> None:
             asyncio.get_running_loop().add_signal_handler(each, over.set)
 
     def ready() -> None:
-        sys.stderr.write(f"worker: {host}: takes steps from {address}\n")
+        sys.stderr.write(f"worker: {place.host}: takes steps from {place.address}\n")
         sys.stderr.flush()
 
-    await work(client, host, ready, over.wait)
+    await work(client, place.host, ready, over.wait)

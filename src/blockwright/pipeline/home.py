@@ -38,6 +38,11 @@ class Home:
         """The folder of objects that were fetched from stores."""
         return os.path.join(self.folder, "objects")
 
+    @property
+    def sboms(self) -> str:
+        """The folder of lists of what images hold."""
+        return os.path.join(self.folder, "sboms")
+
     def work(self, run: str) -> str:
         """Return the folder that a run may use, and that is gone when it ends."""
         return os.path.join(self.folder, "work", run)
@@ -51,6 +56,7 @@ class Home:
         for each in (
             self.folder,
             self.objects,
+            self.sboms,
             os.path.join(self.folder, "work"),
             os.path.join(self.folder, "locks"),
         ):

@@ -13,11 +13,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final, Self
 
 from blockwright.errors import Corrupt, NotFound, UsageError
+from blockwright.pipeline import verdicts
 from blockwright.pipeline.catalogue import Catalogue, Image, SqliteCatalogue, set_aside
 from blockwright.pipeline.home import Home
 from blockwright.pipeline.receipt import Receipt
 from blockwright.pipeline.records import Run, Runs
 from blockwright.pipeline.states import Event, State
+from blockwright.pipeline.verdicts import Judged
 
 if TYPE_CHECKING:  # who lists images runs none
     from blockwright.pipeline.context import Context
@@ -120,7 +122,22 @@ class Images:
         return len(found)
 
     def _image(self, run: Run) -> Image:
-        return image_of(run, self.runs.receipts(run.id))
+        return self.image_of(run, self.runs.receipts(run.id))
+
+    def image_of(self, run: Run, receipts: Sequence[Receipt]) -> Image:
+        """Return a run as the catalogue is to have it, with the newest verdict that there is."""
+        found = image_of(run, receipts)
+        judged = verdicts.later(self.runs.journal, run.id, receipts)
+        return found if judged is None else replace(found, verdict=judged.line)
+
+    def judged(self, image: Image, judged: Judged) -> None:
+        """Have a verdict on an image on record, and the catalogue know of it."""
+        verdicts.add(self.runs.journal, judged)
+        if self.runs.find(image.id) is not None:
+            self.runs.untell(image.id)
+            self.publish()
+        else:
+            self.catalogue.put(replace(image, verdict=judged.line, changed_ns=max(judged.when_ns, image.changed_ns)))
 
     # -- what is there ---------------------------------------------------------------------------------------
 

@@ -104,7 +104,10 @@ def _byproducts(found: Mapping[Event, Receipt], verified: Mapping[str, Any]) -> 
     active = found.get(Event.ACTIVATE)
     if active is not None:
         device["snapshot"] = {name: active.outputs[name] for name in ("snapshot", "number", "path")}
+    kept = scanned.get("sbom") or {}
+    listed = [{"name": "sbom", "digest": _digest(kept["digest"])}] if "digest" in kept else []
     return [
+        *listed,
         {"name": "tree", "digest": _digest(verified["tree"]), "annotations": {"names": verified["names"]}},
         {"name": "verdict", "annotations": {"line": scanned["line"], "verdict": scanned.get("verdict")}},
         {"name": "device", "annotations": device},

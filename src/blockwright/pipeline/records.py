@@ -15,6 +15,7 @@ from typing import Any, Final, Self
 from blockwright.errors import ArchiveRejected, Corrupt, InUse, NotFound
 from blockwright.journal import Journal, Lease, Part
 from blockwright.owner import Owner
+from blockwright.pipeline import claims, verdicts
 from blockwright.pipeline.home import Home
 from blockwright.pipeline.inputs import Inputs
 from blockwright.pipeline.receipt import MAX_RECEIPT, Receipt
@@ -65,7 +66,7 @@ class Runs:
 
     def __init__(self, home: Home) -> None:
         home.make()
-        self.journal = Journal(home.journal, (PART,))
+        self.journal = Journal(home.journal, (PART, verdicts.PART, claims.PART))
 
     def __enter__(self) -> Self:
         return self
@@ -134,6 +135,7 @@ class Runs:
         now = time.time_ns()
         with self.journal.transaction() as db:
             self.journal.check(lease)
+            claims.refuse(db, run.id)
             db.execute(
                 "INSERT INTO run VALUES (?, ?, ?, ?, ?, 1, ?, NULL, NULL, 0, 0, ?, ?)"
                 " ON CONFLICT (id) DO UPDATE"
@@ -211,10 +213,10 @@ class Runs:
         with self.journal.transaction() as db:
             db.execute("DELETE FROM run WHERE id = ? AND state = ?", (run.id, State.ABSENT.value))
 
-    def untell(self) -> None:
-        """Note that the catalogue knows nothing."""
+    def untell(self, run: str | None = None) -> None:
+        """Note that the catalogue knows nothing, or not of this run what there is to know."""
         with self.journal.transaction() as db:
-            db.execute("UPDATE run SET told = 0")
+            db.execute("UPDATE run SET told = 0 WHERE ? IS NULL OR id = ?", (run, run))
 
     def told(self, run: Run) -> None:
         """Note that the catalogue has a run as it was then."""

@@ -25,7 +25,7 @@ RUN_LENGTH: Final = 12
 """Hexadecimal digits of a run's name."""
 _ANYTHING_ELSE: Final = re.compile(r"[^A-Za-z0-9_.]+")
 _SCAN: Final = ("scan", "scanner", "scanner_options", "policy")
-_FREE: Final = ("activate", "activation", "over", "reference", *_SCAN)
+_FREE: Final = ("activate", "activation", "over", "reference", "sbom", *_SCAN)
 """Fields that do not decide which volume it is."""
 
 
@@ -39,7 +39,7 @@ class Request:
     ``size`` is the volume's in bytes, None by what it holds. ``limits`` are fields of ``tree.rules.ArchiveRules``
     other than its own. ``scan`` is ``off``, ``warn`` or ``enforce``. ``activation`` is the name of the snapshot that
     ``activate`` asks for, None for one by the volume's name. ``policy`` is the text of a policy's file, and
-    ``scanner_options`` are fields of ``scan.ScannerOptions``.
+    ``scanner_options`` are fields of ``scan.ScannerOptions``. ``sbom`` asks for a list of what it holds, to be kept.
     """
 
     reference: str
@@ -59,6 +59,7 @@ class Request:
     activate: bool = False
     activation: str | None = None
     over: Sequence[str] = ()
+    sbom: bool = False
 
     @property
     def references(self) -> tuple[str, ...]:
@@ -79,6 +80,7 @@ class Request:
     @classmethod
     def parse(cls, document: Mapping[str, Any]) -> Self:
         """Return what ``document`` was made of. Raises Corrupt for anything else."""
+        document = {**_LATER, **document}
         for name, kinds in _KINDS.items():
             found = document.get(name)
             if type(found) not in kinds and (name in document or name != "over"):
@@ -135,8 +137,11 @@ _KINDS: Final[Mapping[str, tuple[type, ...]]] = {
     "activate": _FLAG,
     "activation": _MAYBE_TEXT,
     "over": (list,),
+    "sbom": _FLAG,
 }
 """Types of the fields, as JSON gives them."""
+_LATER: Final[Mapping[str, Any]] = {"sbom": False}
+"""Fields that requests on record may not have yet."""
 
 
 def canonical(document: Mapping[str, Any]) -> bytes:

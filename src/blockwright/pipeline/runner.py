@@ -24,8 +24,9 @@ from blockwright.errors import (
     StoreError,
 )
 from blockwright.journal import Lease
-from blockwright.pipeline import tracing
+from blockwright.pipeline import sboms, tracing
 from blockwright.pipeline.context import Context, cancelled
+from blockwright.pipeline.home import Home
 from blockwright.pipeline.inputs import Inputs
 from blockwright.pipeline.locks import pauses
 from blockwright.pipeline.receipt import Receipt, check_chain
@@ -126,7 +127,7 @@ class Runner:
         asked = wanted_steps(run)
         if any(each not in {one.step for one in receipts} for each in asked):
             return None
-        if len(covered(run, receipts)) < len(receipts):
+        if len(covered(run, receipts, self._context.home)) < len(receipts):
             return None
         made = run.inputs(receipts)
         last = next(each for each in reversed(receipts) if each.step in asked)
@@ -164,7 +165,7 @@ class Runner:
         steps = (*STEPS, Event.ACTIVATE)
         order = [each.step for each in receipts]
         kept = [each for at, each in enumerate(receipts) if order[: at + 1] == list(steps[: at + 1])]
-        kept = covered(run, kept)
+        kept = covered(run, kept, self._context.home)
         try:
             check_chain(kept)
         except BlockwrightError:
@@ -230,13 +231,17 @@ class Runner:
         self._context.stop = stop
 
 
-def covered(run: Run, receipts: Sequence[Receipt]) -> list[Receipt]:
+def covered(run: Run, receipts: Sequence[Receipt], home: Home | None = None) -> list[Receipt]:
     """Return the receipts before a verdict that does not do for what is asked now: all where it does.
 
-    The volume that was made behind it stays; the step that makes it finds it.
+    The volume that was made behind it stays; the step that makes it finds it. With a ``home``, a list that is asked
+    for has to be there.
     """
     for at, each in enumerate(receipts):
-        if each.step is Event.SCAN and not scan.covers(run.request, each):
+        if each.step is not Event.SCAN:
+            continue
+        gone = home is not None and run.request.sbom and not sboms.is_kept(home, run.id, each.outputs.get("sbom"))
+        if gone or not scan.covers(run.request, each):
             return list(receipts[:at])
     return list(receipts)
 

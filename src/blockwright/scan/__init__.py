@@ -23,7 +23,7 @@ from blockwright.scan.policy import DEFAULT_POLICY, Allowed, Budget, Policy
 from blockwright.scan.registry import ELSEWHERE, NAMES, find_maker, find_scanner, missing
 from blockwright.scan.sbom import Sbom, SbomFormat
 from blockwright.scan.scanner import DEFAULT_OPTIONS, SbomMaker, Scanner, ScannerOptions
-from blockwright.scan.verdict import Decision, Finding, LeftOut, Severity, Verdict
+from blockwright.scan.verdict import NOTHING, Decision, Finding, LeftOut, Severity, Verdict
 from blockwright.tree.node import Directory
 
 __all__ = [
@@ -60,13 +60,14 @@ class Outcome:
     """What a scan came to: the ``verdict``, which is stored, and the one ``line`` for people.
 
     ``sbom`` is a list of what the tree holds, where it was asked for and could be made; else ``sbom_problem`` says
-    why not.
+    why not. ``sbom_left_out`` are files that its maker was not shown.
     """
 
     verdict: Verdict
     line: str
     sbom: bytes = b""
     sbom_problem: str = ""
+    sbom_left_out: LeftOut = NOTHING
 
 
 def scan(
@@ -103,10 +104,14 @@ def rescan(
     mode: Mode = "warn",
     workdir: str,
     options: ScannerOptions = DEFAULT_OPTIONS,
+    left_out: LeftOut = NOTHING,
 ) -> Outcome:
-    """Return what a scanner makes today of the packages that a stored list has. All else is as with ``scan``."""
+    """Return what a scanner makes today of the packages that a stored list has. All else is as with ``scan``.
+
+    ``left_out`` are files that whoever made the list was not shown (``Outcome.sbom_left_out``).
+    """
     run = _Run(policy, mode)
-    return run.done(scanner, options, None, _sbom_examiner(sbom, workdir))
+    return run.done(scanner, options, None, _sbom_examiner(sbom, workdir, left_out))
 
 
 Examine = Callable[[Scanner | None, SbomMaker | None, SbomFormat], Examined]
@@ -122,7 +127,7 @@ class _Run:
         self._mode = mode
         self._now = datetime.now(UTC)
         self._verdict = Verdict(Decision.FAILED, policy_digest=policy.digest, when=instant(self._now))
-        self._sbom: tuple[bytes, str] = (b"", "")
+        self._sbom: tuple[bytes, str, LeftOut] = (b"", "", NOTHING)
 
     def done(
         self, scanner: Scanner | str | None, options: ScannerOptions, form: SbomFormat | None, examine: Examine
@@ -135,13 +140,13 @@ class _Run:
             if found is not None or maker is not None:
                 examined = examine(found, maker, form or SbomFormat.CYCLONEDX)
                 if maker is not None:
-                    self._sbom = (examined.sbom, examined.sbom_problem)
+                    self._sbom = (examined.sbom, examined.sbom_problem, examined.sbom_left_out)
         except (UsageError, NotFound):
             raise
         except BlockwrightError as error:
             if self._mode != "off":
                 return self._ended(Decision.FAILED, str(error))
-            self._sbom = (b"", str(error))
+            self._sbom = (b"", str(error), NOTHING)
         if self._mode == "off":
             return self._ended(Decision.OFF)
         if examined is not None and examined.problem:
@@ -165,7 +170,7 @@ class _Run:
         try:
             return find_maker(options)
         except ScanFailed as error:
-            self._sbom = (b"", str(error))
+            self._sbom = (b"", str(error), NOTHING)
             return None
 
     def _ended(self, decision: Decision, reason: str = "") -> Outcome:
@@ -194,12 +199,12 @@ def _tree_examiner(tree: Directory, policy: Policy, workdir: str, image: str) ->
     return examine
 
 
-def _sbom_examiner(sbom: Sbom, workdir: str) -> Examine:
+def _sbom_examiner(sbom: Sbom, workdir: str, left_out: LeftOut) -> Examine:
     def examine(scanner: Scanner | None, _maker: SbomMaker | None, _form: SbomFormat) -> Examined:
         if sys.platform != "win32":
             from blockwright.scan.examine import examine_sbom
 
-            return Examined() if scanner is None else examine_sbom(sbom, scanner, workdir)
+            return Examined() if scanner is None else examine_sbom(sbom, scanner, workdir, left_out)
         raise NotSupported(ELSEWHERE)
 
     return examine

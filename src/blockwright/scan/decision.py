@@ -43,6 +43,7 @@ class Examined:
     evidence: Evidence = UNKNOWN_TREE
     sbom: bytes = b""
     sbom_problem: str = ""
+    sbom_left_out: LeftOut = NOTHING
 
 
 def decide(verdict: Verdict, report: Report, policy: Policy, evidence: Evidence, now: datetime) -> Verdict:

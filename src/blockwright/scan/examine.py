@@ -17,7 +17,7 @@ from blockwright.scan.policy import Budget  # noqa: E402
 from blockwright.scan.projection import project  # noqa: E402
 from blockwright.scan.sbom import Sbom, SbomFormat, parse_sbom  # noqa: E402
 from blockwright.scan.scanner import Projected, SbomMaker, Scanner, Subject  # noqa: E402
-from blockwright.scan.verdict import NOTHING  # noqa: E402
+from blockwright.scan.verdict import NOTHING, LeftOut  # noqa: E402
 from blockwright.scan.workplace import workplace  # noqa: E402
 from blockwright.tree.node import Directory  # noqa: E402
 
@@ -33,7 +33,7 @@ def examine_tree(
 ) -> Examined:
     """Return what a scanner says of a tree, and a list of what it holds, where each is wanted. Raises as ``scan``."""
     inventory = take_inventory(tree)
-    left_out = NOTHING
+    left_out = unlisted = NOTHING
     made: dict[bool, Projected] = {}
     report, problem, sbom, sbom_problem = None, "", b"", ""
     with workplace(workdir) as place:
@@ -49,7 +49,7 @@ def examine_tree(
             try:
                 written = maker.write_sbom(subject, form)
                 parse_sbom(written, form.value)  # half of one, or something else, is none
-                sbom = written
+                sbom, unlisted = written, made[False].left_out if False in made else NOTHING
             except BlockwrightError as error:
                 sbom_problem = str(error)
         if scanner is not None:
@@ -58,11 +58,11 @@ def examine_tree(
             except BlockwrightError as error:
                 problem = str(error)
             left_out = max((each.left_out for each in made.values()), key=lambda each: each.files, default=NOTHING)
-    return Examined(report, problem, Evidence(inventory, left_out), sbom, sbom_problem)
+    return Examined(report, problem, Evidence(inventory, left_out), sbom, sbom_problem, unlisted)
 
 
-def examine_sbom(sbom: Sbom, scanner: Scanner, workdir: str) -> Examined:
-    """Return what a scanner says of an SBOM's packages. Raises as ``scan``."""
+def examine_sbom(sbom: Sbom, scanner: Scanner, workdir: str, left_out: LeftOut = NOTHING) -> Examined:
+    """Return what a scanner says of an SBOM's packages; ``left_out`` is what the list lacks. Raises as ``scan``."""
     with workplace(workdir) as place:
         report = scanner.examine_sbom(sbom, place)
-    return Examined(report, evidence=Evidence(inventory_of(sbom.packages, sbom.path)))
+    return Examined(report, evidence=Evidence(inventory_of(sbom.packages, sbom.path), left_out))

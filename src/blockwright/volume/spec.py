@@ -170,7 +170,9 @@ def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         try:
-            os.write(fd, data)
+            left = memoryview(data)
+            while left:
+                left = left[os.write(fd, left) :]
             sync_data(fd)
         finally:
             os.close(fd)

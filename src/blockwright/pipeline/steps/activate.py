@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 
 from blockwright.errors import BlockwrightError, NotFound, UsageError
+from blockwright.pipeline import verdicts
 from blockwright.pipeline.context import Context
 from blockwright.pipeline.inputs import Inputs
 from blockwright.pipeline.locks import exclusive
@@ -29,8 +30,12 @@ def name_of(inputs: Inputs) -> str:
 
 
 def do(inputs: Inputs, context: Context) -> Receipt:
-    """Have the snapshot, active; what was written to one that is there already stays. Raises what the driver does."""
+    """Have the snapshot, active; what was written to one that is there already stays.
+
+    Raises PolicyViolated and ScanFailed where a verdict that came later lets nobody, and what the driver does.
+    """
     started_ns = time.time_ns()
+    verdicts.check(context.home, inputs.run, inputs.receipts)
     pool, name = check_name(inputs.request.pool, "pool"), name_of(inputs)
     with exclusive(context.home.lock(f"{pool}.{name}"), context.stop):
         context.checkpoint("activate: locked")

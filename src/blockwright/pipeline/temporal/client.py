@@ -6,21 +6,20 @@ Knows: clients of Temporal. Refuses to know: activities.
 from __future__ import annotations
 
 import asyncio
-import re
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from temporalio.client import Client, WorkflowExecutionStatus, WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
-from temporalio.service import RPCError, RPCStatusCode
+from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError, is_cancelled_exception
+from temporalio.service import RPCError
 
 from blockwright import errors
-from blockwright.errors import BlockwrightError, ConnectionLost, UsageError
+from blockwright.errors import BlockwrightError, ConnectionLost, InUse, NotFound
 from blockwright.pipeline.context import cancelled
 from blockwright.pipeline.identity import identify
 from blockwright.pipeline.receipt import Receipt
@@ -28,9 +27,18 @@ from blockwright.pipeline.records import Run
 from blockwright.pipeline.request import Request
 from blockwright.pipeline.runner import Outcome, covered, wanted_steps
 from blockwright.pipeline.states import Event, State, state_behind
-from blockwright.pipeline.temporal.words import HEARTBEAT_S, QUEUE, WORKFLOW, Asked, workflow_of
+from blockwright.pipeline.temporal.history import known
+from blockwright.pipeline.temporal.place import Place, check_host
+from blockwright.pipeline.temporal.words import (
+    CHANGE_WORKFLOW,
+    QUEUE,
+    WORKFLOW,
+    Asked,
+    Change,
+    change_of,
+    workflow_of,
+)
 
-_HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}").fullmatch
 _ROUNDS: Final = 4
 """How often a workflow of others is joined that was asked for less than this one."""
 _STOP_S: Final = 30.0
@@ -38,21 +46,7 @@ _DECIDE_S: Final = 5.0
 """After how long another worker is asked what comes next, where one died that was."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """A server of Temporal, and the host whose worker is to do a run."""
-
-    address: str
-    host: str
-    namespace: str = "default"
-    heartbeat_s: float = HEARTBEAT_S
-
-
-def check_host(host: str) -> str:
-    """Return a host's name. Raises UsageError."""
-    if not _HOST(host):
-        raise UsageError(f"host: expected letters, digits, '.', '_' and '-', found {host[:64]!r}")
-    return host
+_Found = TypeVar("_Found")
 
 
 async def connect(place: Place) -> Client:
@@ -75,12 +69,105 @@ def fetch_there(request: Request, place: Place, told: Callable[[Run], None]) -> 
     name = request.run_of(identity)
     run = Run(name, request, identity, request.volume_of(name), State.NEW)
     told(run)
+    return _asked(place, _fetch(run, place))
+
+
+def retry_there(name: str, place: Place) -> Outcome:
+    """Have a run go on there that failed or was cancelled, behind the receipts that still hold.
+
+    Raises NotFound, InUse where it is being done, and as ``fetch_there``.
+    """
+    check_host(place.host)
+    return _asked(place, _retry(name, place))
+
+
+def cancel_there(name: str, place: Place, wait_s: float) -> State:
+    """Have nobody at a run there, of which the step that it is at is taken back, and return its state.
+
+    Raises NotFound, and InUse where its worker has not stopped in time.
+    """
+    check_host(place.host)
+    return _asked(place, _cancel(name, place, wait_s))
+
+
+def change_there(change: Change, place: Place) -> dict[str, Any]:
+    """Have an image of that host changed, and return what came of it. Raises what that raised there, InUse."""
+    check_host(place.host)
+    return _asked(place, _change(change, place))
+
+
+def activated(found: Mapping[str, Any]) -> Outcome:
+    """Return what came of an activation there."""
+    receipts = [Receipt.parse(each) for each in found["receipts"]]
+    request = Request.parse(found["request"])
+    run = Run(found["image"], request, found["identity"], found["volume"], State(found["state"]))
+    return Outcome(run, receipts, [Event(each) for each in found["did"]])
+
+
+def _asked(place: Place, asking: Coroutine[Any, Any, _Found]) -> _Found:
     try:
-        return asyncio.run(_fetch(run, place))
+        return asyncio.run(asking)
     except RPCError as error:
         raise ConnectionLost(f"temporal: {place.address}: {error.message}") from None
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
+
+
+async def _retry(name: str, place: Place) -> Outcome:
+    found = await known(await connect(place), workflow_of(place.host, name))
+    if found is None:
+        raise _no_run(name, place)
+    if found.status is None:
+        raise InUse(f"run {name}: is being done on {place.host}: 'blockwright image cancel' stops it")
+    inputs = found.inputs
+    return await _fetch(Run(inputs.run, inputs.request, inputs.identity, inputs.volume, State.NEW), place)
+
+
+def _no_run(name: str, place: Place) -> NotFound:
+    return NotFound(f"{name}: no such run on {place.host}, as far as {place.address} knows: expected its whole name")
+
+
+async def _cancel(name: str, place: Place, wait_s: float) -> State:
+    _obey_signals()
+    client, workflow = await connect(place), workflow_of(place.host, name)
+    found = await known(client, workflow)
+    if found is None:
+        raise _no_run(name, place)
+    if found.status is not None:
+        return found.state
+    handle: WorkflowHandle[Any, Any] = client.get_workflow_handle(workflow)
+    with suppress(RPCError):  # it has ended meanwhile
+        await handle.cancel()
+    try:
+        await asyncio.wait_for(handle.result(), wait_s)
+    except TimeoutError:
+        text = f"has not stopped in {wait_s:g} seconds: a worker of {place.host} stops it when it is heard of"
+        raise InUse(f"run {name}: {text}") from None
+    except WorkflowFailureError:
+        pass  # as it should
+    found = await known(client, workflow)
+    if found is None:
+        raise _no_run(name, place)
+    return found.state
+
+
+async def _change(change: Change, place: Place) -> dict[str, Any]:
+    _obey_signals()
+    client = await connect(place)
+    try:
+        handle: WorkflowHandle[Any, Any] = await client.start_workflow(
+            CHANGE_WORKFLOW,
+            change,
+            id=change_of(place.host, change["image"]),
+            task_queue=QUEUE,
+            task_timeout=timedelta(seconds=_DECIDE_S),
+            id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
+            id_conflict_policy=WorkflowIDConflictPolicy.FAIL,
+        )
+    except WorkflowAlreadyStartedError:
+        raise InUse(f"{change['image']}: somebody else changes it on {place.host} now") from None
+    found: dict[str, Any] = await _result(change["image"], handle)
+    return found
 
 
 def _obey_signals() -> None:
@@ -97,7 +184,8 @@ async def _fetch(run: Run, place: Place) -> Outcome:
     _obey_signals()
     client = await connect(place)
     name = workflow_of(place.host, run.id)
-    receipts = await _earlier(client.get_workflow_handle(name))
+    earlier = await known(client, name)
+    receipts = earlier.receipts if earlier is not None and earlier.status is not None else ()
     steps = wanted_steps(run)
     for _ in range(_ROUNDS):
         asked: Asked = {
@@ -116,7 +204,7 @@ async def _fetch(run: Run, place: Place) -> Outcome:
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,
             id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
         )
-        found = await _result(run, handle)
+        found = await _result(run.id, handle)
         receipts = [Receipt.parse(each) for each in found["receipts"]]
         if len(covered(run, receipts)) == len(receipts) and {each.step for each in receipts} >= set(steps):
             state = state_behind([each.step for each in receipts])
@@ -124,21 +212,7 @@ async def _fetch(run: Run, place: Place) -> Outcome:
     raise BlockwrightError(f"run {run.id}: others ask for it again and again: expected one of its own")
 
 
-async def _earlier(handle: WorkflowHandle[Any, Any]) -> Sequence[Receipt]:
-    """Return the receipts of the workflow before, where it came to its end."""
-    try:
-        described = await handle.describe()
-        if described.status is not WorkflowExecutionStatus.COMPLETED:
-            return ()
-        found = await handle.result()
-        return [Receipt.parse(each) for each in found["receipts"]]
-    except RPCError as error:
-        if error.status is RPCStatusCode.NOT_FOUND:
-            return ()
-        raise
-
-
-async def _result(run: Run, handle: WorkflowHandle[Any, Any]) -> Any:
+async def _result(run: str, handle: WorkflowHandle[Any, Any]) -> Any:
     try:
         return await handle.result()
     except asyncio.CancelledError:  # of this process
@@ -149,7 +223,7 @@ async def _result(run: Run, handle: WorkflowHandle[Any, Any]) -> Any:
     except WorkflowFailureError as error:
         cause: BaseException = error.cause
         if is_cancelled_exception(cause):
-            raise cancelled(run.id) from None
+            raise cancelled(run) from None
         if isinstance(cause, ActivityError) and cause.cause is not None:
             cause = cause.cause
         raise _error_of(cause) from None

@@ -13,6 +13,8 @@ WORKFLOW: Final = "blockwright.run"
 HELD: Final = "blockwright.held"
 STEP: Final = "blockwright.step"
 PUBLISH: Final = "blockwright.publish"
+CHANGE_WORKFLOW: Final = "blockwright.image"
+CHANGE: Final = "blockwright.change"
 HEARTBEAT_S: Final = 10.0
 """A step whose worker was not heard of for so long is begun again."""
 TRIES: Final = 8
@@ -29,6 +31,17 @@ class Asked(TypedDict):
     steps: list[str]
     heartbeat_s: float
     trace: str
+
+
+class Change(TypedDict):
+    """What is to be done to an image that is there: ``what`` is an event, ``name`` that of a snapshot, or empty."""
+
+    host: str
+    image: str
+    what: str
+    name: str
+    snapshots: bool
+    heartbeat_s: float
 
 
 class Done(TypedDict):
@@ -52,6 +65,11 @@ class Known(TypedDict):
 def queue_of(host: str) -> str:
     """Return the task queue that only workers of that host take from."""
     return f"{QUEUE}@{host}"
+
+
+def change_of(host: str, image: str) -> str:
+    """Return the id of the workflow that changes an image: one at a time does."""
+    return f"{QUEUE}-{host}-{image}-change"
 
 
 def workflow_of(host: str, run: str) -> str:

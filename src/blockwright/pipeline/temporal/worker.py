@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final
 
@@ -23,19 +24,20 @@ from temporalio.client import Client
 from temporalio.exceptions import ApplicationError, CancelledError
 from temporalio.worker import Worker
 
-from blockwright.errors import BlockwrightError, Cancelled, LimitExceeded
-from blockwright.pipeline import tracing
+from blockwright.errors import BlockwrightError, Cancelled, LimitExceeded, NotFound
+from blockwright.journal import Journal
+from blockwright.pipeline import claims, manage, records, tracing
 from blockwright.pipeline.context import Context, cancelled
 from blockwright.pipeline.home import Home
-from blockwright.pipeline.images import Images, image_of
+from blockwright.pipeline.images import Images
 from blockwright.pipeline.inputs import Inputs
-from blockwright.pipeline.receipt import check_chain
+from blockwright.pipeline.receipt import Receipt, check_chain
 from blockwright.pipeline.records import Run
 from blockwright.pipeline.runner import covered, passes
 from blockwright.pipeline.states import STEPS, Event, State, state_behind
 from blockwright.pipeline.steps import STEPS as FUNCTIONS
-from blockwright.pipeline.temporal.words import HELD, PUBLISH, QUEUE, STEP, Known, queue_of
-from blockwright.pipeline.temporal.workflow import ImageWorkflow
+from blockwright.pipeline.temporal.words import CHANGE, HELD, PUBLISH, QUEUE, STEP, Change, Known, queue_of
+from blockwright.pipeline.temporal.workflow import ChangeWorkflow, ImageWorkflow
 from blockwright.volume.steps import Checkpoint, unwatched
 
 MAX_PAYLOAD: Final = 3 << 19
@@ -61,7 +63,7 @@ class Activities:
         with _answering():
             inputs, event = Inputs.parse(given["inputs"]), Event(given["step"])
             function = FUNCTIONS[event]
-            with self._context(inputs) as context:
+            with self._context(inputs.run) as context, _last(inputs.run, context):
                 try:
                     with tracing.span(event.value, inputs, context.attempt):
                         receipt = function.do(inputs, context).document()
@@ -89,8 +91,8 @@ class Activities:
                 check_chain(kept)
             except BlockwrightError:
                 return []
-            kept = covered(run, kept)
-            with self._context(inputs) as context:
+            kept = covered(run, kept, Home.default())
+            with self._context(inputs.run) as context:
                 while kept and not FUNCTIONS[kept[-1].step].holds(run.inputs(kept), kept[-1], context):
                     kept.pop()
             return [each.document() for each in kept]
@@ -104,12 +106,43 @@ class Activities:
             failed = known["failed"] if state not in (State.READY, State.ACTIVE) else ""
             if known["trouble"] and state not in (State.READY, State.ACTIVE):
                 state = State.CANCELLED if known["cancelled"] else State.FAILED
-            run = _run_of(inputs, state, known, failed)
-            with Images() as images:
-                images.catalogue.put(image_of(run, inputs.receipts))
+            receipts = list(inputs.receipts)
+            with self._context(inputs.run) as context, _last(inputs.run, context), Images() as images:
+                active = _still_active(images, inputs, context) if state is State.READY else None
+                if active is not None:
+                    state = State.ACTIVE
+                    receipts.append(active)
+                images.catalogue.put(images.image_of(_run_of(inputs, state, known, failed), receipts))
+
+    @activity.defn(name=CHANGE, no_thread_cancel_exception=True)
+    def change(self, given: Change) -> dict[str, Any]:
+        """Have an image of this host activated, deactivated or removed, whichever engine has its run."""
+        with _answering(again=False), Images() as images, self._context(given["image"][:64]) as context:
+            try:
+                image = images.find(given["image"])
+            except NotFound:
+                if given["what"] == Event.REMOVE.value and context.attempt > 1:
+                    return {"image": given["image"], "removed": []}  # by the attempt before, whose worker died
+                raise
+            if given["what"] == Event.ACTIVATE.value:
+                outcome = manage.activate(images, image, context, given["name"] or None)
+                return {
+                    "image": image.id,
+                    "request": outcome.run.request.document(),
+                    "identity": dict(outcome.run.identity),
+                    "volume": outcome.run.volume,
+                    "state": outcome.run.state.value,
+                    "receipts": [each.document() for each in outcome.receipts],
+                    "did": [each.value for each in outcome.fresh],
+                }
+            if given["what"] == Event.DEACTIVATE.value:
+                done = manage.deactivate(images, image, given["name"] or None)
+                return {"image": image.id, "deactivated": done}
+            gone = manage.remove(images, image, snapshots=given["snapshots"])
+            return {"image": image.id, "removed": gone}
 
     @contextmanager
-    def _context(self, inputs: Inputs) -> Iterator[Context]:
+    def _context(self, run: str) -> Iterator[Context]:
         """Have what a step works with, while a thread beside it says that it is alive."""
         home = Home.default()
         home.make()
@@ -117,7 +150,7 @@ class Activities:
 
         def stop() -> None:
             if unwanted.is_set():
-                raise cancelled(inputs.run)
+                raise cancelled(run)
 
         limit = activity.info().heartbeat_timeout
         pause = min(_BEAT_S, limit.total_seconds() / _BEATS) if limit else _BEAT_S
@@ -155,8 +188,33 @@ def _run_of(inputs: Inputs, state: State, known: Known | None = None, failed: st
 
 
 @contextmanager
-def _answering() -> Iterator[None]:
-    """Raise what a step raises as Temporal understands it: what may pass is tried again, and all else is not."""
+def _last(run: str, context: Context) -> Iterator[None]:
+    """Have the run to oneself on this machine, as its last attempt. Raises InUse, UsageError, Cancelled."""
+    info = activity.info()
+    fence = int(info.current_attempt_scheduled_time.timestamp() * 10**6)
+    with (
+        Journal(context.home.journal, (records.PART, claims.PART)) as journal,
+        claims.attempt(context.home, journal, run, fence, context.stop),
+    ):
+        yield
+
+
+def _still_active(images: Images, inputs: Inputs, context: Context) -> Receipt | None:
+    """Return the catalogue's receipt of a snapshot that is active though nobody asked for that here."""
+    known = images.catalogue.get(inputs.run)
+    last = images.receipts(known)[-1:] if known is not None else []
+    if not last or last[0].step is not Event.ACTIVATE or last[0].before != inputs.receipts[-1].digest:
+        return None
+    named = replace(inputs.request, activate=True, activation=str(last[0].outputs["snapshot"]))
+    return last[0] if FUNCTIONS[Event.ACTIVATE].holds(replace(inputs, request=named), last[0], context) else None
+
+
+@contextmanager
+def _answering(*, again: bool = True) -> Iterator[None]:
+    """Raise what a step raises as Temporal understands it: what may pass is tried again, and all else is not.
+
+    Nothing is, but for workers that end, where ``again`` is false.
+    """
     try:
         yield
     except Cancelled as error:
@@ -166,7 +224,7 @@ def _answering() -> Iterator[None]:
         raise CancelledError(str(error)) from None
     except Exception as error:  # noqa: BLE001 - whatever it is, it is raised where it was asked for
         raise ApplicationError(
-            str(error)[:1000], type=type(error).__name__, non_retryable=not passes(error)
+            str(error)[:1000], type=type(error).__name__, non_retryable=not (again and passes(error))
         ) from None
 
 
@@ -182,11 +240,11 @@ async def work(
     with ThreadPoolExecutor(AT_ONCE) as threads:
         async with (
             # Histories are short. Kept in memory, they would have a run wait for the worker that died with it.
-            Worker(client, task_queue=QUEUE, workflows=[ImageWorkflow], max_cached_workflows=0),
+            Worker(client, task_queue=QUEUE, workflows=[ImageWorkflow, ChangeWorkflow], max_cached_workflows=0),
             Worker(
                 client,
                 task_queue=queue_of(host),
-                activities=[did.step, did.held, did.publish],
+                activities=[did.step, did.held, did.publish, did.change],
                 activity_executor=threads,
                 max_concurrent_activities=AT_ONCE,
                 max_heartbeat_throttle_interval=timedelta(seconds=_BEAT_S),

@@ -1,4 +1,4 @@
-"""The workflow: one step behind the other on the host that is to have the volume, each with its receipt in history.
+"""The workflows: one step behind the other on the host that is to have the volume, each with its receipt in history.
 
 It is replayed, so it asks neither clock nor machine, and imports nothing that does. All steps are on one host, since
 each works on files that the one before left there.
@@ -18,6 +18,8 @@ from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_
 from temporalio.workflow import ActivityCancellationType
 
 from blockwright.pipeline.temporal.words import (
+    CHANGE,
+    CHANGE_WORKFLOW,
     HELD,
     PUBLISH,
     STEP,
@@ -25,6 +27,7 @@ from blockwright.pipeline.temporal.words import (
     TRIES,
     WORKFLOW,
     Asked,
+    Change,
     Done,
     Known,
     queue_of,
@@ -54,12 +57,12 @@ class ImageWorkflow:
         did: list[str] = []
         try:
             if asked["inputs"]["receipts"]:
-                receipts = await self._activity(asked, HELD, asked["inputs"])
+                receipts = await _activity(asked["host"], HELD, asked["inputs"], asked["heartbeat_s"])
             for step in asked["steps"][len(receipts) :]:
                 self._at = step
                 _check_wanted()
                 given = {"step": step, "inputs": asked["inputs"] | {"receipts": receipts}}
-                receipts.append(await self._activity(asked, STEP, given))
+                receipts.append(await _activity(asked["host"], STEP, given, asked["heartbeat_s"]))
                 did.append(step)
         except BaseException as error:
             if is_cancelled_exception(error):
@@ -84,18 +87,37 @@ class ImageWorkflow:
             "trouble": trouble,
             "cancelled": cancelled,
         }
-        await self._activity(asked, PUBLISH, known)
+        telling = asyncio.ensure_future(_activity(asked["host"], PUBLISH, known, asked["heartbeat_s"]))
+        try:
+            await asyncio.shield(telling)
+        except asyncio.CancelledError:  # all is done by now: the catalogue hears of that, whoever wants it no more
+            await telling
+            if not trouble:
+                return
+            raise
 
-    async def _activity(self, asked: Asked, name: str, given: Any) -> Any:
-        return await workflow.execute_activity(
-            name,
-            given,
-            task_queue=queue_of(asked["host"]),
-            start_to_close_timeout=timedelta(hours=STEP_HOURS),
-            heartbeat_timeout=timedelta(seconds=asked["heartbeat_s"]),
-            retry_policy=_RETRY,
-            cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-        )
+
+@workflow.defn(name=CHANGE_WORKFLOW)
+class ChangeWorkflow:
+    """A change of an image that is there, on the host that has it."""
+
+    @workflow.run
+    async def run(self, change: Change) -> dict[str, Any]:
+        """Have it changed, and return what came of that."""
+        found: dict[str, Any] = await _activity(change["host"], CHANGE, change, change["heartbeat_s"])
+        return found
+
+
+async def _activity(host: str, name: str, given: Any, heartbeat_s: float) -> Any:
+    return await workflow.execute_activity(
+        name,
+        given,
+        task_queue=queue_of(host),
+        start_to_close_timeout=timedelta(hours=STEP_HOURS),
+        heartbeat_timeout=timedelta(seconds=heartbeat_s),
+        retry_policy=_RETRY,
+        cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    )
 
 
 def _check_wanted() -> None:
