@@ -23,3 +23,4 @@ fuzz:
 
 soak:
 	scripts/test -m soak --timeout=0
+	[ "$$(id -u)" != 0 ] || scripts/test-unprivileged -m "unprivileged and slow"

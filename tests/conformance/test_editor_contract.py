@@ -345,6 +345,7 @@ class EditorMachine(RuleBasedStateMachine):
 
 
 @pytest.mark.parametrize("name", KINDS)
+@pytest.mark.slow
 def test_editor_does_what_dictionaries_do(name, tmp_path):
     class Machine(EditorMachine):
         kind = KINDS[name]

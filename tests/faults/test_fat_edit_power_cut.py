@@ -127,6 +127,7 @@ def check(change, shape, tmp_path, torn):
 @pytest.mark.parametrize(
     "shape", ["fat32", pytest.param("fat16", marks=pytest.mark.ci), pytest.param("fat12", marks=pytest.mark.ci)]
 )
+@pytest.mark.slow
 def test_power_cut_leaves_before_or_after(change, shape, tmp_path):
     check(change, shape, tmp_path, torn=1)
 

@@ -245,6 +245,7 @@ def test_a_configuration_that_is_there_is_kept_when_asked(parts: Path, tmp_path:
         ("gpt", [Piece("fat", 64)], ["kernel", "--serial"], 2, "a bare kernel without a command line"),
     ],
 )
+@pytest.mark.slow
 def test_what_cannot_start_is_refused_and_left_alone(
     parts: Path, tmp_path: Path, table: str, pieces: list[Piece], arguments: list[str], code: int, said: str
 ) -> None:

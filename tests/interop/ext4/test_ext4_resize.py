@@ -36,6 +36,7 @@ def steps(start: int) -> list[int]:
 
 
 @pytest.mark.parametrize("name", SETS)
+@pytest.mark.slow
 def test_grows_and_shrinks(name, tmp_path):
     grow_and_shrink(name, 1024, START, tmp_path)
 
@@ -43,6 +44,7 @@ def test_grows_and_shrinks(name, tmp_path):
 @pytest.mark.ci
 @pytest.mark.parametrize("block_size", [2048, 4096])
 @pytest.mark.parametrize("name", SETS)
+@pytest.mark.soak
 def test_grows_and_shrinks_with_larger_blocks(name, block_size, tmp_path):
     grow_and_shrink(name, block_size, START * (3 if block_size == 2048 else 10), tmp_path)
 

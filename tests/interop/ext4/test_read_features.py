@@ -53,6 +53,7 @@ def make(tmp_path: Path, source: Path, narrow: Path, arguments: tuple[str, ...])
 
 
 @pytest.mark.parametrize("name", SETS)
+@pytest.mark.slow
 def test_reader_and_debugfs_agree(name, tmp_path, source, narrow_source):
     image = make(tmp_path, source, narrow_source, SETS[name])
     assert_agree(image, tmp_path)

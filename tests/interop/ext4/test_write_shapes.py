@@ -192,6 +192,7 @@ def test_the_smallest_file_system(tmp_path):
     assert "11/16 files (0.0% non-contiguous), 11/11 blocks" in shown
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block_size", "size"), [(4096, TiB), (1024, 256 * GiB), (2048, 500 * GiB), (4096, 15 * TiB)]
 )

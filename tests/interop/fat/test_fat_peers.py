@@ -228,6 +228,7 @@ def compare(base, seed, count, folder):
 
 
 @pytest.mark.parametrize("base", BASES)
+@pytest.mark.slow
 def test_verdicts_on_damage_are_fscks(tmp_path, base):
     assert compare(base, 1, 60, tmp_path) > 20
 

@@ -155,6 +155,7 @@ def test_nbd_server(tmp_path):
 
 
 @pytest.mark.ci
+@pytest.mark.soak
 def test_who_loses_patience_with_a_client_that_says_nothing(tmp_path, monkeypatch):
     monkeypatch.setattr(limits, "PATIENCE_S", 15.0)
     silent = ["L11", "L12"]

@@ -62,6 +62,7 @@ def verified(path, kind):
 
 @pytest.mark.parametrize("kind", ["gpt", "mbr"])
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_peers_agree_after_each_edit(tmp_path, kind, seed):
     agree_after_each_edit(tmp_path, kind, seed)
 
@@ -104,6 +105,7 @@ def theirs_mbr(path, source, model):
 
 @pytest.mark.parametrize("kind", ["gpt", "mbr"])
 @pytest.mark.parametrize("seed", range(3))
+@pytest.mark.slow
 def test_edits_by_them_and_by_us_in_turns(tmp_path, kind, seed):
     path, source, model = tmp_path / "disk.img", random.Random(f"turns.{kind}.{seed}"), []
     create(str(path), SIZE, kind=kind, seed=b"turns")

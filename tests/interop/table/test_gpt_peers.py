@@ -247,6 +247,7 @@ def compare(seed, count, path):
     return broken
 
 
+@pytest.mark.slow
 def test_verdicts_on_damage_are_sgdisks(tmp_path):
     assert compare(1, 120, tmp_path / "disk.img") > 40
 
