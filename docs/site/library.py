@@ -150,6 +150,7 @@ TOPICS: Final = (
             "nbd.server.listeners": "Listener listen_unix listen_tcp listen_vsock closing_all parse_host_port",
             "nbd.server.access": "AccessList access_list",
             "nbd.server.limits": "Limits",
+            "nbd.server.metrics": "CommandMetrics OTHER",
             "nbd.server.connection": "Options serve_connection",
             "nbd.server.ending": "Ending",
             "nbd.client.connect": "connect from_socket describe list_exports",
