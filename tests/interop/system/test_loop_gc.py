@@ -131,4 +131,8 @@ def test_records_that_cannot_be_read_are_swept(home):
         (folder / f"loop{90 + number}.json").write_bytes(content.encode("utf-8", "surrogatepass"))
         (folder / f"loop{80 + number}.json").write_bytes(content.encode("utf-8", "surrogatepass") + b"\n")
     assert loop.gc() == loop.Collected((), ())
+    assert len(list(folder.iterdir())) == 2 * len(contents) - 2, "somebody may be about to write those"
+    for each in folder.iterdir():
+        os.utime(each, (0, 0))
+    assert loop.gc() == loop.Collected((), ())
     assert list(folder.iterdir()) == []
