@@ -608,26 +608,25 @@ def test_the_command_watches_until_it_is_told_to_end(place, end):
         manager.bind(str(place.folder / "notify"))
         manager.settimeout(30)
         pool.create("a", 16 * MiB)
-        watcher = subprocess.Popen(
-            words,
-            stdout=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "NOTIFY_SOCKET": str(place.folder / "notify")},
-        )
-        try:
-            assert b"READY=1\nSTATUS=is well" in manager.recv(4096)
-            write(pool, "a", 0, b"x" * 13 * MiB)
-            assert b"grown to 32 MiB" in manager.recv(4096)
-            watcher.send_signal(end)
-            assert b"STOPPING=1" in manager.recv(4096)
-            said, _ = watcher.communicate(timeout=20)
-        finally:
-            watcher.kill()
-            watcher.wait()
+        environment = {**os.environ, "NOTIFY_SOCKET": str(place.folder / "notify")}
+        with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, env=environment) as watcher:
+            try:
+                assert b"READY=1\nSTATUS=is well" in manager.recv(4096)
+                write(pool, "a", 0, b"x" * 13 * MiB)
+                while b" of 16 MiB are used: grown to 32 MiB" not in (told := manager.recv(4096)):
+                    assert b" of 16 MiB are used\n" in told  # it had woken for "a", and looked before the kernel told
+                watcher.send_signal(end)
+                while b"STOPPING=1" not in (told := manager.recv(4096)):
+                    assert b"STATUS=is well" in told
+                said, _ = watcher.communicate(timeout=20)
+            finally:
+                watcher.kill()
         assert watcher.returncode == 0
-        assert [line.partition(" p: ")[2].partition(":")[0] for line in said.splitlines()] == ["is well", "data"]
+        lines = [line.partition(" p: ")[2] for line in said.splitlines()]
+        assert lines[0] == "is well"
+        assert [line.endswith(": grown to 32 MiB") for line in lines].count(True) == 1
     assert document("pool", "status")["pools"][0]["detail"]["limit"] == 32 * MiB
-    told = blockwright("pool", "status").stdout.decode().splitlines()[1]
-    assert told.rstrip().endswith("mode rw, error when full, grows by 16 MiB to 32 MiB")
-    assert "transaction 1," in told
+    line = blockwright("pool", "status").stdout.decode().splitlines()[1]
+    assert line.rstrip().endswith("mode rw, error when full, grows by 16 MiB to 32 MiB")
+    assert "transaction 1," in line
     destroy_pool("p", force=True)
