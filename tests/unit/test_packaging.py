@@ -34,18 +34,29 @@ def test_extras_together_are_all() -> None:
     assert extras["all"] == [f"blockwright[{','.join(sorted(set(extras) - {'all', 'dev', 'docs', 'fuzz'}))}]"]
 
 
+def test_extras_that_texts_name_are_there() -> None:
+    texts = [
+        ROOT / "README.md",
+        ROOT / "Containerfile",
+        *(ROOT / "docs").glob("*.md"),
+        *(ROOT / "examples").rglob("*.yml"),
+    ]
+    texts += Path(blockwright.__file__).parent.rglob("*.py")
+    installs = re.compile(r"(?:blockwright|/src|['\"]\.|pip install \.)\[([a-z,]+)\]")
+    named = [
+        (path, name) for path in texts for match in installs.findall(path.read_text()) for name in match.split(",")
+    ]
+    assert {"store", "temporal", "metrics", "all"} <= {name for _, name in named}
+    assert [each for each in named if each[1] not in PROJECT["optional-dependencies"]] == []
+
+
 def test_every_extra_is_imported_somewhere() -> None:
     source = "\n".join(path.read_text() for path in Path(blockwright.__file__).parent.rglob("*.py"))
     for name, needs in PROJECT["optional-dependencies"].items():
         if name in ("all", "dev", "docs", "fuzz"):
             continue
         for need in needs:
-            module = (
-                re.split(r"[\[<>=;\s]", need)[0]
-                .replace("-", "_")
-                .removesuffix("_api")
-                .replace("prometheus_client", "prom")
-            )
+            module = re.split(r"[\[<>=;\s]", need)[0].replace("-", "_").removesuffix("_api")
             assert re.search(rf"import {module}|from {module}", source), f"{name}: nothing imports {module}"
 
 

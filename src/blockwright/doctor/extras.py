@@ -25,7 +25,9 @@ class Extra(NamedTuple):
 
 EXTRAS: Final = {
     "fsspec": Extra("fsspec", "blockwright:// addresses of files in images, for pandas, dask and their like"),
-    "otel": Extra("opentelemetry", "fetch-and-create tells its steps to OpenTelemetry"),
+    "metrics": Extra(
+        "opentelemetry", "fetch-and-create tells its steps to OpenTelemetry; serve --metrics needs nothing"
+    ),
     "postgres": Extra("psycopg", "a catalogue of images in PostgreSQL: BLOCKWRIGHT_CATALOGUE"),
     "registry": Extra("urllib3", "docker:// sources: container images from registries"),
     "store": Extra("obstore", "s3://, gs://, az:// and http:// addresses"),
