@@ -5,6 +5,8 @@ Knows: sentences. Refuses to know: how any drawing sets them.
 
 from __future__ import annotations
 
+from typing import Final
+
 from blockwright.draw.picture import Kind, Part, Picture
 from blockwright.draw.strip import LETTERS, scale_of, usage
 from blockwright.units import format_size
@@ -50,6 +52,10 @@ def boot_lines(picture: Picture) -> list[tuple[str, str]]:
         (letter, f"{boot.what}: {format_size(boot.size)} at byte {boot.start}")
         for boot, letter in zip(picture.boot, LETTERS, strict=False)
     ]
+
+
+NUMBERS: Final = range(1, 4)
+"""Which columns of the table of partitions are numbers, which stand under one another by their ends."""
 
 
 def columns(picture: Picture) -> tuple[list[str], list[list[str]]]:

@@ -10,11 +10,13 @@ from typing import Final
 from blockwright.draw.markup import Markup, joined, percent, tag
 from blockwright.draw.picture import Contents, Folder
 from blockwright.draw.treemap import Box, squarify
-from blockwright.draw.words import cells, number
+from blockwright.draw.words import clipped, number
 from blockwright.units import format_size
 
 WIDTH: Final = 960
 HEIGHT: Final = 380
+_DRAWN: Final = 0.95
+"""How much of WIDTH a treemap is drawn at least, where there is a sheet or a full page for it."""
 _HEAD: Final = 20
 _LEVELS: Final = 2
 _LEAST: Final = 3.0
@@ -71,8 +73,10 @@ def _label(folder: Folder, box: Box, class_: str) -> list[Markup]:
     if box.width < 34 or box.height < 18:
         return []
     name = folder.name + ("/" if folder.is_directory and not folder.name.endswith("/") else "")
-    text = f"{name}  {format_size(folder.size)}" if box.width > 8 * (cells(name) + 10) else name
-    return [tag("text", text, x=5, y=15, class_=class_)]
+    whole, heading, room = f"{name}  {format_size(folder.size)}", class_ == "heading", box.width * _DRAWN - 8
+    size = 13 if heading else 12
+    text = whole if clipped(whole, room, size=size, bold=heading) == whole else name
+    return [tag("text", clipped(text, room, size=size, bold=heading), x=5, y=15, class_=class_)]
 
 
 def told(folder: Folder) -> str:

@@ -1,7 +1,7 @@
 """The disk as a strip, in SVG: what lies where, how full it is, what of it is stored, what starts it.
 
 Widths are percentages, heights are pixels: the same strip fits a phone and a wide screen, and its text keeps its
-size. Text that has no room is cut off at the edge of its part.
+size. Text is as short as its part wants it on a sheet of NOMINAL pixels, and cut off at the edge where it has less.
 
 Knows: one strip. Refuses to know: the page around it.
 """
@@ -14,10 +14,13 @@ from typing import Final
 from blockwright.draw.markup import Markup, joined, percent, tag
 from blockwright.draw.picture import Bin, Kind, Part, Picture
 from blockwright.draw.scale import Scale, resample
+from blockwright.draw.words import clipped
 from blockwright.units import format_size
 
 LEAST: Final = 1.2
 """Percent that a part takes at least."""
+NOMINAL: Final = 912
+"""Pixels that the strip is taken to be wide when it is settled which words have room."""
 LETTERS: Final = "abcdefghijklmnopqrstuvwxyz"
 _COLUMNS: Final = 240
 """Columns of the whole strip in which extents are shown."""
@@ -108,20 +111,28 @@ def _text(x: int, y: int, class_: str, text: str) -> Markup:
     return tag("text", text, x=x, y=y, class_=class_)
 
 
+def _room(width: float) -> float:
+    return width / 100 * NOMINAL - 7
+
+
 def _short(part: Part, width: float) -> str:
     if part.kind is Kind.WHOLE:
-        return "the whole device"
-    return part.title if width > 5 else str(part.number) if width > 1.5 else ""
+        return clipped("the whole device", _room(width), size=13, bold=True)
+    shown = (clipped(each, _room(width), size=13, bold=True) for each in (part.title, str(part.number)))
+    return next(filter(None, shown), "")
 
 
 def _detail(part: Part, width: float) -> str:
-    if width <= 5:
-        return ""
+    """What a part holds, in as many words as have room; its size stays longest."""
+    size, system = format_size(part.size), part.file_system
     if part.problem:
-        return "unreadable"
-    system = part.file_system
-    told = [system.kind, system.label] if system else []
-    return " ".join(each for each in (*told, format_size(part.size)) if each)
+        told = ["unreadable"]
+    elif system:
+        label = f"{system.kind} {system.label} {size}" if system.label else ""
+        told = [label, f"{system.kind} {size}", size]
+    else:
+        told = [size]
+    return next((each for each in told if each and clipped(each, _room(width)) == each), "")
 
 
 def describe(part: Part) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from blockwright.draw import filling
-from blockwright.draw.facts import boot_lines, columns, findings_summary, headline, legend, summary
+from blockwright.draw.facts import NUMBERS, boot_lines, columns, findings_summary, headline, legend, summary
 from blockwright.draw.markup import Markup, joined, tag
 from blockwright.draw.palette import css
 from blockwright.draw.picture import Part, Picture
@@ -130,15 +130,15 @@ def _partitions(sheet: _Sheet, picture: Picture) -> None:
     names, rows = columns(picture)
     shown = rows[:_ROWS]
     widths = [max(cells(row[column]) for row in [names, *shown]) for column in range(len(names))]
-    widths = [min(each, 26) for each in widths]
+    widths = [min(each, 26) + (column in NUMBERS) for column, each in enumerate(widths)]
     spare = _INNER / _CHARACTER - sum(widths) - 2 * len(widths)
     if spare < 0:
         widths[-1] = max(8, widths[-1] + int(spare))
     edges = [_MARGIN + _CHARACTER * (sum(widths[:index]) + 2 * index) for index in range(len(widths))]
     for class_, row in [("quiet", names), *(("text", row) for row in shown)]:
         drawn = [
-            tag("text", fit(cell, width).rstrip(), x=edge, y=sheet.y + 13, class_=class_)
-            for cell, edge, width in zip(row, edges, widths, strict=True)
+            _cell(fit(cell, width).rstrip(), edge, width, sheet.y + 13, class_, right=column in NUMBERS)
+            for column, (cell, edge, width) in enumerate(zip(row, edges, widths, strict=True))
         ]
         sheet.place(joined(drawn), _LINE)
         if class_ == "quiet":
@@ -147,6 +147,12 @@ def _partitions(sheet: _Sheet, picture: Picture) -> None:
     if len(rows) > _ROWS:
         sheet.text("quiet", f"and {len(rows) - _ROWS} more")
     sheet.skip(14)
+
+
+def _cell(text: str, x: float, width: int, y: int, class_: str, *, right: bool) -> Markup:
+    if right:
+        return tag("text", text, x=round(x + width * _CHARACTER, 1), y=y, class_=class_, text_anchor="end")
+    return tag("text", text, x=round(x, 1), y=y, class_=class_)
 
 
 def _maps(sheet: _Sheet, picture: Picture) -> None:

@@ -11,6 +11,10 @@ from typing import Final
 MAX_SHOWN: Final = 200
 """Characters that are shown of one name."""
 CUT: Final = "…"
+_WIDE: Final = frozenset("mwMW@%…")
+_BOLD: Final = 1.14
+_LEAST_SHOWN: Final = 4
+"""Characters of a text that was cut off, below which it says nothing."""
 
 
 def plain(text: str | bytes, most: int = MAX_SHOWN) -> str:
@@ -51,6 +55,27 @@ def _cells(character: str) -> int:
     if unicodedata.combining(character) or unicodedata.category(character) in ("Mn", "Me"):
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
+
+
+def clipped(text: str, pixels: float, *, size: int = 12, bold: bool = False) -> str:
+    """Return printable text in no more than so many pixels of common fonts, or nothing where that tells nothing."""
+    room = pixels / (size * (_BOLD if bold else 1.0))
+    if sum(map(_width, text)) <= room:
+        return text
+    room, kept = room - _width(CUT), 0
+    for each in text:
+        room -= _width(each)
+        if room < 0:
+            break
+        kept += 1
+    return text[:kept] + CUT if kept + 1 >= _LEAST_SHOWN else ""
+
+
+def _width(character: str) -> float:
+    """What a character is wide at the most that common fonts need, where the size of the font is 1."""
+    if character in _WIDE or _cells(character) == 2:
+        return 1.0
+    return 0.75 if character.isupper() else 0.62 * _cells(character)
 
 
 def fit(text: str, width: int, cut: str = CUT) -> str:

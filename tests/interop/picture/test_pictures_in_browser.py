@@ -147,6 +147,35 @@ def test_nothing_sticks_out(browser, drawn, width):
 
 
 @pytest.mark.slow
+def test_words_end_before_their_boxes_do(browser, tmp_path):
+    """On a full page; what is narrower cuts at the edge."""
+    names = {"BOOTX64-with-a-name-that-is-long.EFI": 900_000, "usr": 6_000_000, "not-large": 1_500_000}
+    for name, size in names.items():
+        (tmp_path / "root" / name).mkdir(parents=True)
+        (tmp_path / "root" / name / f"{name}.data").write_bytes(bytes([1]) * size)
+    parts = [
+        f"--partition=type={each}" for each in ("esp,size=34M", "linux-generic,mount=/,label=quite-long,size=30M")
+    ]
+    parts += [f"--partition=type=swap,size={size}M" for size in (1, 2, 3, 5, 8, 13, 21, 34, 89, 200)]
+    image, page, sheet = (tmp_path / f"disk.{each}" for each in ("img", "html", "svg"))
+    blockwright("build", tmp_path / "root", "-o", image, "--size", "480M", *parts)
+    blockwright("inspect", image, "--html", page, "--svg", sheet)
+    browser.resize(1100, 900)
+    for drawn in (page, sheet):
+        browser.open(drawn.as_uri())
+        texts, cut = browser.run(
+            "const texts = [...document.querySelectorAll('title + rect ~ text')].filter(e => e.textContent);"
+            "const cut = texts.filter(e => e.getBoundingClientRect().right > "
+            "  e.parentNode.querySelector('rect').getBoundingClientRect().right);"
+            "return [texts.map(e => e.textContent), cut.map(e => e.textContent)];"
+        )
+        assert cut == [], drawn
+        assert "12 swap" in texts, drawn
+        for start in ("2 l", "BOOTX64-with"):
+            assert any(text.startswith(start) and text.endswith("…") for text in texts), (drawn, texts)
+
+
+@pytest.mark.slow
 def test_printed_it_is_light(browser, drawn):
     browser.emulate(dark=True, printed=True)
     browser.open(drawn[0].as_uri())

@@ -1,6 +1,6 @@
 import pytest
 
-from blockwright.draw.words import cells, fit, number, plain
+from blockwright.draw.words import cells, clipped, fit, number, plain
 
 
 @pytest.mark.parametrize(
@@ -36,3 +36,22 @@ def test_text_takes_exactly_the_cells_it_has():
 
 def test_numbers_have_their_nouns():
     assert (number(1, "file"), number(0, "file"), number(2, "entry", "entries")) == ("1 file", "0 files", "2 entries")
+
+
+@pytest.mark.parametrize(
+    ("text", "pixels", "shown"),
+    [
+        ("swap", 40, "swap"),
+        ("linux-generic", 60, "linux-…"),
+        ("linux-generic", 20, ""),
+        ("esp", 20, ""),
+        ("BOOTX64.EFI", 66, "BOOTX6…"),
+        ("", 0, ""),
+    ],
+)
+def test_text_is_as_short_as_its_box_wants_it(text, pixels, shown):
+    assert clipped(text, pixels) == shown
+
+
+def test_bold_text_is_wider():
+    assert len(clipped("linux-generic", 60, bold=True)) < len(clipped("linux-generic", 60))
