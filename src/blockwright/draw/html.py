@@ -38,7 +38,7 @@ svg a:focus-visible{outline:none}svg a:focus-visible>svg>rect{stroke:var(--boot)
 .legend,.marks{list-style:none;padding:0;margin:.75rem 0;display:flex;flex-wrap:wrap;gap:.25rem 1.25rem}
 .legend li{display:flex;align-items:center;gap:.5rem}.marks{flex-direction:column}
 .marks b{color:var(--boot);display:inline-block;width:1.25rem}.marks li{overflow-wrap:anywhere}
-.scroll{overflow-x:auto}table{border-collapse:collapse;width:100%;font-size:.9rem}
+.scroll{overflow-x:auto;margin:0 -.4rem;padding:.1rem .4rem}table{border-collapse:collapse;width:100%;font-size:.9rem}
 th,td{text-align:left;padding:.3rem .75rem .3rem 0;border-bottom:1px solid var(--line);vertical-align:top}
 td.number,th.number{padding-right:1.5rem}th{color:var(--quiet);font-weight:600}td.number,th.number{text-align:right;font-variant-numeric:tabular-nums;white-space:nowrap}
 td{white-space:nowrap}td.path{white-space:normal;min-width:8rem}td.path bdi{overflow-wrap:anywhere}

@@ -154,6 +154,30 @@ def test_a_keyboard_reaches_exports_and_blocks(server, browser):
 
 
 @pytest.mark.slow
+def test_an_export_that_is_used_is_shown_first(server, browser):
+    with export(server, "disk") as device:
+        device.read(0, 4096)
+        browser.open(server.page)
+        browser.until("return document.getElementById('chosen').textContent === 'disk'")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [390, 1100])
+def test_what_has_the_focus_is_seen_whole(server, browser, width):
+    """The ring around it reaches 5 pixels out, and what scrolls cuts off what is outside of it."""
+    browser.resize(width, 900)
+    browser.open(server.page)
+    browser.until("return document.querySelectorAll('#exports button').length === 2")
+    room = browser.run(
+        "const box = (e) => e.getBoundingClientRect(), scroll = box(document.querySelector('.scroll'));"
+        "return [...document.querySelectorAll('#exports button')].map(e => box(e).left - scroll.left)"
+    )
+    assert min(room) >= 5
+    rows = browser.run("return ['h1', '#pause'].map(e => document.querySelector(e).getBoundingClientRect().bottom)")
+    assert abs(rows[0] - rows[1]) < 20, "one line above all"
+
+
+@pytest.mark.slow
 def test_the_page_fits_a_phone_and_keeps_still_where_asked(server, browser):
     browser.resize(390, 844)
     browser.emulate(reduced=True)

@@ -175,7 +175,7 @@
   };
 
   const show = (now) => {
-    if (!find(now, chosen)) chosen = now.exports.length ? now.exports[0].name : null;
+    if (!find(now, chosen)) chosen = (now.exports.find((each) => each.sessions) || now.exports[0] || { name: null }).name;
     if (history.length && now.uptime_ns < history[history.length - 1].uptime_ns) history = []; // another server
     history.push(now);
     if (history.length > KEPT) history.shift();
