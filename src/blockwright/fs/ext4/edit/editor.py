@@ -89,7 +89,7 @@ class Ext4Editor(editor.Editor):
         try:
             result = self._attempt(operation)
         except NoSpace:
-            if self._policy.atomic or not self._parts.groups.any_held:
+            if self._policy.atomic or not self._parts.groups.held:
                 raise
             self._split(_NO_ROOM)
             return self._attempt(operation)

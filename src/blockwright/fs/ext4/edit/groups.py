@@ -221,9 +221,9 @@ class Groups:
         return bitmaps + len({number // per_block for number in self._changed})
 
     @property
-    def any_held(self) -> bool:
-        """Whether space is free in the transaction that only its commit makes usable."""
-        return any(group.held for group in self._changed.values())
+    def held(self) -> int:
+        """How many blocks are free in the transaction that only its commit makes usable."""
+        return sum(group.held.bit_count() for group in self._changed.values())
 
     def put(self) -> None:
         """Put every changed group into blocks of the transaction."""

@@ -108,8 +108,9 @@ class Space:
         return [block for block in pending if start <= block < start + count]
 
     def _describe(self) -> str:
-        held = ", and more once the changes so far are committed" if self._groups.any_held else ""
-        return f"{self._superblock.fields.free_blocks_count}{held}"
+        held = self._groups.held
+        later = f", and {held} more once the changes so far are committed" if held else ""
+        return f"{self._superblock.fields.free_blocks_count - held}{later}"
 
     def _find(self, group: Group, near: int, count: int) -> tuple[int, int]:
         """Return (bit, length) of a free run, cut to ``count``: the first that is long enough, else the longest."""
