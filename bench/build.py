@@ -6,6 +6,7 @@ Whole processes, warm cache, the output on the file system of the source, every 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import os
 import platform
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from measure import Contender, Row, compare, compile_modules
+from measure import Contender, Row, compare, compile_modules, once
 from trees import archive, deep_archive, flat_archive, layers, tree
 
 BLOCKWRIGHT = [str(Path(sys.executable).parent / "blockwright"), "build", "--quiet", "--force", "--table", "none"]
@@ -58,10 +59,27 @@ def million(base: Path, out: Path) -> None:
             packed.unlink()
 
 
+def verified(root: Path, out: Path, rounds: int) -> None:
+    """What was built, held against its source: by building it anew, and file by file."""
+    image = out.with_name("verified.img")
+    once([*BLOCKWRIGHT, str(root), "-o", str(image)], image)
+    command = BLOCKWRIGHT[0]
+    ways = {
+        "build": ours(root, out, rounds=rounds),
+        "build --verify-only": Contender(
+            "", [*BLOCKWRIGHT, str(root), "-o", str(image), "--verify-only"], out, rounds
+        ),
+        "check --against": Contender("", [command, "check", str(image), "--against", f"{root}/"], out, rounds),
+    }
+    rows = compare([dataclasses.replace(each, name=name) for name, each in ways.items()])
+    report(f"{root}, verified", rows, "build")
+    image.unlink()
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "case", nargs="*", default=["share", "small", "flat", "links", "huge", "targz", "layers", "million"]
+        "case", nargs="*", default=["share", "small", "flat", "links", "huge", "targz", "layers", "million", "verify"]
     )
     parser.add_argument("--dir", default=os.environ.get("BENCH_DIR", tempfile.gettempdir() + "/blockwright-bench"))
     parser.add_argument("--rounds", type=int, default=5)
@@ -114,6 +132,8 @@ def main() -> None:
             "decode to a file (isal)", [sys.executable, "-c", DECODE, str(packed), str(out)], out, rounds
         )
         report("tar.gz of 1.8 GiB", compare([ours(packed, out, rounds=rounds), decode], check), decode.name)
+    if "verify" in options.case:
+        verified(Path(options.share), out, rounds)
     if "million" in options.case:
         million(base, out)
     if "layers" in options.case:

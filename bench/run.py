@@ -8,6 +8,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent))
 
 import attach
+import bomb
 import build
 import content
 import convert
@@ -25,6 +26,7 @@ import volumes_thin
 if __name__ == "__main__":
     start.main(start.ROUNDS)
     build.main()
+    bomb.main()
     content.main()
     ext4_edit.main()
     fat_edit.main()

@@ -1,5 +1,6 @@
 """The charts are what the tables of measurements say."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -46,3 +47,11 @@ def test_the_sheet_is_what_the_tables_say() -> None:
     script = Path(__file__).parents[2] / "bench/charts.py"
     done = subprocess.run([sys.executable, script, "--check"], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_one_command_runs_every_measurement() -> None:
+    bench = Path(__file__).parents[2] / "bench"
+    run = (bench / "run.py").read_text()
+    measuring = {path.stem for path in bench.glob("*.py") if "\ndef main(" in path.read_text()} - {"charts"}
+    assert measuring == set(re.findall(r"^    (\w+)\.main\(", run, re.MULTILINE))
+    assert len(measuring) > 10
