@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -71,6 +72,17 @@ def test_units_hold(unit: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     made.write_text(text.replace("ExecStart=", "ExecStart=relative "))
     assert subprocess.run([analyze, "verify", "--man=no", made], capture_output=True, check=False).returncode != 0
+
+
+def test_the_debian_package_says_what_it_needs(tmp_path: Path) -> None:
+    for name in ("bash", "dirname", "grep", "apt-get", "dpkg-deb"):
+        (tmp_path / name).symlink_to(shutil.which(name) or "/bin/true")
+    script = [tmp_path / "bash", ROOT / "scripts" / "deb"]
+    done = subprocess.run(
+        script, env={"PATH": str(tmp_path), "HOME": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    wanted = "debhelper dpkg-dev"
+    assert (done.returncode, done.stderr) == (1, f"deb: needs {wanted}: apt install {wanted}\n")
 
 
 def test_units_call_commands_that_there_are() -> None:
