@@ -44,3 +44,8 @@ def document(*arguments: str | os.PathLike[str], code: int = 0) -> dict[str, Any
 def files_in(folder: str | os.PathLike[str]) -> Sequence[str]:
     """The names in a folder, sorted: what a failed run must leave as it was."""
     return sorted(os.listdir(folder))
+
+
+def unmeasured() -> dict[str, str]:
+    """The environment without what has Python import coverage at its start: for tests of what a start imports."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}

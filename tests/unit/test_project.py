@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import blockwright
+from tests.support.command import unmeasured
 
 SOURCE = Path(blockwright.__file__).parent
 ROOT = SOURCE.parents[1]
@@ -35,7 +36,7 @@ HEAVY = {"asyncio", "click", "ctypes", "http", "isal", "rich", "sqlite3", "ssl",
 
 def loaded_by(statement: str) -> set[str]:
     code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], env=unmeasured(), capture_output=True, text=True, check=True)
     return {name.partition(".")[0] for name in json.loads(done.stdout)}
 
 

@@ -5,15 +5,16 @@ import sys
 
 import pytest
 
+from tests.support.command import unmeasured
+
 BARE = 40
 """Modules that an interpreter has at its start, and a few more that differ from version to version."""
 
 
 def imported(*arguments: str) -> set[str]:
     """Modules that a run imports, the interpreter's own among them."""
-    done = subprocess.run(
-        [sys.executable, "-I", "-X", "importtime", *arguments], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-I", "-X", "importtime", *arguments]
+    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=True)
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
