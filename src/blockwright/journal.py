@@ -53,6 +53,7 @@ _OWN: Final = Part(
             """CREATE TABLE tally (operation TEXT, outcome TEXT, bucket INTEGER, count INTEGER NOT NULL,
             seconds REAL NOT NULL, PRIMARY KEY (operation, outcome, bucket)) WITHOUT ROWID""",
         ),
+        (),  # owners have a PID namespace and a mark, which who does not know them takes for dead processes
     ),
 )
 
@@ -99,6 +100,11 @@ class Tally:
     seconds: float
 
 
+def marks_of(path: str) -> str:
+    """Return the file in which those who use the journal at ``path`` have their marks."""
+    return f"{path}-owners"
+
+
 class Journal:
     """The journal at ``path``, which is made where there is none; of use to several threads and processes at once.
 
@@ -107,6 +113,7 @@ class Journal:
 
     def __init__(self, path: str, parts: Sequence[Part] = ()) -> None:
         self.path = path
+        self.marks = marks_of(path)
         self._lock = threading.RLock()
         self._depth = 0
         self._db = self._connected(path)
@@ -199,7 +206,7 @@ class Journal:
 
         What is not ``owned`` is for whoever looks next, which a lock of the caller's may keep anybody from.
         """
-        now, owner = time.time_ns(), Owner.current() if owned else None
+        now, owner = time.time_ns(), Owner.current(self.marks) if owned else None
         with self.transaction() as db:
             cursor = db.execute(
                 "INSERT INTO intent (operation, subject, fields, owner, begun_ns) VALUES (?, ?, ?, ?, ?)",
@@ -224,7 +231,7 @@ class Journal:
 
     def take_over(self, intent: Intent) -> Intent:
         """Make this process the owner of an intent, and return it."""
-        owner = Owner.current()
+        owner = Owner.current(self.marks)
         with self.transaction() as db:
             db.execute("UPDATE intent SET owner = ? WHERE id = ?", (str(owner), intent.id))
         return Intent(
@@ -239,7 +246,7 @@ class Journal:
                 row["operation"],
                 row["subject"],
                 self._fields(row["fields"]),
-                None if row["owner"] is None else Owner.parse(row["owner"]),
+                None if row["owner"] is None else Owner.parse(row["owner"], self.marks),
                 row["begun_ns"],
                 row["trouble"],
             )
@@ -270,11 +277,15 @@ class Journal:
 
         Raises InUse, naming the process, where another one (or this one, already) uses it.
         """
-        owner = Owner.current()
+        owner = Owner.current(self.marks)
         with self.transaction() as db:
             row = db.execute("SELECT owner, token FROM lease WHERE name = ?", (name,)).fetchone()
-            if row is not None and row["owner"] is not None and (holder := Owner.parse(row["owner"])).alive:
-                raise InUse(f"{name}: is in use by process {holder.pid}")
+            if (
+                row is not None
+                and row["owner"] is not None
+                and (holder := Owner.parse(row["owner"], self.marks)).alive
+            ):
+                raise InUse(f"{name}: is in use by {holder.text}")
             token = 1 if row is None else row["token"] + 1
             db.execute(
                 "INSERT INTO lease VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
@@ -309,7 +320,7 @@ class Journal:
     def leases(self) -> list[Lease]:
         """Return the leases that were not given back, those of dead processes too."""
         return [
-            Lease(row["name"], Owner.parse(row["owner"]), row["token"], self._fields(row["fields"]))
+            Lease(row["name"], Owner.parse(row["owner"], self.marks), row["token"], self._fields(row["fields"]))
             for row in self.rows("SELECT * FROM lease WHERE owner IS NOT NULL ORDER BY name")
         ]
 

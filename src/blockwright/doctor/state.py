@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from blockwright.doctor.host import MAX_NAMES, Host
 from blockwright.doctor.line import Line, State
+from blockwright.journal import marks_of
 from blockwright.owner import Owner, boot_identity, process_identity
 from blockwright.source.registry import blobs_directory
 from blockwright.system.linux import registry
@@ -99,7 +100,8 @@ def _operations() -> Line:
         return Line(_TOPIC, "pool journals", State.UNKNOWN, str(error.strerror or error).lower(), gives)
     for name in names:
         try:
-            if any(owner is None or not Owner.parse(str(owner)).alive for owner in _owners(name)):
+            marks = marks_of(os.path.join(state_directory(), name, "journal.db"))
+            if any(owner is None or not Owner.parse(str(owner), marks).alive for owner in _owners(name)):
                 left.append(name)
         except (OSError, sqlite3.Error):
             unread.append(name)
