@@ -19,10 +19,11 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from blockwright import marks
 from blockwright.errors import BlockwrightError, Corrupt, InUse, NoSpace, Unsupported
 from blockwright.owner import Owner
 
@@ -100,6 +101,10 @@ class Tally:
     seconds: float
 
 
+_OWNED: Final = "SELECT 1 FROM intent WHERE owner = ? UNION ALL SELECT 1 FROM lease WHERE owner = ?"
+"""What of a journal is an owner's."""
+
+
 def marks_of(path: str) -> str:
     """Return the file in which those who use the journal at ``path`` have their marks."""
     return f"{path}-owners"
@@ -116,6 +121,7 @@ class Journal:
         self.marks = marks_of(path)
         self._lock = threading.RLock()
         self._depth = 0
+        self._closed = False
         self._db = self._connected(path)
         try:
             with self._told():
@@ -167,7 +173,19 @@ class Journal:
     def close(self) -> None:
         """Close the database. Idempotent."""
         with self._lock:
-            self._db.close()
+            try:
+                if not self._closed and marks.taken(self.marks):
+                    self._unmark()
+            finally:
+                self._closed = True
+                self._db.close()
+
+    def _unmark(self) -> None:
+        """Have no file open where this process marks itself, unless something in the journal is still its own."""
+        with suppress(BlockwrightError, sqlite3.Error, OSError), self.transaction() as db:
+            me = str(Owner.current(self.marks))
+            if not db.execute(_OWNED, (me, me)).fetchone():
+                marks.drop(self.marks)
 
     # -- transactions ----------------------------------------------------------------------------------------
 
@@ -206,8 +224,9 @@ class Journal:
 
         What is not ``owned`` is for whoever looks next, which a lock of the caller's may keep anybody from.
         """
-        now, owner = time.time_ns(), Owner.current(self.marks) if owned else None
+        now = time.time_ns()
         with self.transaction() as db:
+            owner = Owner.current(self.marks) if owned else None
             cursor = db.execute(
                 "INSERT INTO intent (operation, subject, fields, owner, begun_ns) VALUES (?, ?, ?, ?, ?)",
                 (operation, subject, json.dumps(fields), None if owner is None else str(owner), now),
@@ -231,8 +250,8 @@ class Journal:
 
     def take_over(self, intent: Intent) -> Intent:
         """Make this process the owner of an intent, and return it."""
-        owner = Owner.current(self.marks)
         with self.transaction() as db:
+            owner = Owner.current(self.marks)
             db.execute("UPDATE intent SET owner = ? WHERE id = ?", (str(owner), intent.id))
         return Intent(
             intent.id, intent.operation, intent.subject, intent.fields, owner, intent.begun_ns, intent.trouble
@@ -277,8 +296,8 @@ class Journal:
 
         Raises InUse, naming the process, where another one (or this one, already) uses it.
         """
-        owner = Owner.current(self.marks)
         with self.transaction() as db:
+            owner = Owner.current(self.marks)
             row = db.execute("SELECT owner, token FROM lease WHERE name = ?", (name,)).fetchone()
             if (
                 row is not None

@@ -2,7 +2,7 @@
 
 A mark is one byte of a file beside what is shared, at a random place, that the process has locked. The kernel lets go
 of it with the process and not before: such locks (fcntl(2)) are neither inherited nor given up, as long as no other
-descriptor of the file is closed in that process. So each file is opened once, and stays open.
+descriptor of the file is closed in that process. So each file is opened once, and stays open until ``drop``.
 
 Knows: these locks. Refuses to know: who has them, and why.
 """
@@ -21,6 +21,13 @@ if sys.platform == "win32":
     def take(_path: str) -> int:
         """Return the mark of this process in the file: there can be none."""
         return 0
+
+    def taken(_path: str) -> bool:
+        """Whether this process has the file open, for a mark of its own or another's."""
+        return False
+
+    def drop(_path: str) -> None:
+        """Have no mark in the file, and not have it open."""
 
     def is_held(_path: str, _mark: int) -> bool:
         """Whether a process has that mark, or may have it."""
@@ -103,3 +110,22 @@ else:
             except OSError:
                 return True
             return False
+
+    def taken(path: str) -> bool:
+        """Whether this process has the file open, for a mark of its own or another's."""
+        with _lock:
+            return _key(path) in _files
+
+    def drop(path: str) -> None:
+        """Have no mark in the file, and not have it open."""
+        with _lock:
+            if (key := _key(path)) is not None and key in _files:
+                _taken.pop(key, None)
+                os.close(_files.pop(key))
+
+    def _key(path: str) -> tuple[int, int] | None:
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino

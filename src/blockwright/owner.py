@@ -150,6 +150,6 @@ else:
                 fields = file.read(4096).rpartition(b")")[2].split()
         except OSError:
             return None
-        if len(fields) < 20 or fields[0] in (b"Z", b"X"):
-            return None
+        if len(fields) < 20 or (fields[0] in (b"Z", b"X") and int(fields[17]) <= 1):
+            return None  # with more threads, some have not ended: they have its files open, and locked
         return pid, int(fields[19])

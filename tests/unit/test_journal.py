@@ -9,6 +9,7 @@ import threading
 
 import pytest
 
+from blockwright import marks
 from blockwright.errors import Corrupt, InUse, Unsupported
 from blockwright.journal import BUCKETS_S, Journal, Part
 from blockwright.owner import Owner
@@ -204,3 +205,19 @@ def test_fields_that_are_no_object_are_corrupt(journal):
         db.execute("UPDATE intent SET fields = '[' ")
     with pytest.raises(Corrupt, match="JSON object"):
         journal.intents()
+
+
+def test_a_journal_has_no_file_open_once_nothing_in_it_is_this_process_s(tmp_path):
+    path = str(tmp_path / "journal.db")
+    with Journal(path) as journal, Journal(path) as other:
+        lease = journal.take("a")
+        other.settle(other.intend("create", "b", {}), "done")
+        other.close()
+        assert lease.owner.mark
+        assert marks.is_held(journal.marks, lease.owner.mark)
+        journal.close()
+        assert marks.is_held(journal.marks, lease.owner.mark)  # it goes on with the lease
+    with Journal(path) as journal:
+        journal.give_back(lease)
+    assert not marks.taken(journal.marks)
+    assert not marks.is_held(journal.marks, lease.owner.mark)

@@ -58,3 +58,14 @@ def test_where_nothing_can_be_locked_there_is_no_mark(tmp_path):
     assert marks.take(str(tmp_path)) == 0
     assert marks.is_held(str(tmp_path), 7)  # what cannot be asked may be
     assert not marks.is_held(str(tmp_path), 1 << 70)
+
+
+def test_what_was_dropped_is_held_by_nobody_and_not_open(tmp_path):
+    path = str(tmp_path / "marks")
+    mark = marks.take(path)
+    assert marks.taken(path)
+    marks.drop(path)
+    marks.drop(path)
+    assert not marks.taken(path)
+    assert all(os.path.realpath(f"/proc/self/fd/{fd}") != path for fd in os.listdir("/proc/self/fd"))
+    assert not marks.is_held(path, mark)

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,30 @@ def test_one_that_ended_is_not_alive_though_nobody_asked_for_its_code():
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert not other.alive
     process.wait()
+
+
+_ENDS_BUT_FOR_A_THREAD = """
+import ctypes, sys, threading
+threading.Thread(target=sys.stdin.read).start()
+print(flush=True)
+ctypes.CDLL(None).pthread_exit(None)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a process has no state of its first thread")
+def test_one_lives_as_long_as_any_of_its_threads():
+    process = subprocess.Popen(
+        [sys.executable, "-c", _ENDS_BUT_FOR_A_THREAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    found = owner.process_identity(process.pid)
+    assert found is not None
+    while b") Z " not in Path(f"/proc/{process.pid}/stat").read_bytes():
+        assert process.poll() is None
+    assert Owner(owner.boot_identity(), *found).alive
+    process.kill()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    assert not Owner(owner.boot_identity(), *found).alive
+    process.communicate()
 
 
 def test_one_of_another_pid_namespace_lives_as_long_as_its_mark(tmp_path):

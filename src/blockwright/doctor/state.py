@@ -19,7 +19,7 @@ from urllib.parse import quote
 from blockwright.doctor.host import MAX_NAMES, Host
 from blockwright.doctor.line import Line, State
 from blockwright.journal import marks_of
-from blockwright.owner import Owner, boot_identity, process_identity
+from blockwright.owner import Owner, boot_identity
 from blockwright.source.registry import blobs_directory
 from blockwright.system.linux import registry
 from blockwright.volume.spec import pool_names, state_directory
@@ -82,10 +82,8 @@ def _is_stale(path: str) -> bool:
     try:
         with open(path, "rb") as file:
             document = json.loads(file.read(MAX_RECORD).rpartition(b"\n")[0].rpartition(b"\n")[2])
-        owner = document["owner"]
-        if document["boot"] != boot_identity() or owner is None:
-            return False
-        return process_identity(int(owner[0])) != (int(owner[0]), int(owner[1]))
+        owner = registry.owner_of(document["owner"], os.path.join(os.path.dirname(path), "owners"))
+        return document["boot"] == boot_identity() and owner is not None and not owner.alive
     except (OSError, ValueError, LookupError, TypeError, RecursionError, OverflowError):
         return False  # what cannot be read is passed over by those who could use it
 
