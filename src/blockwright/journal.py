@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
@@ -34,6 +35,10 @@ SYNCHRONOUS: Final = "FULL"
 """What SQLite brings to the disk before a commit counts: all of it."""
 BUCKETS_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Upper bounds of the classes of time that operations are counted in; longer ones are counted without."""
+
+
+_SHARED_FILE: Final = 64 << 10
+"""Bytes that make room for the index of what is written ahead, for which SQLite has no error of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -399,8 +404,15 @@ class Journal:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return InUse(f"{self.path}: another process has held it for {BUSY_TIMEOUT_S:g} s")
-        if code == sqlite3.SQLITE_FULL:
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._is_full()):
             return NoSpace(f"{self.path}: no space is left for the journal")
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such" in str(error):
             return Corrupt(f"journal: {error}", source=self.path)
         return BlockwrightError(f"{self.path}: journal: {error}")
+
+    def _is_full(self) -> bool:
+        """Whether there is no room for the file that all who read and write the database share."""
+        try:
+            return shutil.disk_usage(os.path.dirname(self.path) or os.curdir).free < _SHARED_FILE
+        except OSError:
+            return False
