@@ -15,14 +15,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from blockwright import marks
 from blockwright.errors import BlockwrightError, Corrupt, InUse, NoSpace, Unsupported
 from blockwright.owner import Owner
 
@@ -33,6 +35,10 @@ SYNCHRONOUS: Final = "FULL"
 """What SQLite brings to the disk before a commit counts: all of it."""
 BUCKETS_S: Final = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0)
 """Upper bounds of the classes of time that operations are counted in; longer ones are counted without."""
+
+
+_SHARED_FILE: Final = 64 << 10
+"""Bytes that make room for the index of what is written ahead, for which SQLite has no error of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +59,7 @@ _OWN: Final = Part(
             """CREATE TABLE tally (operation TEXT, outcome TEXT, bucket INTEGER, count INTEGER NOT NULL,
             seconds REAL NOT NULL, PRIMARY KEY (operation, outcome, bucket)) WITHOUT ROWID""",
         ),
+        (),  # owners have a PID namespace and a mark, which who does not know them takes for dead processes
     ),
 )
 
@@ -99,6 +106,15 @@ class Tally:
     seconds: float
 
 
+_OWNED: Final = "SELECT 1 FROM intent WHERE owner = ? UNION ALL SELECT 1 FROM lease WHERE owner = ?"
+"""What of a journal is an owner's."""
+
+
+def marks_of(path: str) -> str:
+    """Return the file in which those who use the journal at ``path`` have their marks."""
+    return f"{path}-owners"
+
+
 class Journal:
     """The journal at ``path``, which is made where there is none; of use to several threads and processes at once.
 
@@ -107,8 +123,10 @@ class Journal:
 
     def __init__(self, path: str, parts: Sequence[Part] = ()) -> None:
         self.path = path
+        self.marks = marks_of(path)
         self._lock = threading.RLock()
         self._depth = 0
+        self._closed = False
         self._db = self._connected(path)
         try:
             with self._told():
@@ -160,7 +178,19 @@ class Journal:
     def close(self) -> None:
         """Close the database. Idempotent."""
         with self._lock:
-            self._db.close()
+            try:
+                if not self._closed and marks.taken(self.marks):
+                    self._unmark()
+            finally:
+                self._closed = True
+                self._db.close()
+
+    def _unmark(self) -> None:
+        """Have no file open where this process marks itself, unless something in the journal is still its own."""
+        with suppress(BlockwrightError, sqlite3.Error, OSError), self.transaction() as db:
+            me = str(Owner.current(self.marks))
+            if not db.execute(_OWNED, (me, me)).fetchone():
+                marks.drop(self.marks)
 
     # -- transactions ----------------------------------------------------------------------------------------
 
@@ -199,8 +229,9 @@ class Journal:
 
         What is not ``owned`` is for whoever looks next, which a lock of the caller's may keep anybody from.
         """
-        now, owner = time.time_ns(), Owner.current() if owned else None
+        now = time.time_ns()
         with self.transaction() as db:
+            owner = Owner.current(self.marks) if owned else None
             cursor = db.execute(
                 "INSERT INTO intent (operation, subject, fields, owner, begun_ns) VALUES (?, ?, ?, ?, ?)",
                 (operation, subject, json.dumps(fields), None if owner is None else str(owner), now),
@@ -224,8 +255,8 @@ class Journal:
 
     def take_over(self, intent: Intent) -> Intent:
         """Make this process the owner of an intent, and return it."""
-        owner = Owner.current()
         with self.transaction() as db:
+            owner = Owner.current(self.marks)
             db.execute("UPDATE intent SET owner = ? WHERE id = ?", (str(owner), intent.id))
         return Intent(
             intent.id, intent.operation, intent.subject, intent.fields, owner, intent.begun_ns, intent.trouble
@@ -239,7 +270,7 @@ class Journal:
                 row["operation"],
                 row["subject"],
                 self._fields(row["fields"]),
-                None if row["owner"] is None else Owner.parse(row["owner"]),
+                None if row["owner"] is None else Owner.parse(row["owner"], self.marks),
                 row["begun_ns"],
                 row["trouble"],
             )
@@ -270,11 +301,15 @@ class Journal:
 
         Raises InUse, naming the process, where another one (or this one, already) uses it.
         """
-        owner = Owner.current()
         with self.transaction() as db:
+            owner = Owner.current(self.marks)
             row = db.execute("SELECT owner, token FROM lease WHERE name = ?", (name,)).fetchone()
-            if row is not None and row["owner"] is not None and (holder := Owner.parse(row["owner"])).alive:
-                raise InUse(f"{name}: is in use by process {holder.pid}")
+            if (
+                row is not None
+                and row["owner"] is not None
+                and (holder := Owner.parse(row["owner"], self.marks)).alive
+            ):
+                raise InUse(f"{name}: is in use by {holder.text}")
             token = 1 if row is None else row["token"] + 1
             db.execute(
                 "INSERT INTO lease VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE"
@@ -309,7 +344,7 @@ class Journal:
     def leases(self) -> list[Lease]:
         """Return the leases that were not given back, those of dead processes too."""
         return [
-            Lease(row["name"], Owner.parse(row["owner"]), row["token"], self._fields(row["fields"]))
+            Lease(row["name"], Owner.parse(row["owner"], self.marks), row["token"], self._fields(row["fields"]))
             for row in self.rows("SELECT * FROM lease WHERE owner IS NOT NULL ORDER BY name")
         ]
 
@@ -369,8 +404,15 @@ class Journal:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             return InUse(f"{self.path}: another process has held it for {BUSY_TIMEOUT_S:g} s")
-        if code == sqlite3.SQLITE_FULL:
+        if code == sqlite3.SQLITE_FULL or (code == sqlite3.SQLITE_IOERR and self._is_full()):
             return NoSpace(f"{self.path}: no space is left for the journal")
         if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or "no such" in str(error):
             return Corrupt(f"journal: {error}", source=self.path)
         return BlockwrightError(f"{self.path}: journal: {error}")
+
+    def _is_full(self) -> bool:
+        """Whether there is no room for the file that all who read and write the database share."""
+        try:
+            return shutil.disk_usage(os.path.dirname(self.path) or os.curdir).free < _SHARED_FILE
+        except OSError:
+            return False

@@ -1,6 +1,7 @@
 """Intents, leases, tallies and versions, by one process, several, and dead ones."""
 
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -9,7 +10,8 @@ import threading
 
 import pytest
 
-from blockwright.errors import Corrupt, InUse, Unsupported
+from blockwright import marks
+from blockwright.errors import Corrupt, InUse, NoSpace, Unsupported
 from blockwright.journal import BUCKETS_S, Journal, Part
 from blockwright.owner import Owner
 
@@ -204,3 +206,37 @@ def test_fields_that_are_no_object_are_corrupt(journal):
         db.execute("UPDATE intent SET fields = '[' ")
     with pytest.raises(Corrupt, match="JSON object"):
         journal.intents()
+
+
+def test_a_journal_has_no_file_open_once_nothing_in_it_is_this_process_s(tmp_path):
+    path = str(tmp_path / "journal.db")
+    with Journal(path) as journal, Journal(path) as other:
+        lease = journal.take("a")
+        other.settle(other.intend("create", "b", {}), "done")
+        other.close()
+        assert lease.owner.mark
+        assert marks.is_held(journal.marks, lease.owner.mark)
+        journal.close()
+        assert marks.is_held(journal.marks, lease.owner.mark)  # it goes on with the lease
+    with Journal(path) as journal:
+        journal.give_back(lease)
+    assert not marks.taken(journal.marks)
+    assert not marks.is_held(journal.marks, lease.owner.mark)
+
+
+def test_a_full_disk_is_told_as_one_to_who_only_reads_too(tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", tmp_path]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("mounting needs root")
+    try:
+        path = str(tmp_path / "journal.db")
+        Journal(path).close()
+        free = shutil.disk_usage(tmp_path).free
+        (tmp_path / "filler").write_bytes(bytes(free))
+        with pytest.raises(NoSpace, match="no space is left for the journal"):
+            Journal(path)
+        (tmp_path / "filler").unlink()
+        with Journal(path) as journal:
+            assert not journal.leases()
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)

@@ -18,7 +18,8 @@ from urllib.parse import quote
 
 from blockwright.doctor.host import MAX_NAMES, Host
 from blockwright.doctor.line import Line, State
-from blockwright.owner import Owner, boot_identity, process_identity
+from blockwright.journal import marks_of
+from blockwright.owner import Owner, boot_identity
 from blockwright.source.registry import blobs_directory
 from blockwright.system.linux import registry
 from blockwright.volume.spec import pool_names, state_directory
@@ -81,10 +82,8 @@ def _is_stale(path: str) -> bool:
     try:
         with open(path, "rb") as file:
             document = json.loads(file.read(MAX_RECORD).rpartition(b"\n")[0].rpartition(b"\n")[2])
-        owner = document["owner"]
-        if document["boot"] != boot_identity() or owner is None:
-            return False
-        return process_identity(int(owner[0])) != (int(owner[0]), int(owner[1]))
+        owner = registry.owner_of(document["owner"], os.path.join(os.path.dirname(path), "owners"))
+        return document["boot"] == boot_identity() and owner is not None and not owner.alive
     except (OSError, ValueError, LookupError, TypeError, RecursionError, OverflowError):
         return False  # what cannot be read is passed over by those who could use it
 
@@ -99,7 +98,8 @@ def _operations() -> Line:
         return Line(_TOPIC, "pool journals", State.UNKNOWN, str(error.strerror or error).lower(), gives)
     for name in names:
         try:
-            if any(owner is None or not Owner.parse(str(owner)).alive for owner in _owners(name)):
+            marks = marks_of(os.path.join(state_directory(), name, "journal.db"))
+            if any(owner is None or not Owner.parse(str(owner), marks).alive for owner in _owners(name)):
                 left.append(name)
         except (OSError, sqlite3.Error):
             unread.append(name)

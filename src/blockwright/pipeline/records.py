@@ -105,7 +105,7 @@ class Runs:
     def worker(self, run: str) -> Owner | None:
         """Return the process that is at a run, None where none is."""
         rows = self.journal.rows("SELECT owner FROM lease WHERE name = ? AND owner IS NOT NULL", f"{_LEASE}{run}")
-        owner = Owner.parse(rows[0]["owner"]) if rows else None
+        owner = Owner.parse(rows[0]["owner"], self.journal.marks) if rows else None
         return owner if owner is not None and owner.alive else None
 
     def untold(self) -> list[Run]:
@@ -275,4 +275,4 @@ def _kind_of(error: BaseException) -> str:
 
 def busy(run: str, owner: Owner) -> InUse:
     """Return what is raised where another process is at a run."""
-    return InUse(f"run {run}: process {owner.pid} is at it: 'blockwright image cancel {run}' stops it")
+    return InUse(f"run {run}: {owner.text} is at it: 'blockwright image cancel {run}' stops it")

@@ -16,6 +16,7 @@ from blockwright.errors import UsageError
 from blockwright.journal import Journal
 from blockwright.system.linux.registry import locked_file
 from blockwright.volume.driver import Driver
+from blockwright.volume.file.holder import clear_traces
 from blockwright.volume.info import VolumeInfo, check_name, parse_volume_name
 from blockwright.volume.records import PART, Records
 from blockwright.volume.spec import (
@@ -90,7 +91,11 @@ def _undo(name: str) -> bool:
 
 
 def undo_unfinished() -> list[str]:
-    """Have nothing of pools that a dead process had begun to make, and return lines that say which."""
+    """Have nothing of pools that a dead process had begun to make, and return lines that say which.
+
+    Where processes listened that died with their pool nothing is left either.
+    """
+    clear_traces()
     lines = []
     for name in unfinished_pools():
         folder = folder_of(name)

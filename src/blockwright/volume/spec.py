@@ -155,7 +155,7 @@ def parse_spec(text: bytes, name: str, folder: str) -> PoolSpec:
 
 def remove_folder(spec: PoolSpec) -> None:
     """Have no state of the pool; its specification goes first. Raises OSError where others put files there."""
-    for name in (_FILE, MAKING, "journal.db-wal", "journal.db-shm", "journal.db", "lock"):
+    for name in (_FILE, MAKING, "journal.db-wal", "journal.db-shm", "journal.db", "journal.db-owners", "lock"):
         with suppress(FileNotFoundError):
             os.unlink(os.path.join(spec.folder, name))
     for name in os.listdir(spec.folder):

@@ -200,7 +200,7 @@ def test_operations_of_dead_processes_are_told(tmp_path: Path, home: Path) -> No
         line = by_name(examine(top))["pool journals"]
         assert line.remedy == "blockwright volume reconcile --pool main"
     assert by_name(examine(top))["pool journals"].state is State.MISSING, "the log is gone, and the journal closed"
-    assert sorted(each.name for each in folder.iterdir()) == ["journal.db", "pool.json"]
+    assert sorted(each.name for each in folder.iterdir()) == ["journal.db", "journal.db-owners", "pool.json"]
 
 
 def test_a_journal_that_is_none(tmp_path: Path, home: Path) -> None:

@@ -1,10 +1,12 @@
 import errno
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
+from blockwright import owner
 from blockwright.system.linux import registry
 from blockwright.system.linux.registry import Registry
 
@@ -21,7 +23,7 @@ def test_a_record_comes_back(records):
     records.put("b", {"number": 2}, owned=False)
     first, second = records.records()
     assert (first.name, first.fields, first.alive, first.current) == ("a", {"number": 1}, True, True)
-    assert first.owner == registry.process_identity(os.getpid())
+    assert first.owner == owner.process_identity(os.getpid())
     assert (second.name, second.owner, second.alive, second.current) == ("b", None, False, True)
     records.remove("a")
     records.remove("a")
@@ -42,9 +44,26 @@ def test_an_owner_is_dead_when_its_process_is(records):
 
 def test_a_later_process_of_the_same_number_is_another(records, monkeypatch):
     records.put("a", {}, owned=True)
-    monkeypatch.setattr(registry, "process_identity", lambda pid: (pid, 0))
+    monkeypatch.setattr(owner, "process_identity", lambda pid: (pid, 0))
     [found] = records.records()
     assert not found.alive
+
+
+def test_an_owner_in_another_pid_namespace_lives_as_long_as_its_mark(records, tmp_path):
+    records.put("a", {}, owned=True)
+    path = tmp_path / "thing/a.json"
+    document = json.loads(path.read_text())
+    number, start, space, mark = document["owner"]
+    assert mark
+    for value, alive in (
+        ([number + 1, start, space + 1, mark], True),
+        ([number, start, space + 1, mark + 1], False),
+        ([number, start + 1, space, mark], False),
+        ([number, start], True),  # as records were before
+    ):
+        path.write_text(json.dumps({**document, "owner": value}) + "\n")
+        [found] = records.records()
+        assert found.alive is alive
 
 
 def test_a_zombie_is_dead():
@@ -53,7 +72,7 @@ def test_a_zombie_is_dead():
     process.stdout.read()
     process.stdout.close()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    assert registry.process_identity(process.pid) is None
+    assert owner.process_identity(process.pid) is None
     process.wait()
 
 

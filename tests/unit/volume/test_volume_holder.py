@@ -2,6 +2,7 @@
 
 import os
 import socket
+import tempfile
 import threading
 import time
 
@@ -13,6 +14,7 @@ from blockwright.volume.file import device as volume_device
 from blockwright.volume.file import holder
 from blockwright.volume.file.device import VolumeDevice
 from blockwright.volume.file.holder import Holder, StandStill
+from blockwright.volume.pool import undo_unfinished
 
 
 class Said:
@@ -122,3 +124,34 @@ def test_what_does_not_come_back_fails_its_calls(monkeypatch):
         with pytest.raises(NotFound, match="no such layer"):
             call()
     device.close()
+
+
+def test_what_dead_holders_left_is_cleared_and_nothing_else(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("BLOCKWRIGHT_HOME", str(tmp_path / "home"))
+    said = Said()
+    live = Holder(said.stop, said.go_on)
+    begun = {}
+    for name in ("dead", "empty", "more", "young", "open"):
+        begun[name] = tmp_path / f"{holder.PREFIX}{name}"
+        begun[name].mkdir(mode=0o700)
+        if name != "empty":
+            with socket.socket(socket.AF_UNIX) as one:
+                one.bind(str(begun[name] / "s"))
+    (begun["more"] / "file").touch()
+    begun["open"].chmod(0o755)
+    (tmp_path / f"{holder.PREFIX}file").touch()
+    (tmp_path / "to").mkdir(mode=0o700)
+    (tmp_path / f"{holder.PREFIX}link").symlink_to("to")
+    other = tmp_path / "blockwright-other-dead"
+    other.mkdir(mode=0o700)
+    for each in tmp_path.iterdir():
+        if each != begun["young"]:
+            os.utime(each, (1, 1))
+    before = set(tmp_path.iterdir())
+    undo_unfinished()
+    assert before - set(tmp_path.iterdir()) == {begun["dead"], begun["empty"]}
+    assert (begun["more"] / "file").exists()
+    with StandStill(live.path, "v"):
+        assert said.events == ["stop"]  # nobody was asked before
+    live.close()

@@ -17,6 +17,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
 
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.errors import Corrupt, NoSpace
@@ -79,6 +80,11 @@ class WritableMap(ClusterMap):
                 self._drop_some(index)
 
 
+def _clusters() -> array[int]:
+    """Return room for numbers of clusters, of which there may be as many as a disk has."""
+    return array("Q")
+
+
 @dataclass(slots=True)
 class _Work:
     """What one ``sync`` writes: (first the counts and new tables, then the table of counts, then what refers)."""
@@ -86,7 +92,7 @@ class _Work:
     first: list[Write] = field(default_factory=list)
     counts: list[Write] = field(default_factory=list)
     last: list[Write] = field(default_factory=list)
-    loose: list[int] = field(default_factory=list)
+    loose: array[int] = field(default_factory=_clusters)
     tables: dict[int, tuple[int, int]] = field(default_factory=dict)
     l1: set[int] = field(default_factory=set)
     spans: dict[int, tuple[int, int]] = field(default_factory=dict)
@@ -122,8 +128,8 @@ class Updates:
         self._retire = retire
         self._freed = freed
         self._flushing = threading.Lock()
-        self._loose: list[int] = []
-        self._retired: list[tuple[deque[None], list[int]]] = []
+        self._loose = _clusters()
+        self._retired: list[tuple[deque[None], array[int]]] = []
         self._whole = file.size
         self._structures: set[int] | None = None
         self.rounds = 0
@@ -166,11 +172,11 @@ class Updates:
 
     def loosen(self, clusters: Iterable[int]) -> None:
         """Free clusters as soon as no table on the disk refers to them, nor a call in flight."""
-        self._loose += clusters
+        self._loose.extend(clusters)
 
     def loosen_entry(self, entry: int) -> None:
         """Free what an L2 entry referred to."""
-        self._loose += self.clusters_of(entry)
+        self._loose.extend(self.clusters_of(entry))
 
     def clusters_of(self, entry: int) -> range:
         """Return the clusters that an L2 entry refers to."""
@@ -270,7 +276,8 @@ class Updates:
                 work.last.append(Write(offset + 8 * low, layout.entry_bytes(table[low:high])))
         for index in sorted(clusters.dirty_l1):
             work.last.append(Write(clusters.l1_offset + 8 * index, clusters.l1[index].to_bytes(8, "big")))
-        work.loose, self._loose = self._loose + self.counts.left, []
+        work.loose, self._loose = self._loose, _clusters()
+        work.loose.extend(self.counts.left)
         self.counts.left = []
         work.tables, work.l1 = clusters.dirty, clusters.dirty_l1
         clusters.writing = set(work.tables)  # first: at no time may one of them be dropped
@@ -283,7 +290,7 @@ class Updates:
         self.map.writing.clear()
         self.map.dirty_l1 |= work.l1
         self.counts.give_back(work.spans, work.entries)
-        self._loose += work.loose
+        self._loose.extend(work.loose)
 
     def _write(self, work: _Work) -> None:
         for step in (work.first, work.counts, work.last):
@@ -305,8 +312,8 @@ class Updates:
         while self._retired and not self._retired[0][0]:
             loose = self._retired[0][1]
             with self.lock:
-                done = [each for each in loose if self.counts.get(each) == 1]
-            self._give_space_back(sorted(set(done)))
+                done = array("Q", (each for each in loose if self.counts.get(each) == 1))
+            self._give_space_back(sorted(done))
             del self._retired[0]
             self._freed()
             self.rounds += 1
@@ -320,8 +327,8 @@ class Updates:
             return
         bits = self.geometry.cluster_bits
         start = end = -1
-        for each in (*clusters, -1):
-            if each != end:
+        for each in chain(clusters, (-1,)):
+            if each not in (end, end - 1):  # one may be there twice
                 if end > start >= 0:
                     length = min(end << bits, self._file.size) - (start << bits)
                     if length > 0:

@@ -12,14 +12,15 @@ import contextlib
 import errno
 import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
+from blockwright import marks
 from blockwright.errors import KernelError
-from blockwright.owner import boot_identity, process_identity
+from blockwright.owner import Owner, boot_identity
 from blockwright.system.linux.ioctl import lock_node
 
 MAX_RECORD: Final = 64 << 10
@@ -30,6 +31,10 @@ LEFT_S: Final = 60.0
 """Seconds after which a record that cannot be read is what a process left that died: others write theirs at once."""
 MAX_RECORDS: Final = 1 << 16
 """Records of one kind that are looked at."""
+
+_owned_lock: Final = threading.Lock()
+_owned: Final[dict[str, set[str]]] = {}
+"""The records that this process answers for, by the file in which it has its mark for them."""
 
 _encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 """What ``json.dumps`` makes anew for each call."""
@@ -62,8 +67,7 @@ class Registry:
         One that this object has put before stays as it was where that fails, or the process dies meanwhile; another's
         of that name is lost then. Raises OSError from the host.
         """
-        owner = _identity_of(os.getpid()) if owned else None
-        document = {"boot": boot_identity(), "owner": owner, **fields}
+        document = {"boot": boot_identity(), "owner": self._current(name) if owned else None, **fields}
         # One write of one line, which a killed process has done or not. Of several lines the last one counts.
         again = name in self._written
         flags = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if again else os.O_TRUNC)
@@ -76,6 +80,30 @@ class Registry:
         finally:
             os.close(fd)
         self._written.add(name)
+        if not owned:
+            self._disown(name)
+
+    def _disown(self, name: str) -> None:
+        """Have no mark where the record of that name was the last that this process answered for."""
+        with _owned_lock:
+            mine = _owned.get(self._marks, set())
+            if name in mine:
+                mine.discard(name)
+                if not mine:
+                    marks.drop(self._marks)
+
+    def _current(self, name: str) -> list[int]:
+        """Return this process as records name it, of which it answers for one of that name."""
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        with _owned_lock:
+            _owned.setdefault(self._marks, set()).add(name)
+        owner = Owner.current(self._marks)
+        return [owner.pid, owner.start, owner.space, owner.mark]
+
+    @property
+    def _marks(self) -> str:
+        """The file in which those who answer for records have their marks."""
+        return os.path.join(self._folder, "owners")
 
     def _path(self, name: str) -> str:
         return os.path.join(self._folder, f"{name}.json")
@@ -100,6 +128,7 @@ class Registry:
     def remove(self, name: str) -> None:
         """Have no record of that name."""
         self._written.discard(name)
+        self._disown(name)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._path(name))
 
@@ -145,9 +174,9 @@ class Registry:
             return None
         owner = document.pop("owner", None)
         boot = document.pop("boot", None)
-        who = _owner(owner)
-        alive = who is not None and process_identity(who[0]) == who
-        return Record(name, document, who, alive, boot == boot_identity())
+        who = owner_of(owner, self._marks)
+        alive = who is not None and who.alive
+        return Record(name, document, None if who is None else (who.pid, who.start), alive, boot == boot_identity())
 
 
 @contextlib.contextmanager
@@ -169,13 +198,17 @@ def locked_file(path: str) -> Iterator[None]:
         os.close(fd)
 
 
-def _owner(value: object) -> tuple[int, int] | None:
-    """Return (pid, start time); a value that is neither that nor None is a process that cannot be alive."""
+def owner_of(value: object, marks: str) -> Owner | None:
+    """Return the process that a record names; a value that is neither one nor None is one that cannot be alive.
+
+    ``marks`` is the file in which it has its mark. Only records of this boot name any.
+    """
     if value is None:
         return None
-    if isinstance(value, list) and len(value) == 2 and all(type(each) is int for each in value):
-        return value[0], value[1]
-    return 0, 0
+    if isinstance(value, list) and len(value) in (2, 4) and all(type(each) is int and each >= 0 for each in value):
+        pid, start, space, mark = (*value, 0, 0)[:4]
+        return Owner(boot_identity(), pid, start, space, mark, marks)
+    return Owner("", 0, 0)
 
 
 def directory() -> str:
@@ -187,9 +220,3 @@ def directory() -> str:
         return "/run/blockwright"
     runtime = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_STATE_HOME")
     return os.path.join(runtime or os.path.expanduser("~/.local/state"), "blockwright")
-
-
-@cache
-def _identity_of(pid: int) -> tuple[int, int] | None:
-    """Return the identity of this process, which is asked for under each number it has had."""
-    return process_identity(pid)

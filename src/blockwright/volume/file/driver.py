@@ -350,7 +350,7 @@ class FileDriver(Driver):
     def _refuse_open(self, volume: VolumeInfo) -> None:
         lease = self._lease_of(volume)
         if lease is not None:
-            raise InUse(f"{volume.name}: is in use: process {lease.owner.pid} writes to it")
+            raise InUse(f"{volume.name}: is in use: {lease.owner.text} writes to it")
 
     def _verified(self, volume: VolumeInfo) -> list[Layer]:
         """Return the layers of a volume, which are what the journal says. Raises Damaged, NotFound."""

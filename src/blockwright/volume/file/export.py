@@ -118,6 +118,8 @@ def stop(journal: Journal, volume: VolumeInfo) -> None:
     lease = lease_of(journal, volume.id)
     if lease is None or sys.platform == "win32":
         return
+    if lease.owner.foreign:
+        raise InUse(f"{volume.name}: is exported by {lease.owner.text}: deactivate it there")
     path = path_of(lease) or ""
     device = path.startswith("/dev/")
     if device and points_of(path):

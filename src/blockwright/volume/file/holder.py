@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import os
 import socket
+import stat
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Self
@@ -23,6 +25,8 @@ from blockwright.errors import BlockwrightError, InUse, NotSupported
 
 PREFIX: Final = "blockwright-volume-"
 TIMEOUT_S: Final = 30.0
+LEFT_S: Final = 60.0
+"""Seconds after which a folder in which nobody listens is one that somebody left who died."""
 _STOPPED: Final = b"stopped\n"
 MAX_ANSWER: Final = 1024
 
@@ -122,6 +126,34 @@ def _socket() -> socket.socket:
     if sys.platform == "win32":
         raise NotSupported("volume: this system has no sockets that are files")
     return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+
+
+def clear_traces() -> None:
+    """Remove what this user's dead holders left where they listened and no lease names, as their journal is gone.
+
+    Nobody is asked to stand still by this: a socket of another type only learns from the kernel whether one listens.
+    """
+    if sys.platform == "win32":
+        return
+    with suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
+        for each in entries:
+            if each.name.startswith(PREFIX) and each.is_dir(follow_symlinks=False):
+                with suppress(OSError):
+                    _clear(each.path, each.stat(follow_symlinks=False))
+
+
+def _clear(folder: str, status: os.stat_result) -> None:
+    """Remove a folder of ours in which nobody listens. Raises OSError."""
+    if status.st_uid != os.geteuid() or status.st_mode & 0o777 != 0o700 or time.time() - status.st_mtime < LEFT_S:
+        return
+    names = os.listdir(folder)
+    path = os.path.join(folder, "s")
+    if names == ["s"] and stat.S_ISSOCK(os.lstat(path).st_mode):
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as asking, suppress(ConnectionRefusedError):
+            asking.connect(path)
+            return
+        os.unlink(path)
+    os.rmdir(folder)  # which fails where there is anything else
 
 
 def remove_traces(path: str) -> None:
