@@ -1,8 +1,8 @@
 """Multiple mount protection: who says in the file system itself that it is in use.
 
 Whoever mounts it writes a sequence number and a name, and another number every few seconds; that of a file system
-which nobody uses is fixed, and so is that of e2fsck. A number that stands still may be that of a host that crashed, or
-of one that is slow to write: the kernel waits to tell them apart, and here both are in use.
+which nobody uses is fixed, and so is that of e2fsck. A number that stands still may be that of a host that crashed,
+or of one that is slow to write: the kernel waits to tell them apart, and here both are in use.
 
 Knows: that block. Refuses to know: who may go on all the same.
 
