@@ -78,7 +78,7 @@ def test_a_hostile_title_is_one_printable_line(spell: Callable[[Entry], str]) ->
     text.encode()
 
 
-@pytest.mark.parametrize("character", ["\n", "\r", "\0", "\x0b", "\x1a", "\x1b", "\x7f", "\udcff", "\ud800"])
+@pytest.mark.parametrize("character", ["\n", "\r", "\0", "\x0b", "\x1a", "\x1b", "\x7f", "\udcff"])
 def test_command_lines_that_loaders_cannot_pass_on_are_refused(character: str) -> None:
     with pytest.raises(UsageError, match="kernel command line: expected"):
         Entry("x", "/k", None, f"quiet{character}init=/evil")
