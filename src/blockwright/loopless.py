@@ -136,12 +136,17 @@ def ls(part: str) -> list[bytes]:
 
 
 def rm(part: str, path: bytes) -> None:
-    """Remove a file, and each directory above it that is empty then. Raises NotFound."""
+    """Remove a file, and each directory above it that is empty then. Raises NotFound.
+
+    A symbolic link in the path stays, and so does what it leads to: neither is a directory above the file by its name.
+    """
     with _editor(part) as editor:
         if stat.S_ISDIR(editor.files.stat(path, follow=False).mode):
             raise UsageError(f"{os.fsdecode(path)}: expected a file, found a directory")
         editor.rm(path)
         for parent in reversed(_parents(path)):
+            if not stat.S_ISDIR(editor.files.stat(parent, follow=False).mode):
+                break
             if next(iter(editor.files.entries(editor.files.resolve(parent))), None) is not None:
                 break
             editor.rm(parent)

@@ -263,10 +263,15 @@ class _Job:
 
 
 def _directory(path: str) -> str:
-    """Return a directory of a partition without slashes around it. Raises UsageError for one told by dots."""
+    """Return a directory of a partition without slashes around it.
+
+    Raises UsageError for one told by dots, or that no loader can name.
+    """
     parts = path.strip("/").split("/")
     if {".", ".."} & set(parts) or (len(parts) > 1 and "" in parts):
         raise UsageError(f"{path[:200]!r}: expected a directory by its own name, without '.', '..' and empty parts")
+    if any("\ud800" <= each <= "\udfff" for each in path):
+        raise UsageError(f"directory: expected text in UTF-8, found {path[:64]!a}")
     return "/".join(parts)
 
 

@@ -1,5 +1,8 @@
 """The configuration files of boot loaders: one entry, started at once.
 
+What an entry is called comes from the system that is started and is not trusted: control characters, which end lines
+or files for one loader or the other, become spaces. A command line with some is refused.
+
 Knows: how each loader spells it, and what it cannot say. Refuses to know: where files are put.
 
 Source: SYSLINUX 6.04, doc/syslinux.txt; GNU GRUB manual 2.06, "Shell-like scripting", "linux"; UAPI.1 Boot Loader
@@ -17,6 +20,8 @@ from blockwright.errors import UsageError
 MAX_OPTIONS: Final = 2047
 """Bytes of a kernel command line: what Linux takes on x86 without its final NUL."""
 _PATH: Final = re.compile(r"(?:/[A-Za-z0-9._+~@:=-]+)+")
+_CONTROL: Final = re.compile(r"[\0-\x08\n-\x1f\x7f]")
+"""All but the tab, which separates words. SYSLINUX takes 0x1A for the end of the file."""
 _WORD: Final = re.compile(r'(?:[^\s"]|"[^"]*"?)+')
 
 
@@ -42,9 +47,13 @@ class Entry:
 
 def check_options(options: str) -> None:
     """Raise UsageError for a kernel command line that no loader can pass on."""
-    if "\n" in options or "\r" in options or "\0" in options:
-        raise UsageError("kernel command line: expected one line, found a line break or NUL")
-    length = len(options.encode("utf-8", "surrogateescape"))
+    control = _CONTROL.search(options)
+    if control is not None:
+        raise UsageError(f"kernel command line: expected one line, found the control character {control[0]!a}")
+    try:
+        length = len(options.encode())
+    except UnicodeEncodeError:
+        raise UsageError(f"kernel command line: expected text in UTF-8, found {options[:64]!a}") from None
     if length > MAX_OPTIONS:
         raise UsageError(f"kernel command line: expected at most {MAX_OPTIONS} bytes, found {length}")
 
@@ -78,6 +87,15 @@ def grub(entry: Entry) -> str:
     return _text(lines)
 
 
+def systemd(entry: Entry, version: str) -> str:
+    """Return the entry as systemd-boot takes it, of type 1; ``version`` is the kernel's."""
+    lines = [f"title {_one_line(entry.title)}", f"version {_one_line(version)}", f"linux {entry.kernel}"]
+    if entry.initrd is not None:
+        lines.append(f"initrd {entry.initrd}")
+    lines.append(f"options {entry.options}")
+    return _text(lines)
+
+
 def kernel_words(options: str) -> list[str]:
     """Return the words of a kernel command line as Linux takes them apart, without the quotes around spaces."""
     return [word.replace('"', "") for word in _WORD.findall(options)]
@@ -89,7 +107,8 @@ def _quoted(word: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split()) or "Linux"
+    """Return the text without what is not printable, or ``Linux`` where nothing is left of it."""
+    return " ".join("".join(each if each.isprintable() else " " for each in text).split()) or "Linux"
 
 
 def _text(lines: list[str]) -> str:

@@ -88,15 +88,11 @@ def kernel_entry(kernel: Kernel, *, title: str, options: str, serial: bool = Fal
 def systemd_boot(kernel: Kernel, loader: Content, entry: menu.Entry, machine_suffix: str) -> Files:
     """Return the loader as BOOT*.EFI, its configuration, one entry, the kernel and its RAM disk."""
     name = file_name(kernel.version)
-    lines = [f"title {entry.title}", f"version {kernel.version}", f"linux {entry.kernel}"]
-    if entry.initrd is not None:
-        lines.append(f"initrd {entry.initrd}")
-    lines.append(f"options {entry.options}")
     return {
         **kernel_files(kernel),
         f"EFI/BOOT/BOOT{machine_suffix}.EFI": loader,
         "loader/loader.conf": BytesContent(f"default {name}.conf\ntimeout 0\neditor no\n".encode()),
-        f"loader/entries/{name}.conf": BytesContent("".join(f"{line}\n" for line in lines).encode()),
+        f"loader/entries/{name}.conf": BytesContent(menu.systemd(entry, kernel.version).encode()),
     }
 
 
@@ -142,4 +138,5 @@ def kernel_as_program(kernel: Kernel) -> Files:
 
 def file_name(version: str) -> str:
     """Return the version as a name that FAT and the loaders take."""
-    return "".join(each if each.isascii() and (each.isalnum() or each in "._+-") else "_" for each in version)[:64]
+    name = "".join(each if each.isascii() and (each.isalnum() or each in "._+-") else "_" for each in version)[:64]
+    return name if name.strip(".") else "linux"

@@ -100,7 +100,10 @@ def make_file_system(
 
 
 def _plan(tree: Directory, options: MkfsOptions, size: int | None, hidden: int) -> tuple[PlannedDevice, Made]:
-    seed = secrets.token_bytes(32) if options.seed is None else hashlib.sha256(options.seed.encode()).digest()
+    if options.seed is None:
+        seed = secrets.token_bytes(32)
+    else:
+        seed = hashlib.sha256(options.seed.encode("utf-8", "surrogateescape")).digest()
     if options.kind in EXT_KINDS:
         return _plan_ext4(tree, options, size, seed)
     return _plan_fat(tree, options, size, seed, hidden)

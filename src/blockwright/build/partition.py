@@ -165,8 +165,9 @@ class PartitionDefinition:
         ):
             if option is not None and kind not in kinds:
                 raise self._error(f"expected options of its file system, {kind}, found one of {' or '.join(kinds)}")
-        if not self.label.isascii() and any("\ud800" <= each <= "\udfff" for each in self.label):
-            raise self._error(f"label: expected text in UTF-8, found {self.label[:64]!a}")
+        for option, text in (("label", self.label), ("name", self.name)):
+            if text and not text.isascii() and any("\ud800" <= each <= "\udfff" for each in text):
+                raise self._error(f"{option}: expected text in UTF-8, found {text[:64]!a}")
 
     def _check_size(self, kind: str) -> None:
         if self.rest and (self.size is not None or self.free):

@@ -38,7 +38,7 @@ class Checkpoint:
     def __init__(self, name: str, size: int, *, block: int = BLOCK) -> None:
         if block < 1 or block & (block - 1):
             raise UsageError(f"checkpoint {name!r}: expected a block that is a power of two, found {block}")
-        if not 0 < len(name.encode()) <= MAX_NAME or not name.isprintable():
+        if not name.isprintable() or not 0 < len(name.encode()) <= MAX_NAME:
             raise UsageError(f"checkpoint {name[:64]!r}: expected a name of 1 to {MAX_NAME} printable bytes")
         self.name = name
         self._lock = threading.Lock()

@@ -11,7 +11,6 @@ from blockwright.device.window import Window
 from blockwright.errors import (
     BlockwrightError,
     Corrupt,
-    InUse,
     LimitExceeded,
     NoSpace,
     NotThisFormat,
@@ -71,15 +70,6 @@ def test_states(image):
     refused(patched(image, s_state=state & ~1), 40 * MiB, UsageError, "was not unmounted")
     patched(image, s_state=state, s_feature_ro_compat=0x1000 | 0x1)
     refused(image, 40 * MiB, UsageError, "read-only")
-
-
-def test_another_host(tmp_path):
-    image = mke2fs(tmp_path / "image", "20M", "-t", "ext4", "-O", "mmp", "-b", "1024")
-    block = Superblock.parse(image.read_bytes()[:2048], 1024).s_mmp_block
-    with image.open("r+b") as file:
-        file.seek(block * 1024 + 4)
-        file.write((5).to_bytes(4, "little"))
-    refused(image, 40 * MiB, InUse, "marked as used")
 
 
 def test_sizes(image):

@@ -167,6 +167,20 @@ def test_a_file_goes_with_the_directories_that_are_empty_then(disk):
     clean(disk)
 
 
+def test_a_link_in_the_path_of_what_goes_stays_and_so_does_what_it_leads_to(disk):
+    for path in ("/real/sub/one", "/real/sub/below/two", "/other/three"):
+        said("disk.img:1", "write", path, "644", input=b"x")
+    blockwright("fs", "ln", "-s", "disk.img:1", "real/sub", "/link")
+    said("disk.img:1", "rm", "/link/below/two")  # a directory by its own name goes
+    assert b"below" not in blockwright("fs", "ls", "disk.img:1", "/real/sub").stdout
+    said("disk.img:1", "rm", "/link/one")
+    assert blockwright("fs", "ls", "disk.img:1", "/real").stdout == b"sub\n"
+    assert blockwright("fs", "ls", "disk.img:1").stdout.split() == [b"link", b"lost+found", b"other", b"real"]
+    said("disk.img:1", "rm", "/real/../other/three")
+    assert blockwright("fs", "ls", "disk.img:1").stdout.split() == [b"link", b"lost+found", b"real"]
+    clean("disk.img")
+
+
 def test_a_range_of_bytes_is_a_part_and_so_is_the_whole(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     said("disk.img", "create", "32000000")

@@ -3,7 +3,7 @@ import pytest
 from blockwright.boot.cmdline import with_root, with_serial, with_verity_root
 from blockwright.boot.image import efi_suffix, linux_version
 from blockwright.boot.kernel import find_kernel, named_kernel, os_release, os_title
-from blockwright.boot.uefi import kernel_as_program, kernel_entry, systemd_boot
+from blockwright.boot.uefi import file_name, kernel_as_program, kernel_entry, systemd_boot
 from blockwright.errors import NotThisFormat, UsageError
 from blockwright.tree import BytesContent, Directory, File, Symlink
 from blockwright.tree.lookup import lookup
@@ -121,6 +121,8 @@ def test_hostile_versions_and_command_lines() -> None:
         "loader/loader.conf",
         "loader/entries/.._.._x.conf",
     }
+    for version in (".", "..", "..."):
+        assert file_name(version) == "linux"
     for options in ("a\nb", "a\0b", "x" * 2048):
         with pytest.raises(UsageError, match="command line"):
             kernel_entry(kernel, title="T", options=options)

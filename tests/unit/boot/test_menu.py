@@ -1,5 +1,7 @@
 """Configuration files of loaders: what each says, and what none can."""
 
+from collections.abc import Callable
+
 import pytest
 
 from blockwright.boot import menu
@@ -58,6 +60,29 @@ def test_grub_takes_every_character_for_itself() -> None:
     text = menu.grub(Entry("It's {me}", "/k", None, "x='$(reboot)'"))
     assert "menuentry 'It'\\''s {me}' {" in text
     assert "linux /k 'x='\\''$(reboot)'\\'''" in text
+
+
+HOSTILE = "Evil\r\n\x0b\x0c\x1a\x1b[2J\x85\u2028\u202e\udcffLABEL x\n  APPEND init=/evil\toptions init=/evil"
+"""What an os-release, or the name of a directory of modules, can hold."""
+
+
+@pytest.mark.parametrize("spell", [menu.syslinux, menu.grub, lambda entry: menu.systemd(entry, "6.1" + HOSTILE)])
+def test_a_hostile_title_is_one_printable_line(spell: Callable[[Entry], str]) -> None:
+    kind = Entry("Evil", "/k", None, "quiet")
+    text, sound = spell(Entry(HOSTILE, "/k", None, "quiet")), spell(kind)
+    assert len(text.splitlines()) == len(sound.splitlines())
+    assert all(line.isprintable() for line in text.splitlines())
+    assert text.endswith("\n")
+    for ours, theirs in zip(text.splitlines(), sound.splitlines(), strict=True):
+        assert ours == theirs or ours.lstrip().startswith(("MENU LABEL", "menuentry '", "title ", "version "))
+    text.encode()
+
+
+@pytest.mark.parametrize("character", ["\n", "\r", "\0", "\x0b", "\x1a", "\x1b", "\x7f", "\udcff"])
+def test_command_lines_that_loaders_cannot_pass_on_are_refused(character: str) -> None:
+    with pytest.raises(UsageError, match="kernel command line: expected"):
+        Entry("x", "/k", None, f"quiet{character}init=/evil")
+    assert "a\tb" in menu.syslinux(Entry("x", "/k", None, "a\tb"))
 
 
 def test_titles_are_one_line() -> None:

@@ -49,7 +49,7 @@ def create(file: BlockDevice, size: int, options: Options, name: str = "") -> No
     blocks = ceil_div(size, block)
     if not 0 < blocks <= MAX_BLOCKS:
         raise UsageError(f"vdi: expected a disk of 1 to {MAX_BLOCKS * block} bytes, found {size}")
-    seed = f"vdi {size} {block} {options.fixed} {name}".encode()
+    seed = f"vdi {size} {block} {options.fixed} {name}".encode("utf-8", "surrogateescape")
     data = align_up(SECTOR + 4 * blocks, MiB)
     header = Header(
         text=TEXT,

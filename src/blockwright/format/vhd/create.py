@@ -52,7 +52,7 @@ def create(file: BlockDevice, size: int, options: Options, name: str = "") -> No
     if not 0 < size <= MAX_SIZE:
         raise UsageError(f"vhd: expected a disk of 1 to {MAX_SIZE} bytes, found {size}")
     cylinders, heads, sectors = geometry(size)
-    seed = f"vhd {size} {options.block_size} {options.fixed} {name}".encode()
+    seed = f"vhd {size} {options.block_size} {options.fixed} {name}".encode("utf-8", "surrogateescape")
     footer = Footer(
         data_offset=NOWHERE if options.fixed else _HEADER,
         creator=CREATOR,

@@ -91,7 +91,7 @@ def create(file: BlockDevice, size: int, options: Options, name: str = "") -> No
         file.resize(end)
     else:
         file.zero(0, end)
-    seed = f"vhdx {size} {block} {sector} {options.fixed} {name}".encode()
+    seed = f"vhdx {size} {block} {sector} {options.fixed} {name}".encode("utf-8", "surrogateescape")
     file.write(0, layout.MAGIC, CREATOR.encode("utf-16-le"))
     if options.fixed:
         file.write(_BAT, _full_table(blocks, block, entries, data, layout.CHUNK_SECTORS * sector // block))

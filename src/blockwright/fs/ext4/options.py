@@ -26,6 +26,22 @@ MIN_JOURNAL_BLOCKS: Final = 1024
 MAX_JOURNAL_BLOCKS: Final = 10_240_000
 
 
+def label_bytes(label: str) -> bytes:
+    """Return a label as stored, without padding. A byte that is not of UTF-8 is one that ``os.fsdecode`` kept.
+
+    Raises UsageError for one that is too long or that no bytes stand for.
+    """
+    try:
+        data = label.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        raise UsageError(f"ext4 label: expected text, found {label[:64]!a}") from None
+    if len(data) > MAX_LABEL:
+        raise UsageError(f"ext4 label {label[:64]!a}: expected at most {MAX_LABEL} bytes, found {len(data)}")
+    if b"\0" in data:
+        raise UsageError(f"ext4 label: expected no NUL, found {label!a}")
+    return data
+
+
 @dataclass(frozen=True, slots=True)
 class Features:
     """The feature flags a file system is written with: all of ``REQUIRED``, and of ``OPTIONAL`` any that agree."""
@@ -99,8 +115,7 @@ class Ext4Options:
         self._check(self.block_size in BLOCK_SIZES, "block size", "1024, 2048 or 4096", self.block_size)
         self._check(0 <= self.free <= MAX_FREE, "free fraction", "0 to 0.95", self.free)
         self._check(self.size is None or 0 < self.size <= MAX_SIZE, "size", "a positive number of bytes", self.size)
-        self._check(len(self.label.encode()) <= MAX_LABEL, "label", f"at most {MAX_LABEL} bytes", repr(self.label))
-        self._check("\0" not in self.label, "label", "no NUL", repr(self.label))
+        label_bytes(self.label)
         self._check(self.inodes is None or self.inodes > 0, "inodes", "a positive number", self.inodes)
         self._check(self.extra_inodes >= 0, "extra inodes", "at least 0", self.extra_inodes)
         ratio = self.bytes_per_inode

@@ -25,7 +25,7 @@ from blockwright.fs.ext4.layout import (
     SuperFlag,
     superblock_checksum,
 )
-from blockwright.fs.ext4.options import Ext4Options
+from blockwright.fs.ext4.options import Ext4Options, label_bytes
 from blockwright.fs.ext4.plan_geometry import (
     DESCRIPTOR_SIZE,
     PlannedGeometry,
@@ -99,7 +99,7 @@ def build_superblock(geometry: PlannedGeometry, options: Ext4Options, values: Su
         s_feature_incompat=incompat,
         s_feature_ro_compat=ro_compat,
         s_uuid=options.effective_uuid.bytes,
-        s_volume_name=options.label.encode(),
+        s_volume_name=label_bytes(options.label),
         s_reserved_gdt_blocks=geometry.reserved_descriptor_blocks,
         s_journal_inum=ReservedInode.journal if values.journal_blocks else 0,
         s_jnl_backup_type=_JOURNAL_BACKUP if values.journal_blocks else 0,

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator, Mapping
-from struct import Struct
 
 from blockwright.device.base import BlockDevice
-from blockwright.errors import NotThisFormat, UsageError
+from blockwright.errors import Corrupt, NotThisFormat, UsageError
 from blockwright.fs.ext4.contents import BytesDevice, FileContent, FileDevice, RunReader
 from blockwright.fs.ext4.directory import Budget, directory_blocks, entries_in, inline_entries
 from blockwright.fs.ext4.inode import KINDS, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG, Inode
 from blockwright.fs.ext4.layout import (
-    MMP_CLEAN,
-    MMP_MAGIC,
     XATTR_PREFIXES,
     Compat,
     Incompat,
@@ -31,6 +28,7 @@ from blockwright.fs.ext4.layout import (
 )
 from blockwright.fs.ext4.lookup import find_name
 from blockwright.fs.ext4.mapping import MAX_LOGICAL, block_runs
+from blockwright.fs.ext4.mmp import user_of
 from blockwright.fs.ext4.replay import needs_replay, replayed
 from blockwright.fs.ext4.volume import Volume, read_superblock
 from blockwright.fs.ext4.xattr_read import ACL_INDEXES, INDEX_SYSTEM, Attribute, attributes, inline_tail, shown_acl
@@ -41,9 +39,6 @@ from blockwright.units import KiB
 
 MAX_TARGET = 64 * KiB
 """Bytes of a symbolic link's target, which lies in one block."""
-MMP_FSCK = 0xE24D4D50
-"""The sequence number of a file system that is being checked."""
-_MMP = Struct("<IIQ64s").unpack_from
 
 
 def probe(device: BlockDevice) -> bool:
@@ -339,12 +334,13 @@ def _warnings(volume: Volume) -> Iterator[str]:
     superblock = volume.superblock
     if superblock.s_state & State.error:
         yield "errors were detected on the file system and are not repaired yet"
-    if superblock.s_feature_incompat & Incompat.mmp:
-        data = volume.block(superblock.s_mmp_block, "multiple mount protection")
-        magic, sequence, _time, host = _MMP(data)
-        if magic == MMP_MAGIC and sequence != MMP_CLEAN:
-            by = "e2fsck" if sequence == MMP_FSCK else host.split(b"\0")[0].decode("ascii", "backslashreplace")
-            yield f"the file system is in use by {by or 'another host'}"
+    try:
+        user = user_of(volume)
+    except Corrupt as error:
+        yield str(error)
+    else:
+        if user is not None:
+            yield f"the file system is in use by {user}"
 
 
 def _shown(attribute: Attribute) -> tuple[bytes, bytes] | None:

@@ -38,6 +38,7 @@ def add(
     attributes: int = 0,
 ) -> tuple[PartitionTable, int]:
     """Return the table with one more partition, and its number. Raises NoSpace, UsageError."""
+    _check_name(name)
     chosen = free_number(table) if number is None else number
     if any(each.number == chosen for each in table.partitions):
         raise UsageError(f"partition {chosen}: expected a number that is free, found it taken")
@@ -45,6 +46,12 @@ def add(
     made = Partition(chosen, type_guid, guid, start, end - start, name, attributes)
     partitions = sorted((*table.partitions, made), key=lambda each: each.number)
     return _checked(replace(table, partitions=tuple(partitions))), chosen
+
+
+def _check_name(name: str) -> None:
+    """Raise UsageError for a new name that is no text. One that is there already stays whatever it is."""
+    if any("\ud800" <= each <= "\udfff" for each in name):
+        raise UsageError(f"partition name: expected text in UTF-8, found {name[:64]!a}")
 
 
 def remove(table: PartitionTable, number: int) -> PartitionTable:
@@ -64,6 +71,8 @@ def change(
 ) -> PartitionTable:
     """Return the table with what is given changed of a partition. Raises NotFound, UsageError."""
     found = table.partition(number)
+    if name is not None:
+        _check_name(name)
     made = replace(
         found,
         type_guid=found.type_guid if type_guid is None else type_guid,

@@ -78,7 +78,7 @@ class Holder:
                 self._stop()
             except (BlockwrightError, OSError) as error:
                 with suppress(OSError):
-                    peer.sendall(f"{error}\n".encode()[:MAX_ANSWER])
+                    peer.sendall(f"{error}\n".encode("utf-8", "backslashreplace")[:MAX_ANSWER])
                 return
             with suppress(OSError):
                 peer.sendall(_STOPPED)

@@ -23,13 +23,13 @@ from blockwright.fs.ext4.edit.names import Names
 from blockwright.fs.ext4.edit.nodes import Nodes
 from blockwright.fs.ext4.edit.orphans import Orphans
 from blockwright.fs.ext4.edit.parts import Parts
+from blockwright.fs.ext4.options import label_bytes
 from blockwright.fs.ext4.read import Ext4FileSystem
 from blockwright.fs.reader import show_path
 from blockwright.tree.content import Content
 from blockwright.tree.node import MAX_NAME, Directory, File, Node
 
 T = TypeVar("T")
-MAX_LABEL: Final = 16
 _FEW: Final = 4
 """Files that are not worth being made at once."""
 _NO_JOURNAL: Final = "the file system has no journal: a power cut while changes are written leaves it to be repaired"
@@ -274,10 +274,8 @@ class Ext4Editor(editor.Editor):
         self._once(lambda: self._nodes.set_xattr(inode, name, value, now_ns()))
 
     def _set_label(self, label: str) -> None:
-        data = label.encode("utf-8", "surrogateescape")
-        if len(data) > MAX_LABEL or b"\0" in data:
-            raise UsageError(f"label {label[:64]!r}: expected at most {MAX_LABEL} bytes, found {len(data)}")
-        self._once(lambda: self._parts.superblock.set(s_volume_name=data.ljust(MAX_LABEL, b"\0")))
+        data = label_bytes(label)
+        self._once(lambda: self._parts.superblock.set(s_volume_name=data))
         self._files.label = label
 
 

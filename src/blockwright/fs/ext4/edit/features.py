@@ -7,11 +7,11 @@ Source: Linux 6.1, Documentation/filesystems/ext4/super.rst.
 
 from __future__ import annotations
 
-from struct import Struct
 from typing import Final
 
 from blockwright.errors import UsageError
-from blockwright.fs.ext4.layout import MMP_CLEAN, MMP_MAGIC, Compat, Incompat, RoCompat, State, Superblock
+from blockwright.fs.ext4.layout import Compat, RoCompat, State, Superblock
+from blockwright.fs.ext4.mmp import refuse_used
 from blockwright.fs.ext4.volume import Volume
 
 EDITED_RO_COMPAT: Final = int(
@@ -27,13 +27,12 @@ EDITED_RO_COMPAT: Final = int(
     | RoCompat.verity
     | RoCompat.orphan_present
 )
-_MMP: Final = Struct("<II").unpack_from
 
 
 def refuse_features(volume: Volume) -> None:
     """Raise Unsupported for a file system that must not be written to by who does not know its features.
 
-    The reader has refused unknown incompatible ones.
+    Raises InUse for one that another host or e2fsck uses. The reader has refused unknown incompatible ones.
     """
     features = volume.superblock.s_feature_ro_compat
     unknown = features & ~EDITED_RO_COMPAT
@@ -44,8 +43,7 @@ def refuse_features(volume: Volume) -> None:
         raise volume.unsupported(
             f"edit: expected no read-only features that are not edited, found {names}", 1024 + 0x64
         )
-    if volume.superblock.s_feature_incompat & Incompat.mmp:
-        _refuse_used(volume)
+    refuse_used(volume, "edit")
 
 
 def refuse_state(superblock: Superblock) -> None:
@@ -56,9 +54,3 @@ def refuse_state(superblock: Superblock) -> None:
         raise UsageError(
             "edit: expected a file system that was unmounted cleanly, found one that was not: run e2fsck first"
         )
-
-
-def _refuse_used(volume: Volume) -> None:
-    magic, sequence = _MMP(volume.block(volume.superblock.s_mmp_block, "multiple mount protection"))
-    if magic == MMP_MAGIC and sequence != MMP_CLEAN:
-        raise UsageError("edit: expected a file system that nobody uses, found one that another host has mounted")

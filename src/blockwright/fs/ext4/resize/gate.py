@@ -6,19 +6,17 @@ Knows: the reasons to refuse. Refuses to know: sizes.
 from __future__ import annotations
 
 from blockwright.device.base import BlockDevice
-from blockwright.errors import InUse, ReadOnly, UsageError
+from blockwright.errors import ReadOnly, UsageError
 from blockwright.fs.ext4.check.superblock import KNOWN_RO_COMPAT
 from blockwright.fs.ext4.edit.recover import recovered
 from blockwright.fs.ext4.layout import (
-    MMP_CLEAN,
-    MMP_MAGIC,
     SUPERBLOCK_OFFSET,
     SUPERBLOCK_SIZE,
     Compat,
-    Incompat,
     RoCompat,
     State,
 )
+from blockwright.fs.ext4.mmp import refuse_used
 from blockwright.fs.ext4.replay import needs_replay, replayed
 from blockwright.fs.ext4.resize.mark import is_marked
 from blockwright.fs.ext4.volume import Volume, read_superblock
@@ -57,6 +55,7 @@ def _refuse_features(volume: Volume) -> None:
         raise UsageError("resize: the file system has the feature read-only, which forbids every change")
     if superblock.s_feature_compat & Compat.exclude_bitmap or superblock.s_snapshot_inum:
         raise volume.unsupported("resize: file systems with snapshots inside are not resized")
+    refuse_used(volume, "resize")
 
 
 def _refuse_state(volume: Volume) -> None:
@@ -68,8 +67,3 @@ def _refuse_state(volume: Volume) -> None:
         if not is_marked(superblock, raw):
             raise UsageError("resize: the file system was not unmounted: run e2fsck first")
         volume.verify = False  # of a bitmap and its checksum one may have come to the device alone
-    if superblock.s_feature_incompat & Incompat.mmp:
-        data = volume.blocks(superblock.s_mmp_block, 1, "multiple mount protection")
-        magic, sequence = int.from_bytes(data[:4], "little"), int.from_bytes(data[4:8], "little")
-        if magic != MMP_MAGIC or sequence != MMP_CLEAN:
-            raise InUse(f"resize: expected nobody to use the file system, found it marked as used ({sequence:#x})")
