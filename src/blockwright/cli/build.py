@@ -122,7 +122,7 @@ DIFFERENT = 3
 @source_options
 def build(*, take: Take, changes: Changes, sources: tuple[str, ...], **options: Any) -> int:
     """Make a disk image from SOURCE: a directory, a tar archive (also compressed), - for standard input, a container
-    image (OCI layout, OCI archive, docker-archive), a file system in an image (disk.img:2), or archives as layers.
+    image (OCI layout, OCI archive, docker-archive), a file system in an image (disk.img:2), or several as layers.
 
     Without more it is a GPT disk with one ext4 root partition just large enough. The same input gives the same
     bytes. Paths of what was made go to standard output.

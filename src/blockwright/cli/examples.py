@@ -91,11 +91,13 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "blockwright extract rootfs.tar.gz rootfs/",
         "blockwright extract disk.img:1 files/ --owner me",
         "blockwright extract docker://debian:12 debian/ --owner me --exclude 'usr/share/doc'",
+        "blockwright extract docker://debian:12 site.tar.gz rootfs/ --owner me",
     ),
     "fetch-and-create": (
         "blockwright fetch-and-create docker://debian:12",
         "blockwright fetch-and-create image.tar --pool main --scan enforce --activate",
         "blockwright fetch-and-create s3://images/base.tar s3://images/app.tar",
+        "blockwright fetch-and-create docker://debian:12 site.tar.gz",
         "blockwright fetch-and-create docker://debian:12 --temporal temporal.example:7233 --on rack7",
     ),
     "fs cat": ("blockwright fs cat disk.img:1 /etc/os-release",),

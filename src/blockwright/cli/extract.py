@@ -43,7 +43,7 @@ def extract(
     changes: Changes,
     take: Take,
 ) -> None:
-    """Make DIRECTORY what SOURCE holds: whatever `build` takes, several archives as layers among it.
+    """Make DIRECTORY what SOURCE holds: whatever `build` takes, several over one another among it.
 
     DIRECTORY must be empty or absent. Nothing is ever written outside of it, whatever SOURCE says. What fails or is
     interrupted leaves DIRECTORY as it was, but with --force: then it holds .blockwright-incomplete-….

@@ -114,8 +114,8 @@ def fetch_and_create(
     """Have what REF names in a volume, fetched, verified, scanned, as an ext4 file system; print the volume's path.
 
     REF is what `build` takes as SOURCE and can be read again: a container image in a registry, an archive, an object
-    of a store, a directory. Several are archives, each a layer over those before it. What was fetched, or made, is
-    not again. It may be killed, and run again, at any time.
+    of a store, a directory. Several are one: archives and images, each over those before. What was fetched, or made,
+    is not again. It may be killed, and run again, at any time.
     """
     if place is not None and (thin or verify):
         raise UsageError("--thin and --verify are of this machine: expected neither with --temporal")

@@ -69,7 +69,7 @@ class Take:
     store: str | None = None
 
     def open(self, names: tuple[str, ...]) -> Source:
-        """Return the source of one name, or of several archives over one another."""
+        """Return the source of one name, or of several over one another."""
         from blockwright.source import open_sources
 
         if not names:
@@ -108,7 +108,9 @@ def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
         return command(take=Take(rules, choice, layers, store), **others)
 
     click.option(
-        "--layers", is_flag=True, help="SOURCE is a directory of archives, each a layer, in order of names."
+        "--layers",
+        is_flag=True,
+        help="SOURCE is a directory of archives and images, one over another by name.",
     )(with_source)
     click.option(
         "--store", metavar="URL", help="Where a SOURCE that is no path is a key.  [default: BLOCKWRIGHT_STORE]"

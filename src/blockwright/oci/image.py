@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 from blockwright.errors import ArchiveRejected, NotFound, Rejection
 from blockwright.oci.choice import Choice
@@ -28,7 +28,7 @@ from blockwright.oci.manifest import (
     parse_index,
     parse_manifest,
 )
-from blockwright.oci.platform import host_platform
+from blockwright.oci.platform import Platform, host_platform
 from blockwright.tree.content import Content
 from blockwright.tree.lookup import lookup
 from blockwright.tree.node import Directory, File
@@ -49,8 +49,20 @@ def is_image(tree: Directory) -> bool:
     return data.lstrip()[:1] == b"[" and b'"Layers"' in data and b'"Config"' in data
 
 
+class Found(NamedTuple):
+    """The image that is meant: its layers, the lowest first, and what it says that it runs on."""
+
+    layers: tuple[Layer, ...]
+    platform: Platform
+
+
 def layers_of(tree: Directory, choice: Choice, source: str) -> tuple[Layer, ...]:
-    """Return the layers of the image that is meant, the lowest first; nothing of them is read.
+    """Return the layers of the image that is meant, the lowest first; nothing of them is read. Raises as ``find``."""
+    return find(tree, choice, source).layers
+
+
+def find(tree: Directory, choice: Choice, source: str) -> Found:
+    """Return the image that is meant.
 
     Raises ArchiveRejected for documents that do not hold, NotFound where no image, or more than one, is meant.
     """
@@ -66,13 +78,13 @@ def layers_of(tree: Directory, choice: Choice, source: str) -> tuple[Layer, ...]
 # -- OCI layouts -----------------------------------------------------------------------------------------------------
 
 
-def _oci(tree: Directory, choice: Choice, source: str) -> tuple[Layer, ...]:
+def _oci(tree: Directory, choice: Choice, source: str) -> Found:
     described = choose(_images(tree, parse_index(_read(tree, "index.json", MAX_DOCUMENT)), choice), choice, source)
     manifest = parse_manifest(_document(tree, described))
     config = parse_config(_document(tree, manifest.config))
     _check_count(len(manifest.layers), config)
     _check_platform(config, choice, source)
-    return tuple(
+    layers = tuple(
         Layer(
             f"{source}: layer {number + 1}",
             number,
@@ -83,6 +95,7 @@ def _oci(tree: Directory, choice: Choice, source: str) -> tuple[Layer, ...]:
         )
         for number, (each, diff_id) in enumerate(zip(manifest.layers, config.diff_ids, strict=True))
     )
+    return Found(layers, config.platform)
 
 
 def _images(tree: Directory, found: Sequence[Descriptor], choice: Choice) -> list[Descriptor]:
@@ -129,7 +142,7 @@ def choose(images: Sequence[Descriptor], choice: Choice, source: str) -> Descrip
 # -- docker-archives -------------------------------------------------------------------------------------------------
 
 
-def _docker(tree: Directory, choice: Choice, source: str) -> tuple[Layer, ...]:
+def _docker(tree: Directory, choice: Choice, source: str) -> Found:
     image = _choose_docker(parse_docker(_read(tree, "manifest.json", MAX_DOCUMENT)), choice, source)
     data = _read(tree, image.config, MAX_DOCUMENT)
     named = _HEX(image.config)
@@ -138,10 +151,11 @@ def _docker(tree: Directory, choice: Choice, source: str) -> tuple[Layer, ...]:
     config = parse_config(data)
     _check_count(len(image.layers), config)
     _check_platform(config, choice, source)
-    return tuple(
+    layers = tuple(
         Layer(f"{source}: layer {number + 1}", number, _file(tree, name), None, diff_id, ANY)
         for number, (name, diff_id) in enumerate(zip(image.layers, config.diff_ids, strict=True))
     )
+    return Found(layers, config.platform)
 
 
 def _choose_docker(images: Sequence[DockerImage], choice: Choice, source: str) -> DockerImage:

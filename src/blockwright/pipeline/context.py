@@ -26,6 +26,7 @@ from blockwright.volume.steps import Checkpoint, unwatched
 if TYPE_CHECKING:  # what is ready already opens no source
     from blockwright.oci.choice import Choice
     from blockwright.source import Source
+    from blockwright.source.stack import Fetched
     from blockwright.tree.node import Directory
     from blockwright.tree.rules import ArchiveRules
 
@@ -148,29 +149,42 @@ def open_fetched(inputs: Inputs) -> Source:
     from blockwright.source import open_sources
 
     if "layers" in fetched:
-        from blockwright.source.layered import KeptLayer, open_kept
+        from blockwright.source.stack import open_fetched as open_several
 
-        return open_kept(
-            [KeptLayer(str(each["uri"]), str(each["path"]), each.get("digest")) for each in fetched["layers"]], rules
-        )
+        return open_several([_fetched(each) for each in fetched["layers"]], rules, choice)
     name = str(fetched["path"])
     if "part" in fetched:
         name = f"{name}:{fetched['part']}"
     return open_sources((name,), rules=rules, choice=choice, layers=request.layers)
 
 
-def _open_image(manifest: Mapping[str, Any], rules: ArchiveRules, choice: Choice, name: str) -> Source:
+def _fetched(found: Mapping[str, Any]) -> Fetched:
+    """Return one of several references as the first step left it."""
+    from blockwright.source.stack import Fetched
+
+    name = str(found["uri"])
+    if found["kind"] == "registry":
+        return Fetched(name, image=_image(found["manifest"]))
+    return Fetched(name, str(found["path"]), found.get("digest"))
+
+
+def _image(manifest: Mapping[str, Any]) -> Directory:
+    """Return an image whose blobs were fetched as an OCI layout."""
     from blockwright.oci.blobs import BlobStore
-    from blockwright.oci.choice import Choice
-    from blockwright.oci.image import layers_of
     from blockwright.oci.manifest import Descriptor
     from blockwright.oci.pull import stored
-    from blockwright.source.layered import LayeredSource
     from blockwright.source.registry import blobs_directory
 
     described = Descriptor(str(manifest["type"]), str(manifest["digest"]), int(manifest["size"]))
-    tree = stored(BlobStore(blobs_directory()), described)
-    return LayeredSource(layers_of(tree, Choice(choice.platform), name), name, rules, ExitStack())
+    return stored(BlobStore(blobs_directory()), described)
+
+
+def _open_image(manifest: Mapping[str, Any], rules: ArchiveRules, choice: Choice, name: str) -> Source:
+    from blockwright.oci.image import layers_of
+    from blockwright.source.layered import LayeredSource
+
+    layers = layers_of(_image(manifest), choice._replace(name=None), name)
+    return LayeredSource(layers, name, rules, ExitStack())
 
 
 def cancelled(run: str) -> Cancelled:

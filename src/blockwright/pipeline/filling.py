@@ -133,12 +133,12 @@ def layers_in(source: Source) -> Mapping[str, Any]:
     """Return what is told of a source's layers, nothing where it has none."""
     if not isinstance(source, LayeredSource):
         return {}
-    return {
-        "layers": [
-            {"digest": each.digest, "diff_id": each.diff_id, "stored_bytes": each.content.size}
-            for each in source.layers
-        ]
-    }
+    layers: list[dict[str, Any]] = [
+        {"digest": each.digest, "diff_id": each.diff_id, "stored_bytes": each.content.size} for each in source.layers
+    ]
+    for layer, origin in zip(layers, source.origins, strict=False):  # none says so where there is one reference
+        layer["reference"] = origin
+    return {"layers": layers}
 
 
 def count(tree: Directory) -> Counted:

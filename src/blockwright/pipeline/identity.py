@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 from blockwright.pipeline.request import Request
 
 
-class LayersKnown(NamedTuple):
-    """What layers are known by: all together, and each, the lowest first, with its digest."""
+class SeveralKnown(NamedTuple):
+    """What several references are known by: all together, and each, the lowest first, with its digest."""
 
     document: dict[str, Any]
-    layers: Sequence[dict[str, Any]]
+    each: Sequence[dict[str, Any]]
     digests: Sequence[str]
 
 
@@ -30,18 +30,18 @@ def identify(request: Request) -> dict[str, Any]:
     return identify_all(request.references, layers=request.layers, read=True).document()
 
 
-def identify_layers(request: Request) -> LayersKnown:
-    """Return what a source of layers is known by now, and each layer. Raises as ``identify`` does."""
+def identify_several(request: Request) -> SeveralKnown:
+    """Return what several references are known by now, and each. Raises as ``identify`` does."""
     from blockwright.source.identity import identify_each, together
 
     found = identify_each(request.references, layers=request.layers)
-    return LayersKnown(
+    return SeveralKnown(
         together(found).document(), [each.document() for each in found], [each.digest for each in found]
     )
 
 
 def known_as(path: str) -> str:
-    """Return the digest of what one file is known by now. Raises NotFound, UsageError."""
-    from blockwright.source.identity import identify_file
+    """Return the digest of what one file or OCI layout is known by now. Raises NotFound, UsageError."""
+    from blockwright.source.identity import identify
 
-    return identify_file(path).digest
+    return identify(path).digest

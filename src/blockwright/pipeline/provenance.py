@@ -81,16 +81,22 @@ def _dependencies(image: Image, found: Mapping[Event, Receipt], verified: Mappin
     if manifest:
         dependencies.append({"name": "manifest", "digest": _digest(manifest["digest"])})
     apart = fetched.get("layers", ())
+    dependencies += [
+        {"name": f"manifest {number + 1}", "uri": each["uri"], "digest": _digest(each["manifest"]["digest"])}
+        for number, each in enumerate(apart)
+        if "manifest" in each
+    ]
     for number, each in enumerate(verified.get("layers", ())):
         layer: dict[str, Any] = {
             "name": f"layer {number + 1}",
             "digest": _digest(each["digest"]),
             "annotations": {"diff_id": each["diff_id"], "size": each["stored_bytes"]},
         }
-        if number < len(apart):  # each has a place of its own
-            layer["uri"] = apart[number]["uri"]
+        origin = int(each.get("reference", number))  # which of several it is of; each was a layer once
+        if origin < len(apart):
+            layer["uri"] = apart[origin]["uri"]
             layer["annotations"] |= {
-                name: apart[number][name] for name in ("etag", "identity") if name in apart[number]
+                name: apart[origin][name] for name in ("etag", "identity") if name in apart[origin]
             }
         dependencies.append(layer)
     return dependencies

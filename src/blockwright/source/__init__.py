@@ -17,7 +17,7 @@ from blockwright.errors import NotFound, UsageError
 from blockwright.oci.choice import ONLY, Choice
 from blockwright.plugin import SOURCES, find_plugin
 from blockwright.source.base import NoSource, Source
-from blockwright.source.key import locate_all
+from blockwright.source.key import is_layout, locate_all
 from blockwright.tree.content import Place
 from blockwright.tree.host import read_directory
 from blockwright.tree.node import Directory
@@ -75,7 +75,7 @@ def open_source(
     try:
         status = os.stat(name)
         if stat.S_ISDIR(status.st_mode):
-            if all(os.path.isfile(os.path.join(name, each)) for each in ("oci-layout", "index.json")):
+            if is_layout(name):
                 from blockwright.source.layered import open_image_directory
 
                 return open_image_directory(name, rules, choice)
@@ -118,11 +118,12 @@ def open_sources(
     layers: bool = False,
     store: str | None = None,
 ) -> Source:
-    """Return the source of one name, or of several archives over one another; nothing for no name.
+    """Return the source of one name, or of several over one another; nothing for no name.
 
-    ``layers`` says that one name is a directory of archives, each a layer, in the order of their names. Names may be
-    keys of ``store``, or of BLOCKWRIGHT_STORE, and prefixes of keys, as ``key.locate`` has it. Raises as that and
-    ``open_source`` do.
+    Several are archives, each a layer, and container images, with all of their layers, the lowest first. ``layers``
+    says that one name is a directory of such, in the order of their names. Names may be keys of ``store``, or of
+    BLOCKWRIGHT_STORE, and prefixes of keys, as ``key.locate`` has it. Raises as that, ``open_source`` and
+    ``stack.open_stack`` do.
     """
     if not names:
         return NoSource()
@@ -135,6 +136,6 @@ def open_sources(
         layers = layers or prefix
     if len(names) == 1 and not layers:
         return open_source(names[0], rules=rules, choice=choice)
-    from blockwright.source.layered import open_layers
+    from blockwright.source.stack import open_stack
 
-    return open_layers(names, rules)
+    return open_stack(names, rules, choice)

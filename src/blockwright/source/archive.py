@@ -130,11 +130,11 @@ def passing(stream: DecodedStream, name: str, rules: ArchiveRules, choice: Choic
         raise
     with ExitStack() as stack:
         with stream:
-            device = stack.enter_context(_kept(stream, name, rules))
+            device = stack.enter_context(keep(stream, name, rules))
         return _of_tar(device, name, rules, choice, stack)
 
 
-def _kept(stream: DecodedStream, name: str, rules: ArchiveRules) -> FileDevice:
+def keep(stream: DecodedStream, name: str, rules: ArchiveRules) -> FileDevice:
     """Return all of a stream as a temporary file, decoded. Raises ArchiveRejected where that is too large."""
     import tempfile
 

@@ -21,7 +21,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from blockwright.errors import LimitExceeded, NotFound, Unsupported, UsageError
-from blockwright.source.key import locate_all
+from blockwright.source.key import check_several, is_layout, locate_all
 
 MAX_FILES: Final = 1 << 20
 """Files of an OCI layout, or of a directory of layers."""
@@ -91,7 +91,7 @@ def _identify(name: str, *, read: bool) -> Identity:
     except FileNotFoundError:
         return _address(name)
     if stat.S_ISDIR(status.st_mode):
-        if all(os.path.isfile(os.path.join(name, each)) for each in ("oci-layout", "index.json")):
+        if is_layout(name):
             return _all_of(Kind.LAYOUT, name)
         if not read:
             raise UsageError(f"{name}: is a directory: expected what is known without reading all of it")
@@ -102,29 +102,23 @@ def _identify(name: str, *, read: bool) -> Identity:
 def identify_all(
     names: Sequence[str], *, layers: bool = False, read: bool = False, store: str | None = None
 ) -> Identity:
-    """Return what ``open_sources`` would open is known by: one source, or layers in this order.
+    """Return what ``open_sources`` would open is known by: one source, or several in this order.
 
-    Raises as ``identify`` does, and UsageError for what cannot be a layer.
+    Raises as ``identify`` does, and UsageError for what cannot be one of several.
     """
     found, over = _found(names, store, layers=layers)
     return together(identify_each(found)) if over else _identify(found[0], read=read)
 
 
 def identify_each(names: Sequence[str], *, layers: bool = False, store: str | None = None) -> list[Identity]:
-    """Return what each layer is known by now, the lowest first. Raises as ``identify_all`` does."""
-    return [_layer(each) for each in _found(names, store, layers=layers)[0]]
-
-
-def identify_file(path: str) -> Identity:
-    """Return what a file is known by now. Raises NotFound, UsageError for what is no regular one."""
-    try:
-        return _file(path, os.stat(path))
-    except FileNotFoundError:
-        raise NotFound(f"{path}: no such file or directory") from None
+    """Return what each of several references is known by now, the lowest first. Raises as ``identify_all`` does."""
+    found = _found(names, store, layers=layers)[0]
+    check_several(found)
+    return [_identify(each, read=False) for each in found]
 
 
 def together(found: Sequence[Identity]) -> Identity:
-    """Return what layers in this order are known by."""
+    """Return what several references in this order are known by."""
     if not found:
         raise UsageError("expected a source, found none")
     facts = {str(number): each.digest for number, each in enumerate(found)}
@@ -138,20 +132,6 @@ def _found(names: Sequence[str], store: str | None, *, layers: bool) -> tuple[Se
         return found, True
     located, prefix = locate_all(names, store)
     return located, prefix or len(located) != 1
-
-
-def _layer(name: str) -> Identity:
-    """Return what an archive is known by that is a layer among others."""
-    if name.startswith("docker://") and not os.path.lexists(name):
-        what = "a container image"
-    elif os.path.isdir(name):
-        what = "a directory"
-    else:
-        found = _identify(name, read=False)
-        if "part" not in found.facts:
-            return found
-        what = "a part of an image"
-    raise UsageError(f"{name}: is {what}: expected archives, each a layer over those before it")
 
 
 # -- what lies on this host ------------------------------------------------------------------------------------------

@@ -25,6 +25,27 @@ _PLACED: Final = re.compile(r"\.{0,2}/|[a-z][a-z0-9+]{1,15}://|(?:mem|null|file|
 _PART: Final = re.compile(r"(?P<key>.+):(?P<number>[0-9]{1,4})", re.DOTALL)
 
 
+def check_several(names: Sequence[str]) -> None:
+    """Raise UsageError where a name can only be one by itself, and not an archive, or an image, among several."""
+    from blockwright.address import parse_address
+
+    for name in names:
+        if name == "-":
+            what = "standard input"
+        elif os.path.isdir(name) and not is_layout(name):
+            what = "a directory"
+        elif not os.path.lexists(name) and not name.startswith("docker://") and parse_address(name).is_part:
+            what = "a part of an image"
+        else:
+            continue
+        raise UsageError(f"{name}: is {what}: expected archives and container images, each over those before it")
+
+
+def is_layout(path: str) -> bool:
+    """Whether a directory is an OCI layout."""
+    return all(os.path.isfile(os.path.join(path, each)) for each in ("oci-layout", "index.json"))
+
+
 def locate(name: str, store: str | None = None) -> tuple[str, ...]:
     """Return what ``name`` means: itself, a key's URL in ``store``, or the URLs of all keys below a prefix, in order.
 

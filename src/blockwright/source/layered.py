@@ -1,30 +1,27 @@
-"""Layers as one source: a container image on disk, or archives over one another.
+"""Layers as one source: those of a container image on disk, or of several references over one another.
 
 Layers are read at once, each in a thread of its own, and merged over metadata. Where all of them are plain the source
 is addressable. Compressed ones are decoded a second time, and of each only what no layer above hides is placed.
 
-Knows: the order of steps, and the threads. Refuses to know: how an image is found, and how layers are merged.
+Knows: the order of steps, and the threads. Refuses to know: how an image is found, how layers are merged, and what
+several references are (``stack``).
 """
 
 from __future__ import annotations
 
 import os
-import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import NamedTuple
 
-from blockwright.errors import NotFound, UsageError
+from blockwright.errors import UsageError
 from blockwright.oci.choice import Choice, is_marked
 from blockwright.oci.image import is_image, layers_of
 from blockwright.oci.layer import Indexed, Layer, PendingBody, index, is_plain, place_bodies
 from blockwright.oci.merge import merge
 from blockwright.source.base import Source
-from blockwright.store.address import is_store_url
-from blockwright.tree.content import Content, Place
+from blockwright.tree.content import Place
 from blockwright.tree.host import read_directory
-from blockwright.tree.hostfile import HostFile
 from blockwright.tree.node import Directory, File
 from blockwright.tree.rules import ArchiveRules, Remarks
 
@@ -35,11 +32,16 @@ class LayeredSource(Source):
     kind = "layers"
 
     def __init__(
-        self, layers: Sequence[Layer], name: str, rules: ArchiveRules, owned: ExitStack, *, bare: bool = False
+        self,
+        layers: Sequence[Layer],
+        name: str,
+        rules: ArchiveRules,
+        owned: ExitStack,
+        origins: Sequence[int] = (),
     ) -> None:
-        """``bare`` says that no image refers to the layers, so that one of them may be an image by mistake."""
+        """``origins`` say of each layer by which of several references it came, counted from 0."""
         self.name = name
-        self._bare = bare
+        self.origins = origins
         self.remarks = Remarks()
         self._layers = layers
         self._rules = rules
@@ -78,10 +80,12 @@ class LayeredSource(Source):
         """
         if self._looked is None:
             found = self._index()
-            for each in found if self._bare else ():
-                if is_marked({entry.path for entry in each.entries if b"/" not in entry.path}):
+            for each in found:
+                # No image refers to a bare one, and a compressed one was told by its beginning only.
+                bare = each.layer.diff_id is None and not is_plain(each.layer)
+                if bare and is_marked({entry.path for entry in each.entries if b"/" not in entry.path}):
                     raise UsageError(
-                        f"{each.layer.name}: is a container image: expected an archive of a layer's files"
+                        f"{each.layer.name}: is a container image that begins like none: expected it decompressed"
                     )
             self.remarks = Remarks()
             for each in found:
@@ -137,50 +141,3 @@ def image_source(
     source = LayeredSource(layers_of(tree, choice, name), name, rules, ExitStack())
     source.own(owned.pop_all())
     return source
-
-
-def open_layers(names: Sequence[str], rules: ArchiveRules) -> Source:
-    """Return archives, each a layer over those before it: files, and objects of a store, which are kept meanwhile.
-
-    Raises NotFound, UsageError for what is no file, and what fetching raises.
-    """
-    with ExitStack() as owned:
-        kept: Mapping[str, Content] = {}
-        urls = [name for name in names if is_store_url(name) and not os.path.lexists(name)]
-        if urls:
-            from blockwright.source.stored import keep_objects
-
-            kept = keep_objects(urls, rules, owned)
-        layers = [
-            Layer(name, number, kept[name] if name in kept else _layer_in(name)) for number, name in enumerate(names)
-        ]
-        return LayeredSource(layers, names[-1], rules, owned.pop_all(), bare=True)
-
-
-class KeptLayer(NamedTuple):
-    """An archive in a file: what it is called, where it is, and the digest that it must have, None for any."""
-
-    name: str
-    path: str
-    digest: str | None
-
-
-def open_kept(kept: Sequence[KeptLayer], rules: ArchiveRules) -> Source:
-    """Return archives in files, each a layer over those before it. Raises as ``open_layers`` does."""
-    layers = [Layer(each.name, number, _layer_in(each.path), each.digest) for number, each in enumerate(kept)]
-    return LayeredSource(layers, kept[-1].name, rules, ExitStack(), bare=True)
-
-
-def _layer_in(name: str) -> HostFile:
-    try:
-        status = os.stat(name)
-    except FileNotFoundError:
-        if name.startswith("docker://"):
-            raise UsageError(
-                f"{name}: is a container image: expected archives, each a layer over those before it"
-            ) from None
-        raise NotFound(f"{name}: no such file") from None
-    if not stat.S_ISREG(status.st_mode):
-        raise UsageError(f"{name}: expected an archive in a regular file, which is read more than once")
-    folder, last = os.path.split(os.fsencode(os.path.realpath(name)))
-    return HostFile(folder, last, status, status.st_mtime_ns)

@@ -16,6 +16,7 @@ from blockwright.oci.reference import parse_reference
 from blockwright.oci.registry import Registry
 from blockwright.source.base import Source
 from blockwright.source.layered import LayeredSource
+from blockwright.tree.node import Directory
 from blockwright.tree.rules import ArchiveRules
 
 
@@ -28,12 +29,17 @@ def blobs_directory() -> str:
     return os.path.join(cache, "blockwright", "oci")
 
 
-def open_registry(text: str, rules: ArchiveRules, choice: Choice) -> Source:
-    """Return the image that ``docker://HOST/NAME:TAG`` means, every blob of which is there and verified then.
+def pulled(text: str, choice: Choice) -> Directory:
+    """Return the image that ``docker://HOST/NAME:TAG`` means as an OCI layout, every blob of which is there then.
 
     Raises UsageError for what is no reference, and what ``pull`` raises.
     """
     reference = parse_reference(text)
     with Registry(reference) as registry:
-        tree = pull(registry, reference, BlobStore(blobs_directory()), choice)
+        return pull(registry, reference, BlobStore(blobs_directory()), choice)
+
+
+def open_registry(text: str, rules: ArchiveRules, choice: Choice) -> Source:
+    """Return the image that ``docker://HOST/NAME:TAG`` means as a source. Raises as ``pulled`` does."""
+    tree = pulled(text, choice)
     return LayeredSource(layers_of(tree, Choice(choice.platform), text), text, rules, ExitStack())

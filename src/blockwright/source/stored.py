@@ -22,7 +22,6 @@ from blockwright.store.address import parse_object
 from blockwright.store.cloud import open_bucket
 from blockwright.store.download import download
 from blockwright.store.objects import ObjectInfo, Objects
-from blockwright.tree.content import Content, DeviceRange
 from blockwright.tree.decompress import DecodedStream, compression_of
 from blockwright.tree.readahead import ReadAhead
 from blockwright.tree.rules import ArchiveRules
@@ -60,8 +59,8 @@ def open_object(url: str, rules: ArchiveRules, choice: Choice) -> Source | None:
     return passing(stream, url, rules, choice, info.size)
 
 
-def keep_objects(urls: Sequence[str], rules: ArchiveRules, owned: ExitStack) -> dict[str, Content]:
-    """Return objects as files without a name, which are gone when ``owned`` is closed; several are fetched at once.
+def keep_objects(urls: Sequence[str], rules: ArchiveRules, owned: ExitStack) -> dict[str, FileDevice]:
+    """Return objects by URL as files without a name, which are gone when ``owned`` is closed; several come at once.
 
     Raises ArchiveRejected where they are larger together than what may be kept, and what ``download`` raises.
     """
@@ -87,12 +86,10 @@ def keep_objects(urls: Sequence[str], rules: ArchiveRules, owned: ExitStack) -> 
             file.flush()
             return FileDevice.adopt(os.dup(file.fileno()), objects.name_of(info.key), writable=False)
 
-    kept: dict[str, Content] = {}
-    for device, (url, _, _), info in zip(
-        threads.map(keep, (each[1] for each in wanted), infos), wanted, infos, strict=True
-    ):
+    kept: dict[str, FileDevice] = {}
+    for device, (url, _, _) in zip(threads.map(keep, (each[1] for each in wanted), infos), wanted, strict=True):
         owned.callback(device.close)
-        kept[url] = DeviceRange(device, info.size, 0)
+        kept[url] = device
     return kept
 
 

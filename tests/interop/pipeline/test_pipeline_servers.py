@@ -98,8 +98,6 @@ def bucket(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
             yield stack.enter_context(moto_bucket(OBJECTS)), False
             return
         rclone = rclone_of_s3()
-        if rclone is None:
-            pytest.skip("rclone is missing, or has no 'serve s3', which it has from 1.65 on")
         yield stack.enter_context(rclone_bucket(rclone, tmp_path_factory.mktemp("rclone"), OBJECTS)), True
 
 
@@ -183,6 +181,16 @@ def content_of(_layer: bytes) -> dict[bytes, bytes]:
 def test_a_prefix_of_a_bucket(home, store):
     made_and_there(home, store, request("s3://bucket/layers/"), FILES)
     assert len(os.listdir(home / "images/objects")) == 2
+
+
+def test_a_key_of_a_bucket_over_an_image_in_a_registry(home, registry, store):
+    failing(registry, FAULTS["cut"])
+    wanted = request(reference(registry), over=("s3://bucket/layers/",))
+    outcome = made_and_there(home, store, wanted, {**MADE, **FILES})
+    assert [each["reference"] for each in outcome.receipts[1].outputs["layers"]] == [0, 0, 0, 0, 1, 2]
+    before = len(bodies(registry))
+    assert fetch(wanted).fresh == ()
+    assert len(bodies(registry)) == before
 
 
 @pytest.mark.parametrize("keys", [("big.tar",), ("base.tar.gz", "big.tar")])

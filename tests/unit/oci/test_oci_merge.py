@@ -10,7 +10,7 @@ import pytest
 from blockwright.device.memory import MemoryDevice
 from blockwright.errors import ArchiveRejected, Rejection
 from blockwright.source import open_source
-from blockwright.source.layered import open_layers
+from blockwright.source.stack import open_stack
 from blockwright.tree.node import Directory, File, Symlink, walk
 from blockwright.tree.rules import DEFAULT_RULES, ArchiveRules
 from blockwright.tree.spool import Spool
@@ -25,7 +25,7 @@ def merged(tmp_path: Path, *layers: bytes, rules: ArchiveRules = DEFAULT_RULES) 
         path = tmp_path / f"{number}.tar"
         path.write_bytes(layer)
         names.append(str(path))
-    with open_layers(names, rules) as source:
+    with open_stack(names, rules) as source:
         return source.read()
 
 

@@ -1,4 +1,4 @@
-"""Several references are one image: archives over one another, each fetched once for all who want it."""
+"""Several references are one image: archives and images over one another, each fetched once for all who want it."""
 
 import gzip
 import json
@@ -8,9 +8,8 @@ import time
 
 import pytest
 
-from blockwright.errors import ArchiveRejected, SourceChanged, UsageError
+from blockwright.errors import ArchiveRejected, SourceChanged
 from blockwright.pipeline import manage, objects, runner
-from blockwright.pipeline.context import Context
 from blockwright.pipeline.images import Images
 from blockwright.pipeline.inputs import Inputs
 from blockwright.pipeline.provenance import statement
@@ -18,16 +17,19 @@ from blockwright.pipeline.request import Request
 from blockwright.pipeline.states import Event
 from blockwright.source.identity import Identity, Kind
 from blockwright.store import cloud
+from blockwright.volume import open_pool
 from tests.support.command import COMMAND
 from tests.support.faultproxy import Fault, faulty
+from tests.support.oci import Image, docker
 from tests.support.pipeline import FILES, LAYERS, POOL, command, content, fetch, home, left, parsed, request, volumes
-from tests.support.registry import digest
+from tests.support.registry import Content, digest, serving
 from tests.support.tarmaker import archive, member
 from tests.support.together import run_together
 
 __all__ = ["home"]
 pytestmark = pytest.mark.unprivileged
 MONDAY = "Mon, 19 Oct 2015 07:28:00 GMT"
+LOWEST = archive(member(b"low", b"l"), member(b"etc/link", b"l"))
 BIG = archive(member(b"big", b"b" * 900_000))
 
 
@@ -252,7 +254,6 @@ def test_layers_that_break_off_are_tried_again(home, proxy, monkeypatch):
 @pytest.mark.parametrize(
     ("other", "told"),
     [
-        ("docker://127.0.0.1:1/app:1", "is a container image: expected archives"),
         ("directory", "is a directory: expected archives"),
         ("disk.img:1", "is a part of an image: expected archives"),
     ],
@@ -271,15 +272,99 @@ def test_what_is_no_layer_is_refused_before_anything_is_asked(home, tmp_path, mo
     assert "about one directory" in lines[0]
 
 
-def test_an_image_in_a_file_is_no_layer(home, tmp_path):
-    from tests.support.oci import Image, docker
+@pytest.fixture
+def images(monkeypatch, tmp_path):
+    pytest.importorskip("urllib3", reason="urllib3 is not installed")
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path / "docker"))
+    content = Content()
+    content.image(LOWEST, LAYERS[0], tag="base")
+    content.image(archive(member(b"bin/more", b"other"), member(b"opt/app", b"app")), tag="app")
+    with serving(content) as registry:
+        yield registry
 
-    (tmp_path / "base.tar").write_bytes(LAYERS[0])
-    (tmp_path / "docker.tar").write_bytes(docker(LAYERS))
-    (tmp_path / "oci.tgz").write_bytes(gzip.compress(Image(LAYERS).seal().archive()))
-    for name in ("docker.tar", "oci.tgz"):
-        with pytest.raises(UsageError, match=f"{name}: is a container image"):
-            fetch(request(f"{tmp_path}/{name}", over=(f"{tmp_path}/base.tar",)))
+
+def named(images, tag):
+    return f"docker://{images.host}/app:{tag}"
+
+
+def test_layers_go_over_an_image_in_a_registry_and_each_is_named(home, proxy, images, tmp_path):
+    (tmp_path / "top.tar").write_bytes(archive(member(b"etc/.wh.link"), member(b"srv/x", b"x")))
+    wanted = request(named(images, "base"), over=(f"{proxy.url}/app.tar", f"{tmp_path}/top.tar"))
+    first = fetch(wanted)
+    assert of(first) == {**FILES, b"/low": b"l", b"/srv/x": b"x"}
+    asked = len(images.requests)
+    assert fetch(wanted).fresh == ()
+    assert [path for path, _ in images.requests[asked:]] == ["/v2/app/manifests/base"]
+    manifest = images.content.digest(images.content.manifests["base"][0])
+    fetched = first.receipt(Event.DOWNLOAD).outputs
+    assert [each["kind"] for each in fetched["layers"]] == ["registry", "object", "file"]
+    assert fetched["layers"][0]["manifest"]["digest"] == manifest
+    with Images() as found:
+        proven = statement(found.find(wanted.named))["predicate"]["buildDefinition"]
+    assert proven["externalParameters"] == {"references": list(wanted.references)}
+    _, about, *layers = proven["resolvedDependencies"]
+    uri = f"docker://{images.host}/app"
+    assert about == {"name": "manifest 1", "uri": uri, "digest": {"sha256": manifest[7:]}}
+    assert [each["uri"] for each in layers] == [uri, uri, f"{proxy.url}/app.tar", f"file:{tmp_path}/top.tar"]
+    assert layers[1]["digest"] == {"sha256": digest(LAYERS[0])[7:]}
+    assert layers[2]["annotations"]["etag"] == '"two"'
+    images.content.image(archive(member(b"bin/tool", b"new")), tag="base")
+    assert fetch(wanted).run.id != first.run.id
+
+
+def test_an_image_over_an_image_goes_on_without_the_registry(home, images):
+    wanted = request(named(images, "base"), over=(named(images, "app"),))
+
+    def stop(name):
+        if name == "verify: read":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(wanted, stop)
+    asked = len(images.requests)
+    outcome = fetch(wanted)
+    assert of(outcome)[b"/bin/more"] == b"other"
+    assert [path for path, _ in images.requests[asked:]] == ["/v2/app/manifests/base", "/v2/app/manifests/app"]
+    with Images() as found:
+        assert manage.sweep(found, blobs=True) == []
+        manage.remove(found, found.find(outcome.run.id))
+        assert len(manage.sweep(found, blobs=True)) == 7, "two manifests, two configurations, three layers"
+
+
+@pytest.mark.parametrize("removed", [0, 1])
+def test_a_blob_that_is_gone_is_fetched_again(home, images, removed):
+    wanted = request(named(images, "base"), over=(named(images, "app"),))
+    outcome = fetch(wanted)
+    layer = outcome.receipt(Event.DOWNLOAD).outputs["layers"][removed]["blobs"][-1][0]
+    (home / "oci/blobs/sha256" / layer[7:]).unlink()
+    with open_pool(POOL) as driver:
+        driver.remove(outcome.run.volume)
+    images.requests.clear()
+    assert "download" in [each.value for each in fetch(wanted).fresh]
+    assert f"/v2/app/blobs/{layer}" in [path for path, _ in images.requests]
+
+
+def test_images_in_files_are_bases_too(home, tmp_path):
+    (tmp_path / "top.tar").write_bytes(LAYERS[1])
+    (tmp_path / "docker.tar").write_bytes(docker(LAYERS[:1]))
+    (tmp_path / "oci.tgz").write_bytes(gzip.compress(Image(LAYERS[:1]).seal().archive()))
+    (tmp_path / "layout").mkdir()
+    Image(LAYERS[:1]).seal().directory(tmp_path / "layout")
+    for name in ("docker.tar", "oci.tgz", "layout"):
+        outcome = fetch(request(f"{tmp_path}/{name}", over=(f"{tmp_path}/top.tar",)))
+        assert of(outcome) == FILES
+    assert len(volumes()) == 3
+
+
+def test_a_layout_among_several_that_changes_meanwhile_is_refused(home, tmp_path):
+    (tmp_path / "top.tar").write_bytes(LAYERS[1])
+    (tmp_path / "layout").mkdir()
+    Image(LAYERS[:1]).seal().directory(tmp_path / "layout")
+
+    def change(name):
+        if name == "create: filling":
+            (tmp_path / "layout/more").write_bytes(b"m")
+
+    with pytest.raises(SourceChanged):
+        fetch(request(f"{tmp_path}/layout", over=(f"{tmp_path}/top.tar",)), change)
     assert volumes() == []
-    with Images() as images, Context(images.home):
-        assert {each.failed for each in images.list()} == {"verify"}

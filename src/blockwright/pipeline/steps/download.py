@@ -1,7 +1,8 @@
 """The first step: all bytes of the source are on this host, of the version that the run is about.
 
 What lies on this host already stays where it is. An image of a registry is fetched into the store of blobs, an
-object, or each object that is a layer, into a file of its own, which goes on where a process that was killed left it.
+object into a file of its own, and so is each of several references; both go on where a process that was killed
+left them.
 
 Knows: where each kind of source goes. Refuses to know: what is in it.
 """
@@ -15,7 +16,7 @@ from typing import Any
 
 from blockwright.errors import Corrupt, SourceChanged
 from blockwright.pipeline.context import Context, choice_of
-from blockwright.pipeline.identity import identify, identify_layers, known_as
+from blockwright.pipeline.identity import identify, identify_several, known_as
 from blockwright.pipeline.inputs import Inputs
 from blockwright.pipeline.objects import has_object, object_path, obtain, obtain_all, remove_part
 from blockwright.pipeline.receipt import Receipt
@@ -28,11 +29,11 @@ def do(inputs: Inputs, context: Context) -> Receipt:
     started_ns = time.time_ns()
     kind = inputs.identity["kind"]
     if kind == "registry":
-        outputs = _fetch_image(inputs, context)
+        outputs = _fetch_image(inputs.request.reference, str(inputs.identity["digest"]), inputs, context)
     elif kind == "object":
         outputs = _fetch_object(inputs, context)
     elif kind == "layers":
-        outputs = _fetch_layers(inputs, context)
+        outputs = _fetch_several(inputs, context)
     elif kind in ("file", "layout", "directory"):
         outputs = _here(inputs)
     else:
@@ -45,7 +46,7 @@ def holds(inputs: Inputs, receipt: Receipt, _context: Context) -> bool:
     """Whether what was fetched is still here; no byte of it is read."""
     found = receipt.outputs
     if found["kind"] == "registry":
-        return all(_is_blob(str(digest), int(size)) for digest, size in found["blobs"])
+        return _has_blobs(found)
     if found["kind"] == "object":
         return has_object(str(found["path"]), int(found["bytes"]))
     if "layers" in found:
@@ -59,7 +60,9 @@ def holds(inputs: Inputs, receipt: Receipt, _context: Context) -> bool:
 
 
 def _is_layer(layer: Mapping[str, Any]) -> bool:
-    """Whether a layer is still what it was: an object that was fetched is there, a file known by the same."""
+    """Whether one of several is still what it was: what was fetched is there, a file or layout known by the same."""
+    if layer["kind"] == "registry":
+        return _has_blobs(layer)
     if layer["kind"] == "object":
         return has_object(str(layer["path"]), int(layer["bytes"]))
     try:
@@ -84,7 +87,8 @@ def _here(inputs: Inputs) -> dict[str, Any]:
 # -- registries ------------------------------------------------------------------------------------------------------
 
 
-def _fetch_image(inputs: Inputs, context: Context) -> dict[str, Any]:
+def _fetch_image(text: str, digest: str, inputs: Inputs, context: Context) -> dict[str, Any]:
+    """Have the image in a registry that has this digest here."""
     from blockwright.oci.blobs import BlobStore
     from blockwright.oci.manifest import parse_manifest
     from blockwright.oci.pull import fetch
@@ -92,7 +96,7 @@ def _fetch_image(inputs: Inputs, context: Context) -> dict[str, Any]:
     from blockwright.oci.registry import Registry
     from blockwright.source.registry import blobs_directory
 
-    reference = replace(parse_reference(inputs.request.reference), digest=str(inputs.identity["digest"]))
+    reference = replace(parse_reference(text), digest=digest)
     store = BlobStore(blobs_directory())
     with Registry(reference) as registry:
         described = fetch(registry, reference, store, choice_of(inputs.request), context.watch("download"))
@@ -109,11 +113,12 @@ def _fetch_image(inputs: Inputs, context: Context) -> dict[str, Any]:
     }
 
 
-def _is_blob(digest: str, size: int) -> bool:
+def _has_blobs(image: Mapping[str, Any]) -> bool:
     from blockwright.oci.blobs import BlobStore
     from blockwright.source.registry import blobs_directory
 
-    return BlobStore(blobs_directory()).has(digest, size)
+    store = BlobStore(blobs_directory())
+    return all(store.has(str(digest), int(size)) for digest, size in image["blobs"])
 
 
 # -- objects ---------------------------------------------------------------------------------------------------------
@@ -125,23 +130,30 @@ def _fetch_object(inputs: Inputs, context: Context) -> dict[str, Any]:
     return fetched | ({"part": identity["part"]} if "part" in identity else {})
 
 
-def _fetch_layers(inputs: Inputs, context: Context) -> dict[str, Any]:
-    """Have each layer that is an object here; one in a file stays where it is."""
-    found = identify_layers(inputs.request)
+def _fetch_several(inputs: Inputs, context: Context) -> dict[str, Any]:
+    """Have each reference that is an image in a registry, or an object, here; what is in files stays where it is."""
+    found = identify_several(inputs.request)
     if found.document != inputs.identity:
         raise SourceChanged(f"{inputs.request.named}: is not what it was when the run began")
-    wanted = [each for each in found.layers if each["kind"] == "object"]
+    wanted = [each for each in found.each if each["kind"] == "object"]
     if not wanted and not inputs.request.over:
         return _here(inputs)  # a directory of archives
-    fetched = iter(obtain_all(wanted, context, context.watch("download")))
-    layers = []
-    for each, digest in zip(found.layers, found.digests, strict=True):
-        one = {"kind": each["kind"], "uri": each["uri"], "identity": digest}
-        path = str(each["uri"]).removeprefix("file:")
-        layers.append(one | (next(fetched) if each["kind"] == "object" else {"path": path, "bytes": each["size"]}))
+    objects = iter(obtain_all(wanted, context, context.watch("download")))
+    several = []
+    for each, digest in zip(found.each, found.digests, strict=True):
+        uri = str(each["uri"])
+        if each["kind"] == "registry":
+            told = _fetch_image(uri, str(each["digest"]), inputs, context)
+        elif each["kind"] == "object":
+            told = next(objects)
+        else:
+            told = {"path": uri.removeprefix("file:"), "bytes": each.get("size", 0)}
+        several.append({"kind": each["kind"], "uri": uri, "identity": digest} | told)
+    blobs = dict(tuple(blob) for each in several for blob in each.get("blobs", ()))
     return {
         "kind": "layers",
         "references": list(inputs.request.references),
-        "layers": layers,
-        "bytes": sum(int(each["size"]) for each in wanted),
+        "layers": several,
+        "blobs": [list(each) for each in blobs.items()],
+        "bytes": sum(int(each["size"]) for each in wanted) + sum(blobs.values()),
     }
