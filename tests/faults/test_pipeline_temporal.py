@@ -49,8 +49,9 @@ def server() -> Iterator[str]:
 def ask(wanted: Request, address: str, host: str = "a") -> Outcome:
     from blockwright.pipeline.temporal.client import fetch_there
     from blockwright.pipeline.temporal.place import Place
+    from blockwright.pipeline.temporal.server import Server
 
-    return fetch_there(wanted, Place(address, host, heartbeat_s=HEARTBEAT_S), lambda _run: None)
+    return fetch_there(wanted, Place(Server(address), host, heartbeat_s=HEARTBEAT_S), lambda _run: None)
 
 
 class Asking:
@@ -193,8 +194,8 @@ def test_it_is_cancelled_where_it_is_and_begun_again(home, tmp_path, server):
 
 @pytest.mark.soak
 def test_others_who_wait_hear_of_it(home, tmp_path, server):
-    from blockwright.pipeline.temporal.client import connect
-    from blockwright.pipeline.temporal.place import Place
+    from blockwright.pipeline.temporal.connect import connect
+    from blockwright.pipeline.temporal.server import Server
     from blockwright.pipeline.temporal.words import workflow_of
 
     wanted = request(docker_archive(tmp_path))
@@ -203,7 +204,7 @@ def test_others_who_wait_hear_of_it(home, tmp_path, server):
         assert slow.stdout.readline() == "met\n"
 
         async def cancel() -> None:
-            client = await connect(Place(server, "a"))
+            client = await connect(Server(server))
             await client.get_workflow_handle(workflow_of("a", wanted.run_of(identify(wanted)))).cancel()
 
         asyncio.run(cancel())

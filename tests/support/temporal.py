@@ -16,8 +16,8 @@ START_S = 60
 HEARTBEAT_S = 2.0
 _KILLED_AT = """
 import asyncio, os, signal, sys, time
-from blockwright.pipeline.temporal.client import connect
-from blockwright.pipeline.temporal.place import Place
+from blockwright.pipeline.temporal.connect import connect
+from blockwright.pipeline.temporal.server import Server
 from blockwright.pipeline.temporal.worker import work
 address, host, where, how = sys.argv[1:]
 def checkpoint(name):
@@ -33,7 +33,7 @@ def checkpoint(name):
         if how == "wait":
             time.sleep(2)
 async def main():
-    client = await connect(Place(address, host))
+    client = await connect(Server(address))
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
     await work(client, host, lambda: print("ready", flush=True), over.wait, checkpoint)
@@ -77,10 +77,15 @@ def temporal_server() -> Iterator[str]:
 
 
 @contextmanager
-def worker(address: str, host: str) -> Iterator[subprocess.Popen[str]]:
+def worker(
+    address: str, host: str, *words: str, env: dict[str, str] | None = None
+) -> Iterator[subprocess.Popen[str]]:
     """Run the command's worker, which has said that it is ready."""
     with subprocess.Popen(
-        [*COMMAND, "worker", "--temporal", address, "--host", host], stderr=subprocess.PIPE, text=True
+        [*COMMAND, "worker", "--temporal", address, "--host", host, *words],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **(env or {})},
     ) as process:
         try:
             assert process.stderr.readline().startswith(f"worker: {host}")

@@ -99,6 +99,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "blockwright fetch-and-create s3://images/base.tar s3://images/app.tar",
         "blockwright fetch-and-create docker://debian:12 site.tar.gz",
         "blockwright fetch-and-create docker://debian:12 --temporal temporal.example:7233 --on rack7",
+        "blockwright fetch-and-create docker://debian:12 --temporal temporal.example:7233 --on rack7 --temporal-tls",
     ),
     "fs cat": ("blockwright fs cat disk.img:1 /etc/os-release",),
     "fs chmod": ("blockwright fs chmod -R disk.img:1 go-w /srv",),
@@ -224,5 +225,9 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "volume show": ("blockwright volume show main/root --json",),
     "volume snapshot": ("blockwright volume snapshot root before-upgrade",),
     "volume unmount": ("blockwright volume unmount main/root",),
-    "worker": ("blockwright worker --temporal temporal.example:7233 --host rack7",),
+    "worker": (
+        "blockwright worker --temporal temporal.example:7233 --host rack7",
+        "blockwright worker --temporal temporal.example:7233 --host rack7 --temporal-tls --temporal-tls-ca ca.pem",
+        "blockwright worker --temporal temporal.example:7233 --host rack7 --temporal-api-key-file /etc/temporal.key",
+    ),
 }

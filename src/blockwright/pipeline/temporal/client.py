@@ -13,13 +13,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
+from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError, is_cancelled_exception
 from temporalio.service import RPCError
 
 from blockwright import errors
-from blockwright.errors import BlockwrightError, ConnectionLost, InUse, NotFound
+from blockwright.errors import BlockwrightError, InUse, NotFound
 from blockwright.pipeline.context import cancelled
 from blockwright.pipeline.identity import identify
 from blockwright.pipeline.receipt import Receipt
@@ -27,6 +27,7 @@ from blockwright.pipeline.records import Run
 from blockwright.pipeline.request import Request
 from blockwright.pipeline.runner import Outcome, covered, wanted_steps
 from blockwright.pipeline.states import Event, State, state_behind
+from blockwright.pipeline.temporal.connect import connect, trouble_with
 from blockwright.pipeline.temporal.history import known
 from blockwright.pipeline.temporal.place import Place, check_host
 from blockwright.pipeline.temporal.words import (
@@ -49,20 +50,11 @@ _DECIDE_S: Final = 5.0
 _Found = TypeVar("_Found")
 
 
-async def connect(place: Place) -> Client:
-    """Return a client. Raises ConnectionLost."""
-    try:
-        return await Client.connect(place.address, namespace=place.namespace)
-    except (RuntimeError, RPCError, ValueError) as error:
-        text = " ".join(str(error).split())
-        raise ConnectionLost(f"temporal: {place.address}: {text[:300]}") from None
-
-
 def fetch_there(request: Request, place: Place, told: Callable[[Run], None]) -> Outcome:
     """Have the image that is asked for on that host, and return what it came to; ``told`` hears of the run.
 
-    Raises what its step raised there, Cancelled where it was stopped, ConnectionLost. A SIGINT or SIGTERM of the main
-    thread cancels the run, and raises KeyboardInterrupt.
+    Raises what its step raised there, Cancelled where it was stopped, and as ``connect`` does. A SIGINT or SIGTERM of
+    the main thread cancels the run, and raises KeyboardInterrupt.
     """
     check_host(place.host)
     identity = identify(request)
@@ -108,13 +100,13 @@ def _asked(place: Place, asking: Coroutine[Any, Any, _Found]) -> _Found:
     try:
         return asyncio.run(asking)
     except RPCError as error:
-        raise ConnectionLost(f"temporal: {place.address}: {error.message}") from None
+        raise trouble_with(place.server, error) from None
     except asyncio.CancelledError:
         raise KeyboardInterrupt from None
 
 
 async def _retry(name: str, place: Place) -> Outcome:
-    found = await known(await connect(place), workflow_of(place.host, name))
+    found = await known(await connect(place.server), workflow_of(place.host, name))
     if found is None:
         raise _no_run(name, place)
     if found.status is None:
@@ -124,12 +116,13 @@ async def _retry(name: str, place: Place) -> Outcome:
 
 
 def _no_run(name: str, place: Place) -> NotFound:
-    return NotFound(f"{name}: no such run on {place.host}, as far as {place.address} knows: expected its whole name")
+    told = f"as far as {place.server.address} knows"
+    return NotFound(f"{name}: no such run on {place.host}, {told}: expected its whole name")
 
 
 async def _cancel(name: str, place: Place, wait_s: float) -> State:
     _obey_signals()
-    client, workflow = await connect(place), workflow_of(place.host, name)
+    client, workflow = await connect(place.server), workflow_of(place.host, name)
     found = await known(client, workflow)
     if found is None:
         raise _no_run(name, place)
@@ -153,7 +146,7 @@ async def _cancel(name: str, place: Place, wait_s: float) -> State:
 
 async def _change(change: Change, place: Place) -> dict[str, Any]:
     _obey_signals()
-    client = await connect(place)
+    client = await connect(place.server)
     try:
         handle: WorkflowHandle[Any, Any] = await client.start_workflow(
             CHANGE_WORKFLOW,
@@ -182,7 +175,7 @@ def _obey_signals() -> None:
 
 async def _fetch(run: Run, place: Place) -> Outcome:
     _obey_signals()
-    client = await connect(place)
+    client = await connect(place.server)
     name = workflow_of(place.host, run.id)
     earlier = await known(client, name)
     receipts = earlier.receipts if earlier is not None and earlier.status is not None else ()

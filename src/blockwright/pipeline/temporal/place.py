@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from blockwright.errors import UsageError
+from blockwright.pipeline.temporal.server import Server
 from blockwright.pipeline.temporal.words import HEARTBEAT_S
 
 _HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}").fullmatch
@@ -19,9 +20,8 @@ _HOST: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}").fullmatch
 class Place:
     """A server of Temporal, and the host whose worker is to do a run."""
 
-    address: str
+    server: Server
     host: str
-    namespace: str = "default"
     heartbeat_s: float = HEARTBEAT_S
 
 
