@@ -133,8 +133,6 @@ def clear_traces() -> None:
 
     Nobody is asked to stand still by this: a socket of another type only learns from the kernel whether one listens.
     """
-    if sys.platform == "win32":
-        return
     with suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
         for each in entries:
             if each.name.startswith(PREFIX) and each.is_dir(follow_symlinks=False):
@@ -144,6 +142,8 @@ def clear_traces() -> None:
 
 def _clear(folder: str, status: os.stat_result) -> None:
     """Remove a folder of ours in which nobody listens. Raises OSError."""
+    if sys.platform == "win32":
+        return
     if status.st_uid != os.geteuid() or status.st_mode & 0o777 != 0o700 or time.time() - status.st_mtime < LEFT_S:
         return
     names = os.listdir(folder)
