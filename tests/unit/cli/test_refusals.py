@@ -1,0 +1,170 @@
+"""What commands refuse: one line that says what was expected, and nothing begun."""
+
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from tests.support.inprocess import blockwright
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("refused")
+    (made / "files").mkdir()
+    for name in ("a", "b"):
+        (made / "files" / name).write_text("hi")
+    with tarfile.open(made / "a.tgz", "w:gz") as archive:
+        archive.add(made / "files" / "a", "a")
+    for name, text in {
+        "list": 'size = ["1G"]',
+        "single": 'exclude = "x"',
+        "dict": "label = {}",
+        "size": 'size = "wide"',
+        "nul": 'label = "a\\u0000b"',
+    }.items():
+        (made / f"{name}.toml").write_text(text + "\n")
+    blockwright("build", made / "files", "-o", made / "disk.img", "--size", "16M")
+    blockwright("build", made / "files", "-o", made / "bare.ext4", "--table", "none", "--size", "8M")
+    blockwright("disk", "create", made / "top.qcow2", "8M")
+    blockwright("disk", "create", made / "mbr.img", "8M", "--table", "mbr")
+    return made
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("disk rebase top.qcow2", 2, "rebase: expected --backing FILE or --no-backing"),
+        ("disk rebase top.qcow2 --backing x --no-backing", 2, "rebase: expected --backing FILE or --no-backing"),
+        ("boot install disk.img uki --initrd x", 2, "boot: --initrd is of use with --kernel only"),
+        ("build files", 2, "build: expected an output: -o disk.img"),
+        ("build files -o x --dry-run --verify", 2, "build: expected --dry-run or --verify, found both"),
+        ("build files -o - --verify", 2, "build: --verify: standard output cannot be read again: expected a name"),
+        (
+            "build - -o x --verify",
+            2,
+            "build: --verify: what passes once cannot be read again: expected SOURCE in files",
+        ),
+        (
+            "build files -o x --partition colour=red",
+            2,
+            "--partition: colour: is not known: expected one of alignment,",
+        ),
+        ("build -f list.toml files -o x", 1, "list.toml:1: size: expected a number from 0 on, found a list"),
+        ("build -f single.toml files -o x", 1, "single.toml:1: exclude: expected a list, found one value"),
+        ("build -f dict.toml files -o x", 1, "dict.toml:1: label: expected a text, found a table"),
+        (
+            "build -f size.toml files -o x",
+            1,
+            "size.toml:1: size: size 'wide': expected a number with an optional unit",
+        ),
+        ("build -f nul.toml files -o x", 1, "nul.toml:1: label: expected a text, found 'a\\x00b'"),
+        ("check disk.img --repair --against files", 2, "check: expected --repair or --against, found both"),
+        (
+            "check disk.img --ignore mtime",
+            2,
+            "check: --ignore, --added and what changes a tree are of use with --against only",
+        ),
+        (
+            "convert disk.img y.img --discard",
+            2,
+            "y.img: expected a block device, which alone is discarded, left or zeroed",
+        ),
+        ("convert - y.img --partition 1", 2, "--partition: expected an image with a name, found standard input"),
+        (
+            "convert disk.img y.qcow2 --skip-holes",
+            2,
+            "--discard, --skip-holes and --zero-rest are for whole raw copies to block devices",
+        ),
+        ("disk create new.qcow2 1G --backing-format raw", 2, "--backing-format: expected --backing FILE"),
+        ("disk create new.img", 2, "size: expected one, such as 20G, or --backing FILE"),
+        (
+            "disk create new.qcow2 --backing disk.img --table gpt",
+            2,
+            "--backing: is for qcow2 images, whose table is that of the backing file",
+        ),
+        ("disk table disk.img --convert", 2, "table: expected the kind of table to make, gpt or mbr"),
+        (
+            "disk table mbr.img mbr --guid 7c60fa12-c584-8f72-84f4-cb52500e96d2",
+            2,
+            "table: a GPT has a --guid, and an MBR a --signature",
+        ),
+        ("disk hybrid disk.img", 2, "hybrid: expected partitions, or --clear"),
+        ("disk hybrid disk.img one", 2, "hybrid: expected N or N:TYPE, found 'one'"),
+        (
+            "disk hybrid disk.img 1:0c --active 3",
+            2,
+            "hybrid: --active 3: expected one of the partitions that are told of",
+        ),
+        ("disk set disk.img --name x", 2, "disk.img: expected the number of a partition"),
+        ("extract disk.img:1 out --owner nobody", 2, "--owner: expected keep, me or USER:GROUP, found 'nobody'"),
+        (
+            "fetch-and-create files --scanner-option colour=red",
+            2,
+            "--scanner-option: expected NAME=VALUE of a known name, found 'colour=red'",
+        ),
+        (
+            "fetch-and-create files --scanner-option timeout=soon",
+            2,
+            "--scanner-option: timeout: expected seconds, found 'soon'",
+        ),
+        (
+            "fetch-and-create files --temporal localhost:1 --on a --verify",
+            2,
+            "--thin and --verify are of this machine: expected neither with --temporal",
+        ),
+        ("fs mv bare.ext4 /a /b /c", 2, "/c: expected a directory to move 2 files into"),
+        (
+            "fs write bare.ext4 /a --append --offset 5",
+            2,
+            "--append and --offset both say where to write: use one of them",
+        ),
+        ("fs setxattr bare.ext4 /a user.x", 2, "setxattr: expected a value, or --remove"),
+        ("fs setxattr bare.ext4 /a user.x zz --hex", 2, "value: expected hexadecimal digits, found 'zz'"),
+        ("fs put bare.ext4 files /x", 2, "files: is a directory; -r copies it with everything below it"),
+        ("fs put bare.ext4 files/a files/b /none", 2, "/none: expected a directory to put 2 files into"),
+        (
+            "fs mkfs new.ext4 --size 4M --source a.tgz",
+            2,
+            "a.tgz: expected a directory or a plain tar archive: build takes compressed ones",
+        ),
+        (
+            "fs touch bare.ext4 /a -d yesterday",
+            2,
+            "time: expected 2024-02-29T12:00:00 or @SECONDS, found 'yesterday'",
+        ),
+        ("fs chmod bare.ext4 999 /a", 2, "mode: expected octal digits such as 644, found '999'"),
+        ("fs chown bare.ext4 root /a", 2, "owner: expected numbers, as in 0:0, found 'root'"),
+        ("image scan --scanner none", 2, "--scanner none: expected a scanner that looks packages up"),
+        (
+            "loopless disk.img",
+            2,
+            "loopless: expected FILE[:PART] and a verb, or version: see 'blockwright loopless --help'",
+        ),
+        ("loopless disk.img fly", 2, "loopless: expected one of create, create-vmdk, create-gpt, create-part,"),
+        (
+            "loopless disk.img set-bootable true",
+            2,
+            "disk.img: expected the number of a partition behind the name, such as disk.img:1",
+        ),
+        ("loopless disk.img:1 set-bootable maybe", 2, "set-bootable: expected true or false, found 'maybe'"),
+        ("loopless disk.img:1 write a rwx", 2, "mode: expected an octal number, found 'rwx'"),
+        (
+            "loopless disk.img:1 write a b 644",
+            2,
+            "loopless: expected FILE[:PART] write PATH MODE, found 3 arguments behind write",
+        ),
+        ("loopless new.img create large", 2, "size 'large': expected a number with an optional unit"),
+    ],
+)
+def test_what_is_refused_is_said_in_a_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, line: str, code: int, message: str
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("BLOCKWRIGHT_HOME", str(folder / "home"))
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    done = blockwright(*line.split(), code=code)
+    assert done.stderr.decode().startswith(f"blockwright: {message}")
+    assert done.stdout == b""
+    left = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "home"}
+    assert left == {name: time for name, time in before.items() if name != "home"}
