@@ -14,6 +14,7 @@ import pytest
 from tests.support.tools import tool
 
 PATIENCE_S = 30.0
+GREETING = b"NBDMAGIC"
 
 
 class Running:
@@ -43,9 +44,11 @@ class Running:
             time.sleep(0.01)
 
     def _listens(self) -> bool:
+        """Whether it has greeted a client: one that only may connect can still be about to end."""
         with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.settimeout(PATIENCE_S)
             probe.connect(str(self.path))
-            return True
+            return probe.recv(len(GREETING), socket.MSG_WAITALL) == GREETING
         return False
 
     def kill(self) -> None:
@@ -67,6 +70,9 @@ def running(argv: Sequence[str | os.PathLike[str]], path: Path, pid_file: Path |
     server = Running([os.fspath(each) for each in argv], path, path.with_suffix(".log"), pid_file)
     try:
         yield server
+    except BaseException:
+        print(f"{server.argv}: {server.log.read_text(errors='replace')}")  # why it may have hung up
+        raise
     finally:
         server.kill()
 
