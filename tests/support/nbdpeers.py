@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -71,7 +72,7 @@ def running(argv: Sequence[str | os.PathLike[str]], path: Path, pid_file: Path |
     try:
         yield server
     except BaseException:
-        print(f"{server.argv}: {server.log.read_text(errors='replace')}")  # why it may have hung up
+        sys.stderr.write(f"{server.argv}: {server.log.read_text(errors='replace')}\n")  # why it may have hung up
         raise
     finally:
         server.kill()
