@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from tests.support.tools import tool
 
 PATIENCE_S = 30.0
+GREETING = b"NBDMAGIC"
 
 
 class Running:
@@ -43,9 +45,11 @@ class Running:
             time.sleep(0.01)
 
     def _listens(self) -> bool:
+        """Whether it has greeted a client: one that only may connect can still be about to end."""
         with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(OSError):
+            probe.settimeout(PATIENCE_S)
             probe.connect(str(self.path))
-            return True
+            return probe.recv(len(GREETING), socket.MSG_WAITALL) == GREETING
         return False
 
     def kill(self) -> None:
@@ -67,6 +71,9 @@ def running(argv: Sequence[str | os.PathLike[str]], path: Path, pid_file: Path |
     server = Running([os.fspath(each) for each in argv], path, path.with_suffix(".log"), pid_file)
     try:
         yield server
+    except BaseException:
+        sys.stderr.write(f"{server.argv}: {server.log.read_text(errors='replace')}\n")  # why it may have hung up
+        raise
     finally:
         server.kill()
 

@@ -96,6 +96,22 @@ def held(fd: int) -> bool:
     return False
 
 
+def surely_free(fd: int) -> bool:
+    """Whether no other open file holds any of these locks, and that could be told."""
+    if sys.platform != "linux":
+        return False
+    import fcntl
+
+    try:
+        replies = [
+            fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, base, 4, 0))
+            for base in (_USED_BASE, _UNSHARED_BASE)
+        ]
+    except OSError:
+        return False
+    return all(_FLOCK.unpack(reply)[0] == fcntl.F_UNLCK for reply in replies)
+
+
 def unlock(fd: int) -> None:
     """Let go of every lock that ``lock`` took on this open file."""
     if sys.platform != "linux":

@@ -13,10 +13,13 @@ import os
 import re
 import stat
 import sys
+import time
 from contextlib import suppress
+from itertools import islice
 from types import TracebackType
 from typing import Final, Self
 
+from blockwright.device import locks
 from blockwright.device.descriptor import Path, claim, is_disk, kind_of, named_error
 from blockwright.device.file import FileDevice, HostBlockDevice, open_path
 from blockwright.device.inplace import check_blank
@@ -27,6 +30,10 @@ _MODE_BITS: Final = 0o777
 _MAX_LINKS: Final = 40
 """Links that a path may lead through: what Linux follows."""
 _DESCRIPTORS: Final = re.compile(r"/proc/(?:[0-9]+/)?(?:task/[0-9]+/)?fd|/dev/fd")
+LEFT_S: Final = 3600.0
+"""Seconds after which a part of an output that nobody has locked is one that a killed process left."""
+_MAX_NAMES: Final = 10_000
+"""Names of a folder that are looked at for such parts."""
 DEVICES: Final = "/dev"
 """Where devices are; what is mounted below it, such as /dev/shm, holds files."""
 
@@ -186,6 +193,7 @@ class OutputFile:
         mode = 0o666 if self._kept is None else stat.S_IMODE(self._kept.st_mode) & _MODE_BITS
         # A name of 255 bytes is the longest that common file systems take.
         stem = os.fsdecode(os.fsencode(name)[:200])
+        _sweep(folder, stem)
         while True:
             temporary = os.path.join(folder, f".{stem}.{os.urandom(6).hex()}.partial")
             # Noted before it is there: a signal may end us right behind its creation.
@@ -232,6 +240,31 @@ def _holds_devices(folder: str) -> bool:
 def _remove(path: str) -> None:
     with suppress(OSError):
         os.unlink(path)
+
+
+def _sweep(folder: str, stem: str) -> None:
+    """Remove what killed processes left of outputs of this name: nobody has it locked, nor wrote to it lately."""
+    if sys.platform != "linux":  # elsewhere nobody can tell
+        return
+    name = re.compile(rf"\.{re.escape(stem)}\.[0-9a-f]{{12}}\.partial")
+    with suppress(OSError), os.scandir(folder or os.curdir) as entries:
+        for each in islice(entries, _MAX_NAMES):
+            if name.fullmatch(each.name) and each.is_file(follow_symlinks=False):
+                with suppress(OSError):
+                    _sweep_one(each.path)
+
+
+def _sweep_one(path: str) -> None:
+    if sys.platform == "win32":
+        return
+    fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        status = os.fstat(fd)
+        old = time.time() - status.st_mtime > LEFT_S
+        if old and stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid() and locks.surely_free(fd):
+            os.unlink(path)
+    finally:
+        os.close(fd)
 
 
 def _keep(path: str, status: os.stat_result) -> None:

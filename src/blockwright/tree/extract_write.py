@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 # Before the imports, since what is imported here is not there either.
 assert sys.platform != "win32", "files cannot be made by descriptor and name there"
 
-from blockwright.errors import Corrupt, LimitExceeded, UsageError  # noqa: E402
+from blockwright.errors import Corrupt, LimitExceeded, NotSupported, UsageError  # noqa: E402
 from blockwright.tree.content import Content, Fill, Runs  # noqa: E402
 from blockwright.tree.extract import Extracted, ExtractOptions, Progress, StagedContent  # noqa: E402
 from blockwright.tree.extract_target import DIRECTORY_FLAGS, Target  # noqa: E402
@@ -32,6 +32,7 @@ MAX_DEPTH: Final = 512
 """Directories below one another: each is open while what it holds is made."""
 
 _CREATE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+_MAX_ID: Final = (1 << 32) - 2
 _LATEST_S: Final = 1 << 33
 _GRANTED: Final = (b"security.", b"trusted.", b"system.")
 """Attributes that grant something to somebody, or label it: kept only where owners are."""
@@ -282,6 +283,11 @@ class Writer:
     def _owner_of(self, node: Node) -> tuple[int, int] | None:
         owner = self._owner
         if owner.keep:
+            if max(node.uid, node.gid) > _MAX_ID:  # which the host would take for leaving it as it is: ours
+                raise NotSupported(
+                    f"{self._shown(self._now)}: owner: expected ids from 0 to {_MAX_ID}, "
+                    f"found {node.uid} and {node.gid}: --owner gives others"
+                )
             return node.uid, node.gid
         if owner.uid is None and owner.gid is None:
             return None

@@ -1,5 +1,6 @@
 import os
 import stat
+import sys
 
 import pytest
 
@@ -304,3 +305,34 @@ def test_a_full_disk_is_one_error_that_names_the_output(path, monkeypatch):
     ):
         copy(MemoryDevice(content=b"x" * 9_000_000), output.device, target_is_zero=True)
     assert names(path) == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can tell whether a process still writes")
+def test_what_killed_processes_left_goes_with_the_next_output_of_that_name(path):
+    beside = {
+        kind: path.parent / name
+        for kind, name in {
+            "dead": ".out.img.0123456789ab.partial",
+            "young": ".out.img.1123456789ab.partial",
+            "used": ".out.img.2123456789ab.partial",
+            "other": ".out.imgs.3123456789ab.partial",
+            "suffix": ".out.img.4123456789ab.partial.bak",
+            "short": ".out.img.0123.partial",
+        }.items()
+    }
+    for each in beside.values():
+        each.touch()
+    (path.parent / ".out.img.5123456789ab.partial").mkdir()
+    (path.parent / ".out.img.6123456789ab.partial").symlink_to("short")
+    with FileDevice(beside["used"], writable=True):
+        for each in beside.values():
+            if each != beside["young"]:
+                os.utime(each, (1, 1))
+        before = set(names(path))
+        with OutputFile(path, size=1):
+            pass
+        assert before - set(names(path)) == {beside["dead"].name}
+    os.utime(beside["used"], (1, 1))
+    with OutputFile(path, size=1, force=True):
+        pass
+    assert not beside["used"].exists()

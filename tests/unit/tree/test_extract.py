@@ -57,6 +57,21 @@ def test_everything(tmp_path: Path) -> None:
     assert below(tmp_path) == ["out"]
 
 
+@pytest.mark.skipif(not ROOT, reason="needs root for owners")
+@pytest.mark.parametrize("node", [file(mode=0o4755), Directory(), Symlink(b"to"), Special(stat.S_IFIFO)])
+@pytest.mark.parametrize("ids", [(0xFFFF_FFFF, 5), (5, 0xFFFF_FFFF)])
+def test_an_owner_that_the_host_takes_for_none_is_refused(tmp_path: Path, node: Node, ids: tuple[int, int]) -> None:
+    node.uid, node.gid = ids
+    tree = directory(below=directory(here=node))
+    options = ExtractOptions(KEEP, specials=True)
+    with pytest.raises(UsageError, match=r"below/here: owner: expected ids from 0 to 4294967294, found .*4294967295"):
+        extract(tree, str(tmp_path / "out"), options)
+    assert below(tmp_path) == []
+    extract(tree, str(tmp_path / "out"), ExtractOptions(Owner(uid=1, gid=2), specials=True))
+    status = (tmp_path / "out/below/here").lstat()
+    assert (status.st_uid, status.st_gid) == (1, 2)
+
+
 @settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(trees(max_nodes=12, kinds={"file", "directory", "symlink"}))
 def test_any_tree(tmp_path_factory: pytest.TempPathFactory, tree: Directory) -> None:
