@@ -138,7 +138,7 @@ def ls(part: str) -> list[bytes]:
 def rm(part: str, path: bytes) -> None:
     """Remove a file, and each directory above it that is empty then. Raises NotFound.
 
-    A symbolic link in the path stays, and so does what it leads to: neither is a directory above the file by its name.
+    A symbolic link in the path stays, and so does what it leads to: neither is a directory above the file by name.
     """
     with _editor(part) as editor:
         if stat.S_ISDIR(editor.files.stat(path, follow=False).mode):
