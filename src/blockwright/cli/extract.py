@@ -16,8 +16,7 @@ from blockwright.errors import UsageError
 from blockwright.extract import extract as extract_source
 from blockwright.tree.changes.options import Changes
 from blockwright.tree.extract import KEEP, ME, ExtractOptions, Owner, default_owner
-
-_MAX_ID = (1 << 32) - 2
+from blockwright.tree.node import MAX_ID
 
 
 @click.command()
@@ -72,9 +71,9 @@ def _owner(text: str | None) -> Owner | None:
         return default_owner()
     if text in ("keep", "me"):
         return KEEP if text == "keep" else ME
-    match = re.fullmatch(r"([0-9]+):([0-9]+)", text)
+    match = re.fullmatch(r"([0-9]{1,64}):([0-9]{1,64})", text)
     if match is None and re.fullmatch(r"[^\s:,/]{1,64}:[^\s:,/]{1,64}", text):
         return None
-    if match is None or max(int(match[1]), int(match[2])) > _MAX_ID:
+    if match is None or max(int(match[1]), int(match[2])) > MAX_ID:
         raise UsageError(f"--owner: expected keep, me or USER:GROUP, found {text[:64]!r}")
     return Owner(uid=int(match[1]), gid=int(match[2]))

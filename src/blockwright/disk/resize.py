@@ -44,8 +44,8 @@ def resize(disk: DiskEditor, size: int | None, *, number: int | None = None, tab
 
     ``number`` says which partition is taken to be the last one, which it must be. Its ext4 or FAT grows with it,
     unless ``table_only``. A smaller size cuts off nothing but free room. Raises NoSpace where a partition lies in
-    what would be cut off; UsageError for a FAT that would be of another type, and for a device of another size that
-    has one only; and then nothing was changed. What growing the file system raises leaves it as it was.
+    what would be cut off; UsageError for a FAT that would be of another type, and for another size of a device or
+    VMDK, which have one only; and then nothing was changed. What growing the file system raises leaves it as it was.
     """
     device, table = disk.device, disk.table()
     old = device.size
@@ -53,7 +53,7 @@ def resize(disk: DiskEditor, size: int | None, *, number: int | None = None, tab
     if wanted % table.sector_size or wanted <= 0:
         raise UsageError(f"{disk.name}: expected a multiple of {table.sector_size} bytes, found {wanted}")
     if wanted != old and not isinstance(device, ResizableDevice):
-        raise UsageError(f"{disk.name}: expected its own size of {old} bytes, since only files get another: {wanted}")
+        raise UsageError(f"{disk.name}: expected its own size of {old} bytes, which cannot change, found {wanted}")
     if wanted < old:
         _shrink(disk, table, wanted)
         return Resized(old, wanted)

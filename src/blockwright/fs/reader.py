@@ -14,10 +14,7 @@ from typing import NamedTuple, Self
 
 from blockwright.device.base import BlockDevice
 from blockwright.errors import Corrupt, NotFound, UsageError
-from blockwright.tree.node import Directory
-
-MAX_SYMLINKS = 40
-"""Links followed in one lookup, as in Linux."""
+from blockwright.tree.node import MAX_SYMLINKS, Directory
 
 MAX_DEPTH = 4096
 """Directories below one another that a path may go through."""

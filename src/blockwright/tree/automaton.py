@@ -61,7 +61,6 @@ class Repeated:
 Expression = Bytes | Sequenced | Either | Repeated
 
 ANY: Final = Bytes(ALL)
-ANYTHING: Final = Repeated(ANY, 0, None)
 
 
 def literal(text: bytes) -> Sequenced:

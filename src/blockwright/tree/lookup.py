@@ -5,10 +5,7 @@ Knows: lookup. Refuses to know: the host's file system, which is never asked.
 
 from __future__ import annotations
 
-from blockwright.tree.node import Directory, Node, Symlink
-
-MAX_SYMLINKS = 40
-"""Links followed in one lookup, as in Linux."""
+from blockwright.tree.node import MAX_SYMLINKS, Directory, Node, Symlink
 
 
 def lookup(root: Directory, path: bytes, *, follow: bool = True) -> Node | None:

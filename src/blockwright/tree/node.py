@@ -26,6 +26,10 @@ NO_XATTRS: Final[Mapping[bytes, bytes]] = MappingProxyType({})
 
 MAX_NAME = 255
 """Bytes in a name, as in ext4 and in Linux's NAME_MAX."""
+MAX_ID: Final = (1 << 32) - 2
+"""The largest user and group; one more stands for none to the kernel."""
+MAX_SYMLINKS: Final = 40
+"""Links that are followed on the way to a name, as many as Linux does."""
 
 
 class Node:

@@ -13,13 +13,11 @@ from __future__ import annotations
 from typing import Final
 
 from blockwright.errors import ArchiveRejected, Rejection
-from blockwright.tree.node import MAX_NAME, Directory, Node, Symlink
+from blockwright.tree.node import MAX_NAME, MAX_SYMLINKS, Directory, Node, Symlink
 from blockwright.tree.rules import DEFAULT_RULES, ArchiveRules
 
 MAX_TARGET: Final = 4095
 """Bytes in a symbolic link's target: Linux's PATH_MAX without the NUL."""
-MAX_SYMLINKS: Final = 40
-"""Links followed to find one directory, as in Linux."""
 MAX_STEPS: Final = 4096
 """Components looked up to find one directory, those of links included."""
 

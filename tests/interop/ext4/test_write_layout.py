@@ -54,9 +54,19 @@ def ragged() -> Directory:
     )
 
 
+def free_zones(planned: Ext4Plan) -> list[tuple[int, int]]:
+    """The runs of blocks that nothing of the plan uses, ascending."""
+    found, position = [], planned.geometry.first_block
+    for start, end in (*planned.usage.zones, (planned.geometry.blocks, planned.geometry.blocks)):
+        if start > position:
+            found.append((position, start))
+        position = max(position, end)
+    return found
+
+
 def expected_groups(planned: Ext4Plan) -> list[DumpedGroup]:
     """The plan's groups in dumpe2fs's terms."""
-    free = planned.free_zones()
+    free = free_zones(planned)
     found = []
     summary = planned.summary
     for group in planned.groups():

@@ -193,7 +193,7 @@ def test_a_device_that_cannot_grow_keeps_its_size():
         edit.write(memory, plan([], seed=b"", size=16 * MiB))
         disk = editor_over(Window(memory, 0, owns=False))
         assert resize(disk, 16 * MiB).size == 16 * MiB
-        with pytest.raises(UsageError, match="expected its own size of 16777216 bytes, since only files get another"):
+        with pytest.raises(UsageError, match="expected its own size of 16777216 bytes, which cannot change"):
             resize(disk, 32 * MiB)
 
 

@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockwright.tree import automaton
-from blockwright.tree.automaton import ANY, ANYTHING, Automaton, Bytes, Either, Repeated, Sequenced, TooLarge, literal
+from blockwright.tree.automaton import ANY, Automaton, Bytes, Either, Repeated, Sequenced, TooLarge, literal
 
 ALPHABET = b"ab/"
+ANYTHING = Repeated(ANY, 0, None)
 
 
 def expressions(depth: int = 3):

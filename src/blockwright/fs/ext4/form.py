@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from blockwright.fs.ext4.layout import MAX_LINKS
+
 INODE_SIZE: Final = 256
 """Bytes of an inode where nobody asks for the old size."""
 EXTRA_INODE_SIZE: Final = 32
 """i_extra_isize: as far as the creation time and the project, which Linux 6.1 knows."""
 GROUPS_PER_FLEX: Final = 16
 """Groups whose bitmaps and inode tables lie together, with flex_bg."""
-MAX_LINKS: Final = 65000
 OLD_MAX_LINKS: Final = 32000
 
 

@@ -20,7 +20,6 @@ SUPERBLOCK_OFFSET: Final = 1024
 SUPERBLOCK_SIZE: Final = 1024
 MAGIC: Final = 0xEF53
 GOOD_OLD_INODE_SIZE: Final = 128
-MIN_LOG_BLOCK_SIZE: Final = 10
 
 
 class Compat(IntFlag):
@@ -382,6 +381,24 @@ class GroupDescriptor(Record, size=64):
         """Inodes at the end of the table that were never used."""
         return self.bg_itable_unused_hi << 16 | self.bg_itable_unused_lo
 
+    @property
+    def block_bitmap_checksum(self) -> int:
+        """The block bitmap's checksum; of a short descriptor its lower half."""
+        return self.bg_block_bitmap_csum_hi << 16 | self.bg_block_bitmap_csum_lo
+
+    @block_bitmap_checksum.setter
+    def block_bitmap_checksum(self, value: int) -> None:
+        self.bg_block_bitmap_csum_lo, self.bg_block_bitmap_csum_hi = value & 0xFFFF, value >> 16
+
+    @property
+    def inode_bitmap_checksum(self) -> int:
+        """The inode bitmap's checksum; of a short descriptor its lower half."""
+        return self.bg_inode_bitmap_csum_hi << 16 | self.bg_inode_bitmap_csum_lo
+
+    @inode_bitmap_checksum.setter
+    def inode_bitmap_checksum(self, value: int) -> None:
+        self.bg_inode_bitmap_csum_lo, self.bg_inode_bitmap_csum_hi = value & 0xFFFF, value >> 16
+
 
 class Inode(Record, size=160):
     """ext4_inode; the first 128 bytes are all there is in small inodes, the rest as far as i_extra_isize says."""
@@ -551,6 +568,9 @@ class JournalSuperblock(Record, size=1024, byte_order=">"):
 
 JOURNAL_HEADER: Final = Struct(">III")
 """h_magic, h_blocktype, h_sequence."""
+
+MAX_LINKS: Final = 65000
+"""i_links_count of ext4, above which a directory says 1 with dir_nlink."""
 
 # -- multiple mount protection, orphan file --------------------------------------------------------------------
 

@@ -113,17 +113,6 @@ class Ext4Plan(NamedTuple):
         """Yield what dumpe2fs tells of each group, in order."""
         return group_states(self.geometry, self.placement, self.usage)
 
-    def free_zones(self) -> list[Zone]:
-        """Return the runs of free blocks, ascending."""
-        found, position = [], self.geometry.first_block
-        for start, end in self.usage.zones:
-            if start > position:
-                found.append((position, start))
-            position = max(position, end)
-        if position < self.geometry.blocks:
-            found.append((position, self.geometry.blocks))
-        return found
-
 
 def plan(root: Directory, options: Ext4Options) -> Ext4Plan:
     """Return the plan of a file system that holds ``root``.

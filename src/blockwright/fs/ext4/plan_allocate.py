@@ -60,14 +60,6 @@ class Allocator:
         self.cursor += 1
         return self.cursor - 1
 
-    def take_contiguous(self, count: int) -> int:
-        """Return the first of ``count`` blocks in one piece, leaving behind what is too short. Raises NoSpace."""
-        self._ensure()
-        while self.gap_end - self.cursor < count:
-            self._advance()
-        self.cursor += count
-        return self.cursor - count
-
     def _ensure(self) -> None:
         while self.cursor == self.gap_end:
             self._advance()

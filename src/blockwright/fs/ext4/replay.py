@@ -31,7 +31,6 @@ from blockwright.fs.ext4.volume import Volume
 
 FAST_COMMIT_HEAD: Final = 0x0009
 FAST_COMMIT_TAIL: Final = 0x0008
-FAST_COMMIT_PAD: Final = 0x0007
 _TLV: Final = Struct("<HH").unpack_from
 _START: Final = JBD2_MAGIC.to_bytes(4, "big")
 

@@ -26,6 +26,7 @@ from blockwright.fs.ext4.layout import (
     RoCompat,
     Superblock,
     group_checksum,
+    inode_seed,
     superblock_checksum,
 )
 from blockwright.units import KiB, MiB, align_down, align_up
@@ -231,8 +232,12 @@ class Volume:
 
     def inode_seed(self, inode: Inode) -> int:
         """Return what the checksums of an inode's directory and extent blocks start from."""
-        data = inode.number.to_bytes(4, "little") + inode.generation.to_bytes(4, "little")
-        return crc32c_raw(self.seed, data)
+        return inode_seed(self.seed, inode.number, inode.generation)
+
+    def bitmap_checksum(self, data: bytes) -> int:
+        """Return the checksum of a bitmap's bytes that count, as wide as descriptors have it."""
+        checksum = crc32c_raw(self.seed, data)
+        return checksum if self.geometry.desc_size >= GroupDescriptor.SIZE else checksum & 0xFFFF
 
 
 def parse_descriptor(raw: bytes) -> GroupDescriptor:

@@ -21,7 +21,6 @@ MAX_CLUSTERS: Final = 1 << 27
 """Clusters that a check takes on; it keeps a byte for each."""
 MAX_FINDINGS: Final = 1000
 """Findings after which a check stops looking: a volume with so many is broken, and its report readable."""
-_CLEAN: Final = {16: 0x8000, 32: 0x08000000}
 _FIELDS: Final = layout.BootSector32.FIELDS
 
 
@@ -108,7 +107,7 @@ def _check_table(table: AllocationTable, volume: Volume) -> list[Finding]:
     if media < mask & ~0xF:
         text = f"FAT: entry 0: expected the media byte below ones, found {media:#x}"
         found.append(Finding("fat.table.media", text, start, repairable=True))
-    clean = _CLEAN.get(geometry.bits, 0)
+    clean = layout.CLEAN.get(geometry.bits, 0)
     if table.get(1) & clean != clean:
         text = f"FAT: entry 1: expected bit {clean:#x} of a clean volume, found {table.get(1):#x}"
         found.append(Finding("fat.dirty.table", text, start + geometry.bits // 8, repairable=True))

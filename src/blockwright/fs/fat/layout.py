@@ -22,6 +22,8 @@ EXTENDED: Final = (0x28, 0x29)
 """Values of ``bs_boot_sig`` that say the fields behind it are there: volume id only, or label and type too."""
 DIRTY: Final = 1
 """Bit of ``bs_reserved1``: not unmounted cleanly."""
+CLEAN: Final = {16: 0x8000, 32: 0x08000000}
+"""The bit of the table's entry 1 that says it was unmounted cleanly, where there is one, by FAT type."""
 MARKS: Final = 0xFC
 """Bits of ``bs_reserved1`` that nobody gives a meaning, and in which our own resize says that it is under way."""
 RESIZING: Final = 0xA4

@@ -12,11 +12,9 @@ from typing import Final, NamedTuple
 from blockwright.errors import LimitExceeded, NotFound, UsageError
 from blockwright.tree.content import Content
 from blockwright.tree.lookup import lookup
-from blockwright.tree.node import Directory, File
+from blockwright.tree.node import MAX_ID, Directory, File
 from blockwright.units import MiB
 
-MAX_ID: Final = (1 << 32) - 2
-"""The greatest user or group: the next number means "none" to Linux."""
 MAX_FILE: Final = 16 * MiB
 """Bytes of a file of the tree that is read for what it says."""
 

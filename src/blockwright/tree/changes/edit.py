@@ -9,8 +9,7 @@ Knows: lookup, and what has to be copied. Refuses to know: what is changed.
 from __future__ import annotations
 
 from blockwright.errors import UsageError
-from blockwright.tree.lookup import MAX_SYMLINKS
-from blockwright.tree.node import MAX_NAME, Directory, Node, Symlink
+from blockwright.tree.node import MAX_NAME, MAX_SYMLINKS, Directory, Node, Symlink
 from blockwright.tree.rebuild import rebuild, with_metadata
 
 

@@ -18,10 +18,9 @@ from itertools import pairwise
 from typing import Final, NamedTuple
 
 from blockwright.errors import UsageError
-from blockwright.tree.changes.accounts import MAX_ID
 from blockwright.tree.changes.edit import show_path
 from blockwright.tree.changes.options import REFUSE
-from blockwright.tree.node import Directory, Node, Symlink
+from blockwright.tree.node import MAX_ID, Directory, Node, Symlink
 from blockwright.tree.rebuild import copy_node, rebuild, with_metadata
 
 MAX_RANGES: Final = 340

@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from blockwright.errors import Corrupt, LimitExceeded
-from blockwright.tree.changes.accounts import MAX_ID
 from blockwright.tree.changes.text import MAX_LINE, Line, shown
 from blockwright.tree.mtree.escape import unescape
-from blockwright.tree.node import MAX_NAME
+from blockwright.tree.node import MAX_ID, MAX_NAME
 
 MAX_ENTRIES: Final = 1 << 22
 MAX_DEPTH: Final = 4096

@@ -17,16 +17,13 @@ from typing import Final, NoReturn, Protocol
 
 from blockwright.errors import ArchiveRejected, FormatError, LimitExceeded, NotThisFormat, Rejection
 from blockwright.tree.content import EMPTY, Content, Runs
-from blockwright.tree.node import NO_XATTRS, Directory, File, Node, Special, Symlink
+from blockwright.tree.node import MAX_ID, NO_XATTRS, Directory, File, Node, Special, Symlink
 from blockwright.tree.rules import ArchiveRules, Remarks
 from blockwright.tree.tar import layout, pax, sparse
 from blockwright.tree.tar.acl import permissions_of_acl
 from blockwright.tree.tar.layout import BLOCK, ZERO_BLOCK, Header, parse_header
 from blockwright.tree.tar.stream import Reader
 from blockwright.tree.unpack import MAX_TARGET, show
-
-MAX_ID: Final = (1 << 32) - 2
-"""The highest uid and gid; the next one means none."""
 
 _NO_EXTENSION: Final = pax.Extended()
 _SECOND: Final = 1_000_000_000

@@ -11,7 +11,6 @@ from __future__ import annotations
 from bisect import bisect_left
 from typing import Final
 
-from blockwright.codec.checksum import crc32c_raw
 from blockwright.fs.ext4.check.claims import set_bits
 from blockwright.fs.ext4.check.state import Group, State
 from blockwright.fs.ext4.inode import S_IFDIR
@@ -32,7 +31,6 @@ class BitmapPass:
         self.runs = list(state.claims.merged())
         self.run_starts = [low for low, _high in self.runs]
         self.used_inodes = sorted(number for number in state.kinds)
-        self.wide = geo.desc_size >= 64
 
     def run(self) -> None:
         """Compare all."""
@@ -155,10 +153,7 @@ class BitmapPass:
     def _sum(self, group: int, rule: str, data: bytes, found: int, offset: int) -> None:
         if not self.state.ro_compat(RoCompat.metadata_csum):
             return
-        expected = crc32c_raw(self.state.volume.seed, data)
-        if not self.wide:
-            expected &= 0xFFFF
-            found &= 0xFFFF
+        expected = self.state.volume.bitmap_checksum(data)
         if expected != found:
             position = self.state.volume.descriptor_position(group) + offset
             self._report(group, rule + ".checksum", f"expected {expected:#x}, found {found:#x}", position)

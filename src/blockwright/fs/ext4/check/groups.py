@@ -48,8 +48,8 @@ def _joined(descriptor: GroupDescriptor) -> Group:
         directories=descriptor.used_dirs_count,
         unused_inodes=descriptor.itable_unused,
         flags=descriptor.bg_flags,
-        block_bitmap_checksum=descriptor.bg_block_bitmap_csum_hi << 16 | descriptor.bg_block_bitmap_csum_lo,
-        inode_bitmap_checksum=descriptor.bg_inode_bitmap_csum_hi << 16 | descriptor.bg_inode_bitmap_csum_lo,
+        block_bitmap_checksum=descriptor.block_bitmap_checksum,
+        inode_bitmap_checksum=descriptor.inode_bitmap_checksum,
     )
 
 

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from blockwright.fs.ext4.check.state import State
 from blockwright.fs.ext4.inode import S_IFDIR
-from blockwright.fs.ext4.layout import InodeFlag, ReservedInode, RoCompat
-
-MAX_LINKS = 65000
-"""Links of an inode; a directory with more has 1 where dir_nlink allows it."""
+from blockwright.fs.ext4.layout import MAX_LINKS, InodeFlag, ReservedInode, RoCompat
 
 
 def check_connections(state: State) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Final
 
-from blockwright.codec.checksum import crc32c_raw
 from blockwright.fs.ext4.edit.transaction import Transaction
 from blockwright.fs.ext4.layout import GroupDescriptor, GroupFlag, RoCompat
 from blockwright.fs.ext4.volume import parse_descriptor
@@ -109,8 +108,7 @@ class Groups:
                 place = group.descriptor.block_bitmap
                 data = self._read(group, place, "block bitmap")
                 size = geo.blocks_per_group // 8
-                low, high = group.descriptor.bg_block_bitmap_csum_lo, group.descriptor.bg_block_bitmap_csum_hi
-                self._verify(group, data[:size], high << 16 | low, "block bitmap")
+                self._verify(group, data[:size], group.descriptor.block_bitmap_checksum, "block bitmap")
                 group.blocks = int.from_bytes(data[:size], "little")
                 self._check_own(group)
         return group.blocks
@@ -123,8 +121,7 @@ class Groups:
             else:
                 count = self._geometry.inodes_per_group
                 data = self._read(group, group.descriptor.inode_bitmap, "inode bitmap")
-                low, high = group.descriptor.bg_inode_bitmap_csum_lo, group.descriptor.bg_inode_bitmap_csum_hi
-                self._verify(group, data[: count // 8], high << 16 | low, "inode bitmap")
+                self._verify(group, data[: count // 8], group.descriptor.inode_bitmap_checksum, "inode bitmap")
                 group.inodes = int.from_bytes(data[: -(-count // 8)], "little") & (1 << count) - 1
         return group.inodes
 
@@ -135,9 +132,7 @@ class Groups:
         volume = self._volume
         if not volume.has_checksums:
             return
-        expected = crc32c_raw(volume.seed, data)
-        if self._geometry.desc_size < GroupDescriptor.SIZE:
-            expected, stored = expected & 0xFFFF, stored & 0xFFFF
+        expected = volume.bitmap_checksum(data)
         if expected != stored:
             raise volume.corrupt(
                 f"group {group.number}: {what}: checksum: expected {expected:#x}, found {stored:#x}",
@@ -237,8 +232,7 @@ class Groups:
             data = group.blocks.to_bytes(geo.blocks_per_group // 8, "little")
             self._put_bitmap(found.block_bitmap, data)
             if self._volume.has_checksums:
-                checksum = crc32c_raw(self._volume.seed, data)
-                found.bg_block_bitmap_csum_lo, found.bg_block_bitmap_csum_hi = checksum & 0xFFFF, checksum >> 16
+                found.block_bitmap_checksum = self._volume.bitmap_checksum(data)
             group.flags &= ~_BLOCK_UNINIT
         if group.inodes_changed:
             assert group.inodes is not None, "group: a bitmap that was changed was read"
@@ -247,8 +241,7 @@ class Groups:
             data = bits.to_bytes(-(-size // 8), "little")
             self._put_bitmap(found.inode_bitmap, data)
             if self._volume.has_checksums:
-                checksum = crc32c_raw(self._volume.seed, data[: size // 8])
-                found.bg_inode_bitmap_csum_lo, found.bg_inode_bitmap_csum_hi = checksum & 0xFFFF, checksum >> 16
+                found.inode_bitmap_checksum = self._volume.bitmap_checksum(data[: size // 8])
             group.flags &= ~_INODE_UNINIT
         self._put_descriptor(group)
         transaction.volume.forget_descriptor(group.number)

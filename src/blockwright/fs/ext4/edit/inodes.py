@@ -21,8 +21,6 @@ from blockwright.fs.ext4.inode import S_IFDIR, S_IFMT, Inode
 from blockwright.fs.ext4.layout import GOOD_OLD_INODE_SIZE, GroupFlag, InodeFlag, RoCompat, encode_time
 from blockwright.units import SECTOR
 
-MAX_LINKS: Final = 65000
-"""i_links_count of ext4, above which a directory says 1 with dir_nlink."""
 _SEARCHED: Final = 64
 """Groups that are looked at for the emptiest place of a directory."""
 _FULL_RECORD: Final = layout.Inode.SIZE

@@ -6,11 +6,11 @@ Knows: what a name's coming and going does to directories and link counts. Refus
 from __future__ import annotations
 
 from blockwright.errors import UsageError
-from blockwright.fs.ext4.edit.inodes import MAX_LINKS, Draft
+from blockwright.fs.ext4.edit.inodes import Draft
 from blockwright.fs.ext4.edit.nodes import Nodes, refuse
 from blockwright.fs.ext4.edit.parts import Parts
 from blockwright.fs.ext4.inode import KINDS, S_IFDIR
-from blockwright.fs.ext4.layout import InodeFlag
+from blockwright.fs.ext4.layout import MAX_LINKS, InodeFlag
 
 _FIXED = (InodeFlag.immutable, InodeFlag.append)
 

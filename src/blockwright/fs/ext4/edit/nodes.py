@@ -12,10 +12,10 @@ from typing import Final
 from blockwright.errors import UsageError
 from blockwright.fs.editor import Attributes
 from blockwright.fs.ext4.edit.bodies import Patched
-from blockwright.fs.ext4.edit.inodes import MAX_LINKS, Draft
+from blockwright.fs.ext4.edit.inodes import Draft
 from blockwright.fs.ext4.edit.parts import Parts
 from blockwright.fs.ext4.inode import FAST_SYMLINK, KINDS, S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFREG
-from blockwright.fs.ext4.layout import InodeFlag, RoCompat
+from blockwright.fs.ext4.layout import MAX_LINKS, InodeFlag, RoCompat
 from blockwright.fs.ext4.mapping import Run
 from blockwright.fs.ext4.plan_inode import device_number
 from blockwright.fs.ext4.xattr_read import inline_tail

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from blockwright.codec.checksum import crc32c_raw
 from blockwright.fs.ext4.check.claims import set_bits
 from blockwright.fs.ext4.geometry import Geometry
 from blockwright.fs.ext4.layout import GroupDescriptor, GroupFlag, RoCompat
@@ -49,10 +48,7 @@ def read_block_bitmap(volume: Volume, group: int, descriptor: GroupDescriptor) -
 def _verify(volume: Volume, group: int, data: bytes, descriptor: GroupDescriptor) -> None:
     if not volume.has_checksums or not volume.verify:
         return
-    found = descriptor.bg_block_bitmap_csum_hi << 16 | descriptor.bg_block_bitmap_csum_lo
-    expected = crc32c_raw(volume.seed, data)
-    if volume.geometry.desc_size < GroupDescriptor.SIZE:
-        expected &= 0xFFFF
+    found, expected = descriptor.block_bitmap_checksum, volume.bitmap_checksum(data)
     if found != expected:
         position = descriptor.block_bitmap * volume.block_size
         raise volume.corrupt(
@@ -133,6 +129,4 @@ def set_free_blocks(descriptor: GroupDescriptor, count: int) -> None:
 def set_block_checksum(volume: Volume, descriptor: GroupDescriptor, data: bytes) -> None:
     """Set the checksum of a block bitmap, where the file system keeps one."""
     if volume.has_checksums:
-        checksum = crc32c_raw(volume.seed, data)
-        descriptor.bg_block_bitmap_csum_lo = checksum & 0xFFFF
-        descriptor.bg_block_bitmap_csum_hi = checksum >> 16
+        descriptor.block_bitmap_checksum = volume.bitmap_checksum(data)

@@ -13,8 +13,6 @@ from blockwright.fs.fat.edit.pending import Pending, Step
 from blockwright.fs.fat.edit.table import EditedTable
 from blockwright.fs.fat.volume import Volume
 
-CLEAN: Final = {16: 0x8000, 32: 0x08000000}
-"""The bit of the table's entry 1 that says so, where there is one."""
 _HARMLESS: Final = frozenset(
     (
         "fat.dirty",
@@ -34,7 +32,7 @@ def damage_of_unclean(device: BlockDevice, volume: Volume, table: EditedTable) -
 
     A clean volume is not looked at: its state says that it is sound.
     """
-    clean = CLEAN.get(volume.geometry.bits, 0)
+    clean = layout.CLEAN.get(volume.geometry.bits, 0)
     if not volume.dirty and table.get(1) & clean == clean:
         return ""
     for found in check.check(device):
@@ -61,7 +59,7 @@ class VolumeState:
 
     def mark(self, *, clean: bool) -> None:
         """Have the volume say whether it is clean."""
-        bit = CLEAN.get(self._volume.geometry.bits)
+        bit = layout.CLEAN.get(self._volume.geometry.bits)
         if bit:
             self._table.set_clean(bit, clean=clean)
         if self._has_flags:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from blockwright.device.base import BlockDevice
 from blockwright.fs.fat import layout
-from blockwright.fs.fat.edit.state import CLEAN, VolumeState
+from blockwright.fs.fat.edit.state import VolumeState
 from blockwright.fs.fat.edit.table import EditedTable
 from blockwright.fs.fat.geometry import Geometry
 from blockwright.fs.fat.volume import Volume, read_volume
@@ -30,8 +30,8 @@ def begin(device: BlockDevice, volume: Volume, mark: int) -> None:
     device.flush()
     table = EditedTable(device, volume)
     bits = volume.geometry.bits
-    if bits in CLEAN:
-        table.set_clean(CLEAN[bits], clean=False)
+    if bits in layout.CLEAN:
+        table.set_clean(layout.CLEAN[bits], clean=False)
     state = VolumeState(device, volume, table)
     state.write_counts(layout.UNKNOWN_COUNT, state.next_free or layout.FIRST_CLUSTER)
     device.flush()
@@ -60,8 +60,8 @@ def settle(device: BlockDevice) -> None:
     device.flush()
     if not has_flags(device, volume):
         return
-    if geometry.bits in CLEAN:
-        table.set_clean(CLEAN[geometry.bits], clean=True)
+    if geometry.bits in layout.CLEAN:
+        table.set_clean(layout.CLEAN[geometry.bits], clean=True)
         device.flush()
     _set_flags(device, volume, 0)
     device.flush()
@@ -69,7 +69,7 @@ def settle(device: BlockDevice) -> None:
 
 def is_settled(device: BlockDevice, volume: Volume) -> bool:
     """Whether the volume says that it is clean."""
-    clean = CLEAN.get(volume.geometry.bits, 0)
+    clean = layout.CLEAN.get(volume.geometry.bits, 0)
     return not volume.dirty and not volume.mark and EditedTable(device, volume).get(1) & clean == clean
 
 
