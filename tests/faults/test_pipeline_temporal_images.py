@@ -13,6 +13,7 @@ from blockwright.pipeline import manage
 from blockwright.pipeline.context import Context
 from blockwright.pipeline.identity import identify
 from blockwright.pipeline.images import Images, image_of
+from blockwright.pipeline.locks import exclusive
 from blockwright.pipeline.records import Run
 from blockwright.pipeline.states import Event, State
 from blockwright.volume import open_pool
@@ -55,7 +56,7 @@ def test_a_run_is_stopped_and_taken_up_again(home, tmp_path, server):
         assert "is being done on a" in command("image", "retry", name, *there(server), code=1)[1][-1]
         _, lines = command("image", "cancel", name, *there(server), "--wait", "1", code=1)
         assert "has not stopped in 1 seconds: a worker of a stops it" in lines[-1]
-        time.sleep(2)  # until the worker has heard of it
+        assert slow.stdout.readline() == "told\n"
         go_on.touch()
         assert parsed("image", "cancel", name, *there(server))["state"] == "cancelled"
         asking.thread.join(30)
@@ -228,14 +229,43 @@ def test_what_failed_there_is_swept_here(home, tmp_path, server):
     assert parsed("image", "ls")["images"] == []
 
 
+def attempt_of(wanted) -> int:
+    """The number of the last attempt at a run that has begun on this machine."""
+    with Images() as images:
+        (row,) = images.runs.journal.rows("SELECT fence FROM claim WHERE run = ?", name_of(wanted))
+    return int(row["fence"])
+
+
+def test_who_cancels_what_is_done_takes_nothing_from_the_catalogue(home, tmp_path, server):
+    """All steps are done, and the catalogue is to hear of them: that is not stopped by who comes then."""
+    wanted, go_on = request(docker_archive(tmp_path)), tmp_path / "go-on"
+    name = name_of(wanted)
+    with worker_killed_at(server, "a", "publish: begun", f"until {go_on}") as slow:
+        asking = Asking(wanted, server)
+        assert slow.stdout.readline() == "met\n"
+        with Images() as images:
+            path = images.home.lock(f"step.{name}")
+        with exclusive(path, lambda: None):  # which it waits for where it would hear of a cancellation
+            go_on.touch()
+            _, lines = command("image", "cancel", name, *there(server), "--wait", "4", code=1)
+            assert "has not stopped in 4 seconds" in lines[-1]
+        asking.result()
+        assert parsed("image", "cancel", name, *there(server))["state"] == "ready"
+    hold(home, asking.result())
+
+
 @pytest.mark.parametrize("where", ["create: filled", pytest.param("scan: done", marks=pytest.mark.soak)])
 def test_a_worker_that_wakes_late_makes_nothing_twice(home, tmp_path, server, where):
     wanted = request(docker_archive(tmp_path), activate=True)
     with worker_killed_at(server, "a", where, "stop") as asleep:
         asking = Asking(wanted, server)
         assert asleep.stdout.readline() == "met\n"
+        first = attempt_of(wanted)
         with worker(server, "a"):
-            time.sleep(4)  # the attempt is given up by now, and the next one waits for the lock
+            end = time.monotonic() + 30
+            while attempt_of(wanted) == first:  # it is given up, and the next one waits for the lock
+                assert time.monotonic() < end
+                time.sleep(0.05)
             assert volumes() == []
             asleep.send_signal(signal.SIGCONT)
             outcome = asking.result()

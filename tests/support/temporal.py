@@ -16,10 +16,24 @@ START_S = 60
 HEARTBEAT_S = 2.0
 _KILLED_AT = """
 import asyncio, os, signal, sys, time
+from blockwright.errors import Cancelled
+from blockwright.pipeline.temporal import worker
 from blockwright.pipeline.temporal.connect import connect
 from blockwright.pipeline.temporal.server import Server
-from blockwright.pipeline.temporal.worker import work
 address, host, where, how = sys.argv[1:]
+contexts = []
+class Kept(worker.Context):
+    def __enter__(self):
+        contexts.append(self)
+        return super().__enter__()
+worker.Context = Kept
+def told():
+    try:
+        contexts[-1].stop()
+    except Cancelled:
+        print("told", flush=True)
+        return True
+    return False
 def checkpoint(name):
     if name == where:
         print("met", flush=True)
@@ -28,7 +42,9 @@ def checkpoint(name):
         if how == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
             return
+        heard = False
         while how.startswith("until ") and not os.path.exists(how[6:]):
+            heard = heard or bool(contexts) and told()
             time.sleep(0.05)
         if how == "wait":
             time.sleep(2)
@@ -36,7 +52,7 @@ async def main():
     client = await connect(Server(address))
     over = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, over.set)
-    await work(client, host, lambda: print("ready", flush=True), over.wait, checkpoint)
+    await worker.work(client, host, lambda: print("ready", flush=True), over.wait, checkpoint)
     os._exit(0)
 asyncio.run(main())
 """
@@ -96,7 +112,10 @@ def worker(
 
 @contextmanager
 def worker_killed_at(address: str, host: str, where: str, how: str = "kill") -> Iterator[subprocess.Popen[str]]:
-    """Run a worker that dies at a checkpoint, or waits there a moment, or for a file; it prints `met` then."""
+    """Run a worker that dies at a checkpoint, or waits there a moment, or for a file; it prints `met` then.
+
+    One that waits for a file prints `told` when it hears that what it does is not wanted any more.
+    """
     with subprocess.Popen(
         [sys.executable, "-c", _KILLED_AT, address, host, where, how], stdout=subprocess.PIPE, text=True
     ) as process:

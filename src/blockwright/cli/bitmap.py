@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from blockwright.cli.options import ImageFormat, json_option, size_value
+from blockwright.cli.options import ImageFormat, size_value
 from blockwright.cli.output import print_json, print_lines, show_name, table
+from blockwright.cli.params import json_option
 from blockwright.cli.snapshot import image_argument, images_of
 from blockwright.format.qcow2.bitmap import AUTO, IN_USE, Bitmap
 from blockwright.units import format_size

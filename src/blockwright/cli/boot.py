@@ -14,14 +14,9 @@ from blockwright.boot.kernel import Kernel, named_kernel
 from blockwright.boot.kinds import parse_ways
 from blockwright.boot.uefi import Program
 from blockwright.build.run import named_file
-from blockwright.cli.options import (
-    ImageFormat,
-    force_unlocked_option,
-    image_options,
-    json_option,
-    partition_option,
-)
+from blockwright.cli.options import ImageFormat, force_unlocked_option, image_options, partition_option
 from blockwright.cli.output import print_json, print_lines
+from blockwright.cli.params import json_option
 from blockwright.cli.signing import secure_options
 from blockwright.epoch import source_date_epoch
 from blockwright.errors import UsageError

@@ -20,13 +20,13 @@ from blockwright.cli.options import (
     compat_option,
     force_option,
     inode_size_option,
-    json_option,
     output_options,
     quiet_option,
     share_value,
     size_value,
 )
 from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar, tell_remarks
+from blockwright.cli.params import json_option
 from blockwright.cli.really import meaning, really_option
 from blockwright.cli.signing import secure_options
 from blockwright.cli.source_options import Take, source_options

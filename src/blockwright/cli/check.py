@@ -9,15 +9,9 @@ import click
 from blockwright.check import Place, check_image
 from blockwright.check import repair as repair_image
 from blockwright.cli.content_options import content_options
-from blockwright.cli.options import (
-    ImageFormat,
-    Where,
-    force_unlocked_option,
-    image_options,
-    json_option,
-    partition_option,
-)
+from blockwright.cli.options import ImageFormat, Where, force_unlocked_option, image_options, partition_option
 from blockwright.cli.output import print_json, print_lines
+from blockwright.cli.params import json_option
 from blockwright.cli.source_options import Take, source_options
 from blockwright.errors import UsageError
 from blockwright.tree.changes.options import Changes

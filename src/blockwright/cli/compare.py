@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import click
 
-from blockwright.cli.options import (
-    ImageFormat,
-    force_unlocked_option,
-    image_options,
-    json_option,
-)
+from blockwright.cli.options import ImageFormat, force_unlocked_option, image_options
 from blockwright.cli.output import print_json, print_lines
+from blockwright.cli.params import json_option
 from blockwright.compare import compare as compare_devices
 from blockwright.resolve import open_device
 

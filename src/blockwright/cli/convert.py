@@ -15,13 +15,13 @@ from blockwright.cli.options import (
     force_option,
     force_unlocked_option,
     image_options,
-    json_option,
     output_options,
     partition_option,
     peer_options,
     quiet_option,
 )
 from blockwright.cli.output import is_stdout, print_json, print_path, progress_bar
+from blockwright.cli.params import json_option
 from blockwright.cli.really import meaning, really_option
 from blockwright.convert import DISK, DiskWrite, convert_to_stream, update
 from blockwright.convert import convert as convert_device

@@ -8,8 +8,9 @@ import click
 
 from blockwright.address import part_name
 from blockwright.cli.disk_options import Opener, opening_options, seed_option
-from blockwright.cli.options import json_option, size_value
+from blockwright.cli.options import size_value
 from blockwright.cli.output import print_json, print_path
+from blockwright.cli.params import json_option
 from blockwright.cli.partitions import parse_flags, parse_signature, parse_uuid, partition_document
 from blockwright.codec.identity import derive_uuid
 from blockwright.disk.edit import DiskEditor, split_target

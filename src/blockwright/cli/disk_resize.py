@@ -8,8 +8,9 @@ import click
 
 from blockwright.address import part_name
 from blockwright.cli.disk_options import Opener, opening_options
-from blockwright.cli.options import json_option, size_value
+from blockwright.cli.options import size_value
 from blockwright.cli.output import print_json, print_path
+from blockwright.cli.params import json_option
 from blockwright.disk.resize import resize as resize_disk
 
 

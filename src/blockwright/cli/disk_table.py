@@ -8,9 +8,10 @@ from typing import Any
 import click
 
 from blockwright.cli.disk_options import Opener, opening_options, sector_size_option, seed_option
-from blockwright.cli.options import OrPlugin, allow_backing_option, force_option, json_option, size_value
+from blockwright.cli.options import OrPlugin, allow_backing_option, force_option, size_value
 from blockwright.cli.output import print_json, print_lines, print_path, show_text
 from blockwright.cli.output import table as aligned
+from blockwright.cli.params import json_option
 from blockwright.cli.partitions import ALIGN, HEAD, parse_signature, parse_uuid, table_document, table_rows
 from blockwright.disk.backing import create_overlay
 from blockwright.disk.create import KINDS, converted, empty_table

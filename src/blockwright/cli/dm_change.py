@@ -13,8 +13,8 @@ from typing import Final
 import click
 
 from blockwright.cli.dm_show import name_argument, name_value, print_info
-from blockwright.cli.options import Seconds, json_option
 from blockwright.cli.output import print_json, print_lines, print_path
+from blockwright.cli.params import Seconds, json_option
 from blockwright.errors import KernelError, LimitExceeded
 from blockwright.system.linux.dm import Mapper, Target, parse_table
 from blockwright.system.linux.dm.device import REMOVE_TIMEOUT_S

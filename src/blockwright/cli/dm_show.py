@@ -13,8 +13,8 @@ from typing import Any, Final
 import click
 
 from blockwright.cli import output
-from blockwright.cli.options import json_option
 from blockwright.cli.output import print_json, print_lines
+from blockwright.cli.params import json_option
 from blockwright.system.linux import blkdev, dm
 from blockwright.system.linux.dm import layout, nodes, tables
 from blockwright.system.linux.dm import status as states

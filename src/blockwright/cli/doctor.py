@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from blockwright.cli.output import in_colour, print_json, show_text
+from blockwright.cli.params import json_option
 from blockwright.doctor import JOBS, Line, Plugin, Report, State, examine, plugins
 
 LACKING = 4
@@ -24,7 +25,7 @@ _COLOURS = {State.READY: "green", State.MISSING: "yellow", State.UNKNOWN: "cyan"
 @click.argument("jobs", nargs=-1, type=click.Choice(sorted(JOBS)), metavar="[JOB]...")
 @click.option("--loader-dir", metavar="DIR", help="Look for boot loaders in DIR instead of this host.")
 @click.option("-q", "--quiet", is_flag=True, help="Show only what is missing.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+@json_option
 def doctor(*, jobs: Sequence[str], loader_dir: str | None, quiet: bool, as_json: bool) -> int:
     """Tell what this machine can do, why, and what to install or do for what is missing.
 

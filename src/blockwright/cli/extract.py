@@ -9,8 +9,9 @@ import sys
 import click
 
 from blockwright.cli.content_options import content_options
-from blockwright.cli.options import json_option, quiet_option
+from blockwright.cli.options import quiet_option
 from blockwright.cli.output import print_json, print_path, progress_bar, tell_remarks
+from blockwright.cli.params import json_option
 from blockwright.cli.source_options import Take, source_options
 from blockwright.errors import UsageError
 from blockwright.extract import extract as extract_source

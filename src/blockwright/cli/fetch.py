@@ -13,8 +13,9 @@ from typing import Any
 import click
 
 from blockwright.address import parse_address
-from blockwright.cli.options import json_option, quiet_option
+from blockwright.cli.options import quiet_option
 from blockwright.cli.output import Progress, print_json, print_path, progress_bar, show_text
+from blockwright.cli.params import json_option, seconds_of
 from blockwright.cli.source_options import Take, source_options
 from blockwright.cli.temporal_options import temporal_options
 from blockwright.epoch import source_date_epoch
@@ -45,10 +46,7 @@ def _options(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...
         if not equals or name not in ("program", "database", "suite", "server", "timeout"):
             raise UsageError(f"--scanner-option: expected NAME=VALUE of a known name, found {text[:64]!r}")
         if name == "timeout":
-            try:
-                found["timeout_s"] = float(value)
-            except ValueError:
-                raise UsageError(f"--scanner-option: timeout: expected seconds, found {value[:64]!r}") from None
+            found["timeout_s"] = seconds_of(value, "--scanner-option timeout")
         else:
             found[name] = value
     return found or None

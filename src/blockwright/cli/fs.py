@@ -21,11 +21,11 @@ from blockwright.cli.options import (
     force_option,
     force_unlocked_option,
     image_options,
-    json_option,
     partition_option,
     quiet_option,
 )
 from blockwright.cli.output import print_json, print_lines, print_path, progress_bar, show_name, table, write_bytes
+from blockwright.cli.params import json_option
 from blockwright.convert import convert
 from blockwright.fs.reader import FileSystem, Stat
 from blockwright.resolve import open_device, open_file_system

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 import click
 
 from blockwright.cli.editing import Target, edits, encode, join, now_ns, parse_mode, parse_owner
-from blockwright.cli.options import json_option
 from blockwright.cli.output import print_json, print_lines
+from blockwright.cli.params import json_option
 from blockwright.errors import NotFound, UsageError
 from blockwright.fs.editor import Attributes
 from blockwright.fs.reader import FileSystem

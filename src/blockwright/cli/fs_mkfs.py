@@ -11,15 +11,9 @@ import click
 
 from blockwright.build.mkfs import KINDS, MkfsOptions, make_file_system
 from blockwright.cli.editing import now_ns
-from blockwright.cli.options import (
-    compat_option,
-    inode_size_option,
-    json_option,
-    partition_option,
-    quiet_option,
-    size_value,
-)
+from blockwright.cli.options import compat_option, inode_size_option, partition_option, quiet_option, size_value
 from blockwright.cli.output import print_json, progress_bar
+from blockwright.cli.params import json_option
 from blockwright.errors import UsageError
 from blockwright.source import open_source
 from blockwright.tree.node import Directory

@@ -7,15 +7,9 @@ from __future__ import annotations
 
 import click
 
-from blockwright.cli.options import (
-    ImageFormat,
-    force_unlocked_option,
-    image_options,
-    json_option,
-    partition_option,
-    size_value,
-)
+from blockwright.cli.options import ImageFormat, force_unlocked_option, image_options, partition_option, size_value
 from blockwright.cli.output import print_json, print_lines
+from blockwright.cli.params import json_option
 from blockwright.fs.ext4 import resize as ext4
 from blockwright.fs.fat import resize as fat
 from blockwright.resolve import Known, identify, naming, open_device

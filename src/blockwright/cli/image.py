@@ -15,6 +15,7 @@ import click
 
 from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.output import print_json, print_lines, table
+from blockwright.cli.params import json_option
 from blockwright.pipeline import sboms, verdicts
 from blockwright.pipeline.catalogue import Image
 from blockwright.pipeline.images import Images
@@ -56,12 +57,8 @@ def image() -> None:
     """List, show, activate and remove images that became volumes. IMAGE is a run, a volume or a reference."""
 
 
-def _json(command: Callable[..., Any]) -> Callable[..., Any]:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
-
-
 @image.command()
-@_json
+@json_option
 def ls(*, as_json: bool) -> None:
     """List images, and runs that are to become one."""
     with Images() as images:
@@ -91,7 +88,7 @@ def ls(*, as_json: bool) -> None:
 @click.argument("name", metavar="IMAGE")
 @click.option("--provenance", is_flag=True, help="Print an in-toto statement about the volume, ready to be signed.")
 @click.option("--sbom", is_flag=True, help="Print the list of what it holds, as CycloneDX, where one was kept.")
-@_json
+@json_option
 def show(*, name: str, provenance: bool, sbom: bool, as_json: bool) -> None:
     """Tell all that is known of an image: its state among all states, its receipts, its verdict."""
     with Images() as images:

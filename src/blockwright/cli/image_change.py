@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from blockwright.cli.fetch import context_of, show_outcome
-from blockwright.cli.options import json_option, quiet_option
+from blockwright.cli.options import quiet_option
 from blockwright.cli.output import print_json, print_lines, progress_bar
+from blockwright.cli.params import Seconds, json_option
 from blockwright.cli.temporal_options import temporal_options
 from blockwright.pipeline import manage
 from blockwright.pipeline.images import Images
@@ -112,7 +113,12 @@ def retry(*, place: Place | None, name: str, as_json: bool, quiet: bool) -> None
 @click.command()
 @click.argument("name", metavar="IMAGE")
 @click.option(
-    "--wait", "wait_s", type=float, default=manage.STOP_S, show_default=True, help="Seconds to wait for it."
+    "--wait",
+    "wait_s",
+    type=Seconds(zero=True),
+    default=manage.STOP_S,
+    show_default=True,
+    help="Seconds to wait for it.",
 )
 @temporal_options
 @json_option

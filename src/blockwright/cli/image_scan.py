@@ -11,8 +11,8 @@ from typing import Any
 
 import click
 
-from blockwright.cli.options import json_option
 from blockwright.cli.output import print_json, print_lines, show_text, table
+from blockwright.cli.params import json_option
 from blockwright.cli.scan_options import Scanning, scan_options
 from blockwright.errors import ScanFailed, UsageError
 from blockwright.pipeline.catalogue import Image

@@ -7,15 +7,9 @@ from typing import Any
 
 import click
 
-from blockwright.cli.options import (
-    ImageFormat,
-    force_option,
-    force_unlocked_option,
-    image_options,
-    json_option,
-    partition_option,
-)
+from blockwright.cli.options import ImageFormat, force_option, force_unlocked_option, image_options, partition_option
 from blockwright.cli.output import print_json, print_lines, print_path, show_name, table
+from blockwright.cli.params import json_option
 from blockwright.cli.partitions import partition_document, type_name
 from blockwright.cli.picture import places_of, terminal_style, write_picture
 from blockwright.device.base import BlockDevice

@@ -12,8 +12,9 @@ from typing import Any
 import click
 
 from blockwright.attach import partitions, verity
-from blockwright.cli.options import force_unlocked_option, json_option, partition_option, size_value
+from blockwright.cli.options import force_unlocked_option, partition_option, size_value
 from blockwright.cli.output import StderrLogger, print_json, print_lines, print_path, table
+from blockwright.cli.params import json_option
 from blockwright.errors import NotFound, UsageError
 from blockwright.resolve import locate
 from blockwright.system.linux import loop as driver

@@ -12,8 +12,8 @@ import click
 
 from blockwright.attach import partitions
 from blockwright.attach.means import Mapping, Means
-from blockwright.cli.options import json_option
 from blockwright.cli.output import print_json, print_lines, print_path, table
+from blockwright.cli.params import json_option
 
 
 @click.group("map")

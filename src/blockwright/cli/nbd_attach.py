@@ -13,8 +13,9 @@ from typing import Any, Final
 import click
 
 from blockwright.attach import nbd
-from blockwright.cli.options import Seconds, json_option, size_value
+from blockwright.cli.options import size_value
 from blockwright.cli.output import StderrLogger, print_json, print_lines, print_path, show_text, table
+from blockwright.cli.params import Seconds, json_option
 from blockwright.errors import NotFound
 from blockwright.serve.attached import hold
 from blockwright.serve.background import in_background

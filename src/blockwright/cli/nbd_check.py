@@ -8,8 +8,8 @@ from functools import partial
 
 import click
 
-from blockwright.cli.options import Seconds, json_option
 from blockwright.cli.output import print_json, print_lines, table
+from blockwright.cli.params import Seconds, json_option
 from blockwright.errors import UsageError
 from blockwright.nbd.conformance import CHECKS, Check, Level, Need, Outcome, Result, check_server
 from blockwright.nbd.dial import dial

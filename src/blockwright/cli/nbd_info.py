@@ -6,8 +6,8 @@ from typing import Any
 
 import click
 
-from blockwright.cli.options import json_option
 from blockwright.cli.output import print_json, print_lines, table
+from blockwright.cli.params import json_option
 from blockwright.nbd.protocol.client import Description, Listed
 from blockwright.nbd.protocol.session import ExportInfo
 from blockwright.nbd.wire import TransmissionFlag

@@ -5,7 +5,6 @@ Knows: spelling. Refuses to know: what a command does with a value.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from blockwright.cli.params import Seconds
 from blockwright.device.copy import MAX_REQUESTS, REQUESTS
 from blockwright.errors import UsageError
 from blockwright.format.output import ImageOptions
@@ -32,20 +32,6 @@ else:
     _Choice = click.Choice  # which is generic from click 8.2 on
 
 
-class Seconds(click.FloatRange):
-    """A time in seconds that every clock can count; NaN, which no bound keeps out, is none."""
-
-    def __init__(self, least: float = 0, most: float = 1e9, *, zero: bool = False) -> None:
-        super().__init__(least, most, min_open=not (least or zero))
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return the seconds. Raises click.BadParameter."""
-        seconds: float = super().convert(value, param, ctx)
-        if math.isnan(seconds):
-            self.fail(f"{value} is no time.", param, ctx)
-        return seconds
-
-
 def size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
     """Return bytes, for an option's ``callback``."""
     return None if value is None else parse_size(value)
@@ -59,11 +45,6 @@ def share_value(_ctx: click.Context, _param: click.Parameter, value: str | None)
 def seed_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> bytes:
     """Return the bytes that identities follow from, for an option's ``callback``: the text's, random without one."""
     return os.urandom(32) if value is None else value.encode("utf-8", "surrogateescape")
-
-
-def json_option(command: _Command) -> _Command:
-    """Add ``--json``."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
 
 
 def quiet_option(command: _Command) -> _Command:

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from blockwright.cli.output import print_json, print_lines, print_path, table, tell
+from blockwright.cli.params import Seconds, json_option
 from blockwright.cli.really import meaning, really_option
 from blockwright.errors import BlockwrightError, Corrupt, Damaged, KernelError, NotFound, UsageError
 from blockwright.units import format_size, parse_size
@@ -28,10 +29,6 @@ DAMAGE = 3
 @click.group()
 def pool() -> None:
     """Make pools of volumes, bring them up and down, look after them."""
-
-
-def _json(command: Any) -> Any:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
 
 
 @pool.command()
@@ -71,7 +68,7 @@ def _json(command: Any) -> Any:
 )
 @click.option("--force", is_flag=True, help="Write over devices that hold something.")
 @really_option
-@_json
+@json_option
 def create(
     *,
     name: str,
@@ -102,7 +99,7 @@ def create(
 
 @pool.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@_json
+@json_option
 def up(*, names: Sequence[str], as_json: bool) -> int:
     """Have pools ready, all of them without a NAME, and active and mounted again what was. May be done any time.
 
@@ -144,7 +141,7 @@ def down(*, names: Sequence[str], every: bool) -> None:
 
 @pool.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@_json
+@json_option
 def status(*, names: Sequence[str], as_json: bool) -> None:
     """Tell how full pools are, and how well."""
     found = {}
@@ -206,7 +203,7 @@ def grow(*, name: str, size: str | None, metadata: str | None) -> None:
 @click.argument("name")
 @click.option(
     "--interval",
-    type=click.FloatRange(0.05, 86400),
+    type=Seconds(0.05, 86400),
     default=10.0,
     show_default=True,
     metavar="SECONDS",
@@ -295,7 +292,7 @@ def _scraped(stack: ExitStack, place: str, names: Sequence[str]) -> None:
 
 @pool.command()
 @click.argument("name")
-@_json
+@json_option
 def check(*, name: str, as_json: bool) -> int:
     """Verify the pool and its volumes; exit with 3 where something is wrong. Nothing is changed."""
     with open_pool(name) as driver:
@@ -331,7 +328,7 @@ def destroy(*, name: str, force: bool) -> None:
 
 
 @pool.command("ls")
-@_json
+@json_option
 def list_pools(*, as_json: bool) -> None:
     """List pools."""
     found = [load_spec(name) for name in pool_names()]

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from blockwright.cli.options import force_option, json_option
+from blockwright.cli.options import force_option
 from blockwright.cli.output import print_json, print_lines, show_text, table, tell_remarks, write_file
+from blockwright.cli.params import json_option
 from blockwright.cli.scan_options import Scanning, scan_options
 from blockwright.cli.source_options import Take, source_options
 from blockwright.errors import ScanFailed, UsageError

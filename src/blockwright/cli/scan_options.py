@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blockwright.cli.options import OrPlugin, Seconds
+from blockwright.cli.options import OrPlugin
+from blockwright.cli.params import Seconds
 from blockwright.errors import UsageError
 from blockwright.plugin import SCANNERS as PLUGINS
 

@@ -8,14 +8,9 @@ from typing import Any, TypeVar
 
 import click
 
-from blockwright.cli.options import (
-    ImageFormat,
-    force_unlocked_option,
-    image_options,
-    json_option,
-    size_value,
-)
+from blockwright.cli.options import ImageFormat, force_unlocked_option, image_options, size_value
 from blockwright.cli.output import print_json, print_lines, print_path, show_name, table
+from blockwright.cli.params import json_option
 from blockwright.format.qcow2.snapshot import Snapshot
 from blockwright.snapshot import Images
 from blockwright.units import format_size

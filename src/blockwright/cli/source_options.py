@@ -9,11 +9,12 @@ import os
 import stat
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from blockwright.cli.params import seconds_of
 from blockwright.errors import UsageError
 from blockwright.tree.rules import ArchiveRules, Xattrs
 from blockwright.units import parse_size
@@ -32,7 +33,7 @@ _LIMITS: dict[str, tuple[str, Callable[[str], Any]]] = {
     "metadata": ("metadata", parse_size),
     "memory": ("memory", parse_size),
     "spool": ("spool", parse_size),
-    "time": ("time_s", float),
+    "time": ("time_s", partial(seconds_of, what="--limit time")),
 }
 
 

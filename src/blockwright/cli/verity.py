@@ -18,8 +18,9 @@ from uuid import UUID
 import click
 
 from blockwright.address import parse_address
-from blockwright.cli.options import force_option, json_option, quiet_option, seed_value, size_value
+from blockwright.cli.options import force_option, quiet_option, seed_value, size_value
 from blockwright.cli.output import print_json, print_lines, print_path, progress_bar
+from blockwright.cli.params import json_option
 from blockwright.cli.really import meaning, really_option
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.errors import UsageError

@@ -12,6 +12,7 @@ import click
 
 from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.output import print_json, print_lines, print_path, table
+from blockwright.cli.params import json_option
 from blockwright.errors import Damaged, UsageError
 from blockwright.units import format_size, parse_size
 from blockwright.volume import Driver, VolumeInfo, open_pool, pool_names
@@ -38,10 +39,6 @@ def volume_arguments(command: Any) -> Any:
     return click.argument("name")(command)
 
 
-def _json(command: Any) -> Any:
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(command)
-
-
 def opened(name: str, pool: str | None) -> tuple[Driver, str]:
     """Return the open pool of a volume, and the volume's name. Raises UsageError where the pool is not said."""
     text = name.removeprefix("volume:")
@@ -61,7 +58,7 @@ def opened(name: str, pool: str | None) -> tuple[Driver, str]:
 @volume.command()
 @click.argument("origin")
 @volume_arguments
-@_json
+@json_option
 def snapshot(*, origin: str, name: str, pool: str | None, as_json: bool) -> None:
     """Make NAME what ORIGIN is now. Either can be written to afterwards."""
     driver, source = opened(origin, pool)
@@ -75,7 +72,7 @@ def snapshot(*, origin: str, name: str, pool: str | None, as_json: bool) -> None
 @volume.command()
 @volume_arguments
 @click.argument("size", metavar="SIZE")
-@_json
+@json_option
 def grow(*, name: str, pool: str | None, size: str, as_json: bool) -> None:
     """Give the volume the SIZE, such as 20G or +2G. Volumes only grow; their file systems are left alone."""
     driver, plain = opened(name, pool)
@@ -87,7 +84,7 @@ def grow(*, name: str, pool: str | None, size: str, as_json: bool) -> None:
 @volume.command()
 @volume_arguments
 @click.option("-r", "--read-only", is_flag=True, help="Let nobody write to it.")
-@_json
+@json_option
 def activate(*, name: str, pool: str | None, read_only: bool, as_json: bool) -> None:
     """Give the volume a path, and print it: a block device where there is root, else its file, or an NBD address."""
     driver, plain = opened(name, pool)
@@ -109,7 +106,7 @@ def deactivate(*, name: str, pool: str | None) -> None:
 @volume_arguments
 @click.argument("directory")
 @click.option("-o", "--options", default="", metavar="OPTION[,OPTION]", help="ro, noexec, noatime, suid, dev.")
-@_json
+@json_option
 def mount(*, name: str, pool: str | None, directory: str, options: str, as_json: bool) -> None:
     """Mount the volume's file system at DIRECTORY (nosuid, nodev), active for it where it was not. Needs root."""
     from blockwright.system.linux.mount import parse_options
@@ -143,7 +140,7 @@ def rm(*, names: Sequence[str], pool: str | None) -> None:
 
 @volume.command()
 @click.option("--pool", metavar="POOL", help="Those of one pool.  [default: all]")
-@_json
+@json_option
 def ls(*, pool: str | None, as_json: bool) -> None:
     """List volumes."""
     found: list[VolumeInfo] = []
@@ -169,7 +166,7 @@ def ls(*, pool: str | None, as_json: bool) -> None:
 
 @volume.command()
 @volume_arguments
-@_json
+@json_option
 def show(*, name: str, pool: str | None, as_json: bool) -> None:
     """Tell what is recorded of a volume."""
     driver, plain = opened(name, pool)
@@ -183,7 +180,7 @@ def show(*, name: str, pool: str | None, as_json: bool) -> None:
 
 @volume.command()
 @click.option("--pool", metavar="POOL", help="One pool.  [default: all]")
-@_json
+@json_option
 def reconcile(*, pool: str | None, as_json: bool) -> int:
     """Bring journal and world to agree: finish or undo what a dead process began, adopt what is not recorded.
 

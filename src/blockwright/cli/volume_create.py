@@ -9,8 +9,9 @@ import click
 
 from blockwright.build.definition import Definition, RootOptions, Table
 from blockwright.build.run import build
-from blockwright.cli.options import json_option, quiet_option
+from blockwright.cli.options import quiet_option
 from blockwright.cli.output import progress_bar, tell_remarks
+from blockwright.cli.params import json_option
 from blockwright.cli.source_options import Take, source_options
 from blockwright.cli.volume import opened, show_volume, volume_arguments
 from blockwright.epoch import source_date_epoch

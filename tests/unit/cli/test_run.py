@@ -14,7 +14,9 @@ import pytest
 from blockwright import __version__
 from blockwright.cli import run as run_module
 from blockwright.cli.output import show_name, table
+from blockwright.cli.params import Seconds
 from tests.support.command import COMMAND, blockwright
+from tests.support.commands import every_command
 
 pytestmark = pytest.mark.unprivileged
 
@@ -200,3 +202,45 @@ def test_an_interrupt_before_the_command_is_there_is_told_the_same() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (130, b"blockwright: interrupted\n")
+
+
+def test_every_number_of_seconds_is_one_that_a_clock_can_count() -> None:
+    found = [
+        (path, each)
+        for path, command, _ in every_command()
+        for each in command.params
+        if isinstance(each, click.Option)
+    ]
+    times = [(path, each.name) for path, each in found if isinstance(each.type, Seconds)]
+    assert len(times) > 5
+    others = (click.types.FloatParamType, click.FloatRange)
+    assert [
+        (path, each.name)
+        for path, each in found
+        if isinstance(each.type, others) and not isinstance(each.type, Seconds)
+    ] == []
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-inf", "1e300", "-1", "0", "soon", ""])
+def test_a_time_within_another_value_is_refused_as_one(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for option, name, wanted in (("--scanner-option", "timeout", "seconds above 0"), ("--limit", "time", "a number")):
+        assert run_module.run(["fetch-and-create", "/nowhere.tar", option, f"{name}={seconds}"]) == 2
+        told = capsys.readouterr().err
+        assert told == f"blockwright: {option} {name}: expected {wanted}, found {seconds!r}\n"
+
+
+@pytest.mark.parametrize("seconds", ["nan", "inf", "-1", "soon"])
+@pytest.mark.parametrize("command", [["image", "cancel", "x", "--wait"], ["pool", "watch", "x", "--interval"]])
+def test_a_time_to_wait_is_refused_as_one(
+    command: list[str], seconds: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_module.run([*command, seconds]) == 2
+    told = capsys.readouterr().err
+    assert f"'{command[-1]}'" in told
+    assert told.count("\n") == 1
+
+
+def test_there_is_one_way_to_ask_for_json() -> None:
+    folder = Path(run_module.__file__).parent
+    spelt = [each.name for each in folder.glob("*.py") if 'option("--json"' in each.read_text("utf-8")]
+    assert spelt == ["params.py"]

@@ -107,6 +107,7 @@ class Activities:
             if known["trouble"] and state not in (State.READY, State.ACTIVE):
                 state = State.CANCELLED if known["cancelled"] else State.FAILED
             receipts = list(inputs.receipts)
+            self._checkpoint("publish: begun")
             with self._context(inputs.run) as context, _last(inputs.run, context), Images() as images:
                 active = _still_active(images, inputs, context) if state is State.READY else None
                 if active is not None:
