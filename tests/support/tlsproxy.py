@@ -9,6 +9,7 @@ import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 
 from tests.support.tools import missing
@@ -102,10 +103,8 @@ class _Headers:
     """Decodes the headers of one connection's requests (RFC 9113, section 6.2); ``asked`` are their streams."""
 
     def __init__(self, seen: list[dict[str, str]]) -> None:
-        try:
-            from hpack import Decoder
-        except ImportError:
-            missing("hpack is missing: pip install hpack")
+        from hpack import Decoder
+
         self._decoder = Decoder()
         self.asked: list[int] = []
         self._seen = seen
@@ -147,6 +146,8 @@ def tls_proxy(
     upstream: str, certificate: tuple[Path, Path], clients: Path | None = None, api_key: str | None = None
 ) -> Iterator[TlsProxy]:
     """Run one before ``upstream``; ``clients`` is the authority that clients' certificates must be of."""
+    if find_spec("hpack") is None:
+        missing("hpack is missing: pip install hpack")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=clients)
     context.load_cert_chain(*certificate)
     context.set_alpn_protocols(["h2"])

@@ -30,6 +30,10 @@ def main() -> None:
         code = 130
     if sys.warnoptions and "temporalio" not in sys.modules:  # whose threads do not survive the interpreter's end
         sys.exit(code)  # whoever asks for warnings wants to hear of what was left open
+    if "opentelemetry.trace" in sys.modules:
+        from blockwright.pipeline.tracing import flush
+
+        flush()
     # To take a large tree apart object by object takes longer than many a build, and the process ends anyway.
     with contextlib.suppress(OSError):  # `run` has flushed, and told of a failure
         sys.stdout.flush()

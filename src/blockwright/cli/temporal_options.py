@@ -94,12 +94,20 @@ def _reaching() -> list[Callable[[Any], Any]]:
         click.option("--namespace", help="Which namespace of it.  [default: TEMPORAL_NAMESPACE, else default]"),
         click.option("--temporal-tls", is_flag=True, help="Reach it by TLS, as TEMPORAL_TLS=true does."),
         click.option(
-            "--temporal-tls-ca", metavar="FILE", help="Who is trusted, in PEM.  [default: who the system trusts]"
+            "--temporal-tls-ca",
+            metavar="FILE",
+            help="Who is trusted, in PEM.  [default: TEMPORAL_TLS_SERVER_CA_CERT_PATH, else who the system trusts]",
         ),
-        click.option("--temporal-tls-cert", metavar="FILE", help="Our certificate, where it asks for one."),
-        click.option("--temporal-tls-key", metavar="FILE", help="The key of that certificate."),
         click.option(
-            "--temporal-tls-server-name", metavar="NAME", help="Whose certificate is expected.  [default: the host's]"
+            "--temporal-tls-cert",
+            metavar="FILE",
+            help="Our certificate, where it asks for one.  [default: TEMPORAL_TLS_CLIENT_CERT_PATH]",
+        ),
+        click.option("--temporal-tls-key", metavar="FILE", help="Its key.  [default: TEMPORAL_TLS_CLIENT_KEY_PATH]"),
+        click.option(
+            "--temporal-tls-server-name",
+            metavar="NAME",
+            help="Whose certificate is expected.  [default: TEMPORAL_TLS_SERVER_NAME, else the host's]",
         ),
         click.option(
             "--temporal-api-key-file", metavar="FILE", help="Has an API key, as TEMPORAL_API_KEY may; implies TLS."

@@ -99,7 +99,8 @@ class Runner:
             settled = self._settled(wanted)  # by whoever had the lease before
             if settled is not None:
                 return settled
-            with self._context, tracing.trace(self._runs.find(wanted.id) or wanted) as trace:
+            known = self._runs.find(wanted.id) or wanted
+            with self._context, tracing.trace(wanted.id, known.trace) as trace:
                 run = self._runs.begin(replace(wanted, trace=trace), lease)
                 return self._go(replace(run, request=wanted.request), lease)
 
@@ -185,7 +186,7 @@ class Runner:
             self._context.checkpoint(f"{step.value}: begun")
             try:
                 self._context.stop()
-                with tracing.span(step.value, inputs, attempt):
+                with tracing.span(step.value, inputs.run, attempt):
                     return function.do(inputs, self._context)
             except BaseException as error:
                 with suppress(BlockwrightError, OSError):

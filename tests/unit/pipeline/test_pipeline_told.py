@@ -194,38 +194,6 @@ def test_metrics_count_steps_and_rejects_by_reason(home, tmp_path):
 # -- traces ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_trace_goes_on_when_the_run_does(home, tmp_path, monkeypatch):
-    trace = pytest.importorskip("opentelemetry.trace", reason="opentelemetry is not installed")
-    seen = []
-
-    class Tracer(trace.NoOpTracer):
-        def start_as_current_span(self, name, *args, **given):
-            parent = trace.get_current_span().get_span_context()
-            seen.append((name, f"{parent.trace_id:032x}"))
-            return super().start_as_current_span(name, *args, **given)
-
-    monkeypatch.setattr(trace, "get_tracer", lambda _name: Tracer())
-    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-    monkeypatch.setenv("TRACEPARENT", parent)
-    wanted = request(docker_archive(tmp_path))
-
-    class Killed(BaseException):
-        pass
-
-    def die(name: str) -> None:
-        if name == "scan: done":
-            raise Killed
-
-    with pytest.raises(Killed):
-        fetch(wanted, die)
-    monkeypatch.delenv("TRACEPARENT")
-    fetch(wanted)
-    assert [name for name, _ in seen] == ["run", "download", "verify", "scan", "run", "scan", "create"]
-    assert {trace_id for _, trace_id in seen} == {parent.split("-")[1]}
-    with Images() as images:
-        assert images.list()[0].trace == parent
-
-
 @pytest.mark.parametrize("given", ["", "junk", "00-" + "0" * 32 + "-b7ad6b7169203331-01", "ff-" + "1" * 70])
 def test_a_trace_of_our_own_where_there_is_none(monkeypatch, given):
     monkeypatch.setenv("TRACEPARENT", given)

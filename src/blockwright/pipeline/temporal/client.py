@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Final, TypeVar
 
-from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.client import Client, WorkflowFailureError, WorkflowHandle
 from temporalio.common import WorkflowIDConflictPolicy, WorkflowIDReusePolicy
 from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError, is_cancelled_exception
 from temporalio.service import RPCError
 
 from blockwright import errors
 from blockwright.errors import BlockwrightError, InUse, NotFound
+from blockwright.pipeline import tracing
 from blockwright.pipeline.context import cancelled
 from blockwright.pipeline.identity import identify
 from blockwright.pipeline.receipt import Receipt
@@ -147,6 +148,11 @@ async def _cancel(name: str, place: Place, wait_s: float) -> State:
 async def _change(change: Change, place: Place) -> dict[str, Any]:
     _obey_signals()
     client = await connect(place.server)
+    with tracing.trace(change["image"][:64], name=change["what"]) as trace:
+        return await _changed(client, {**change, "trace": trace}, place)
+
+
+async def _changed(client: Client, change: Change, place: Place) -> dict[str, Any]:
     try:
         handle: WorkflowHandle[Any, Any] = await client.start_workflow(
             CHANGE_WORKFLOW,
@@ -176,9 +182,14 @@ def _obey_signals() -> None:
 async def _fetch(run: Run, place: Place) -> Outcome:
     _obey_signals()
     client = await connect(place.server)
-    name = workflow_of(place.host, run.id)
-    earlier = await known(client, name)
+    earlier = await known(client, workflow_of(place.host, run.id))
     receipts = earlier.receipts if earlier is not None and earlier.status is not None else ()
+    with tracing.trace(run.id, earlier.trace if earlier is not None else "") as trace:
+        return await _joined(client, replace(run, trace=trace), place, receipts)
+
+
+async def _joined(client: Client, run: Run, place: Place, receipts: Sequence[Receipt]) -> Outcome:
+    """Begin the run, or join the one that is at it, until one has done what is asked for."""
     steps = wanted_steps(run)
     for _ in range(_ROUNDS):
         asked: Asked = {
@@ -191,7 +202,7 @@ async def _fetch(run: Run, place: Place) -> Outcome:
         handle: WorkflowHandle[Any, Any] = await client.start_workflow(
             WORKFLOW,
             asked,
-            id=name,
+            id=workflow_of(place.host, run.id),
             task_queue=QUEUE,
             task_timeout=timedelta(seconds=_DECIDE_S),
             id_reuse_policy=WorkflowIDReusePolicy.ALLOW_DUPLICATE,

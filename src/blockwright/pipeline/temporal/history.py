@@ -28,6 +28,7 @@ class Known:
     inputs: Inputs
     steps: Sequence[Event]
     receipts: Sequence[Receipt]
+    trace: str
     status: WorkflowExecutionStatus | None
 
     @property
@@ -80,5 +81,6 @@ async def _read(client: Client, handle: WorkflowHandle[Any, Any], status: Workfl
         Inputs.parse(asked["inputs"]),
         [Event(each) for each in asked["steps"]],
         [Receipt.parse(each) for each in receipts],
+        str(asked.get("trace") or ""),
         None if status is WorkflowExecutionStatus.RUNNING else status,
     )

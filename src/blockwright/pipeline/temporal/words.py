@@ -5,7 +5,7 @@ Knows: names. Refuses to know: steps, and Temporal; a workflow's module imports 
 
 from __future__ import annotations
 
-from typing import Any, Final, TypedDict
+from typing import Any, Final, NotRequired, TypedDict
 
 QUEUE: Final = "blockwright"
 """The task queue of workflows, which any worker takes: they decide what comes next, and touch no machine."""
@@ -24,7 +24,10 @@ STEP_HOURS: Final = 24
 
 
 class Asked(TypedDict):
-    """What a workflow is given: ``inputs`` as ``Inputs.document`` has them, with the receipts of an earlier one."""
+    """What a workflow is given: ``inputs`` as ``Inputs.document`` has them, with the receipts of an earlier one.
+
+    ``trace`` is a traceparent, which its steps are given, too: so it is in history, and outlives whoever is at them.
+    """
 
     host: str
     inputs: dict[str, Any]
@@ -34,7 +37,10 @@ class Asked(TypedDict):
 
 
 class Change(TypedDict):
-    """What is to be done to an image that is there: ``what`` is an event, ``name`` that of a snapshot, or empty."""
+    """What is to be done to an image that is there: ``what`` is an event, ``name`` that of a snapshot, or empty.
+
+    ``trace`` is the place in its trace of who asks for it.
+    """
 
     host: str
     image: str
@@ -42,6 +48,7 @@ class Change(TypedDict):
     name: str
     snapshots: bool
     heartbeat_s: float
+    trace: NotRequired[str]
 
 
 class Done(TypedDict):

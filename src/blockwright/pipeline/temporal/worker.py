@@ -12,7 +12,7 @@ import contextvars
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -65,7 +65,7 @@ class Activities:
             function = FUNCTIONS[event]
             with self._context(inputs.run) as context, _last(inputs.run, context):
                 try:
-                    with tracing.span(event.value, inputs, context.attempt):
+                    with tracing.span(event.value, inputs.run, context.attempt, given.get("trace", "")):
                         receipt = function.do(inputs, context).document()
                 except BaseException:
                     with suppress(BlockwrightError, OSError):
@@ -92,7 +92,7 @@ class Activities:
             except BlockwrightError:
                 return []
             kept = covered(run, kept, Home.default())
-            with self._context(inputs.run) as context:
+            with self._spanned("held", inputs.run, given) as context:
                 while kept and not FUNCTIONS[kept[-1].step].holds(run.inputs(kept), kept[-1], context):
                     kept.pop()
             return [each.document() for each in kept]
@@ -108,17 +108,26 @@ class Activities:
                 state = State.CANCELLED if known["cancelled"] else State.FAILED
             receipts = list(inputs.receipts)
             self._checkpoint("publish: begun")
-            with self._context(inputs.run) as context, _last(inputs.run, context), Images() as images:
+            with (
+                self._spanned("publish", inputs.run, known) as context,
+                _last(inputs.run, context),
+                Images() as images,
+            ):
                 active = _still_active(images, inputs, context) if state is State.READY else None
                 if active is not None:
                     state = State.ACTIVE
                     receipts.append(active)
                 images.catalogue.put(images.image_of(_run_of(inputs, state, known, failed), receipts))
+            tracing.spanned("workflow", inputs.run, known["trace"], known["created_ns"], state.value)
 
     @activity.defn(name=CHANGE, no_thread_cancel_exception=True)
     def change(self, given: Change) -> dict[str, Any]:
         """Have an image of this host activated, deactivated or removed, whichever engine has its run."""
-        with _answering(again=False), Images() as images, self._context(given["image"][:64]) as context:
+        with (
+            _answering(again=False),
+            Images() as images,
+            self._spanned(given["what"], given["image"][:64], given) as context,
+        ):
             try:
                 image = images.find(given["image"])
             except NotFound:
@@ -141,6 +150,12 @@ class Activities:
                 return {"image": image.id, "deactivated": done}
             gone = manage.remove(images, image, snapshots=given["snapshots"])
             return {"image": image.id, "removed": gone}
+
+    @contextmanager
+    def _spanned(self, name: str, run: str, given: Mapping[str, Any]) -> Iterator[Context]:
+        """Have what an activity works with, and what it does be a span of the trace that it was given."""
+        with self._context(run) as context, tracing.span(name, run, context.attempt, given.get("trace", "")):
+            yield context
 
     @contextmanager
     def _context(self, run: str) -> Iterator[Context]:

@@ -9,7 +9,7 @@ Knows: the order of things. Refuses to know: what steps do.
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from temporalio import workflow
@@ -37,6 +37,8 @@ _RETRY = RetryPolicy(
     initial_interval=timedelta(seconds=0.5), maximum_interval=timedelta(seconds=30), maximum_attempts=TRIES
 )
 
+_EPOCH = datetime.fromtimestamp(0, UTC)
+
 
 @workflow.defn(name=WORKFLOW)
 class ImageWorkflow:
@@ -57,11 +59,13 @@ class ImageWorkflow:
         did: list[str] = []
         try:
             if asked["inputs"]["receipts"]:
-                receipts = await _activity(asked["host"], HELD, asked["inputs"], asked["heartbeat_s"])
+                earlier = asked["inputs"] | {"trace": asked["trace"]}
+                receipts = await _activity(asked["host"], HELD, earlier, asked["heartbeat_s"])
             for step in asked["steps"][len(receipts) :]:
                 self._at = step
                 _check_wanted()
-                given = {"step": step, "inputs": asked["inputs"] | {"receipts": receipts}}
+                inputs = asked["inputs"] | {"receipts": receipts}
+                given = {"step": step, "inputs": inputs, "trace": asked["trace"]}
                 receipts.append(await _activity(asked["host"], STEP, given, asked["heartbeat_s"]))
                 did.append(step)
         except BaseException as error:
@@ -82,7 +86,7 @@ class ImageWorkflow:
         known: Known = {
             "inputs": asked["inputs"] | {"receipts": receipts},
             "trace": asked["trace"],
-            "created_ns": int(workflow.info().start_time.timestamp()) * 10**9,
+            "created_ns": (workflow.info().start_time - _EPOCH) // timedelta(microseconds=1) * 1000,
             "failed": self._at if trouble else "",
             "trouble": trouble,
             "cancelled": cancelled,
