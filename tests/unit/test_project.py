@@ -1,6 +1,7 @@
 """What holds of the project as a whole: sizes of modules and functions, what importing costs, the version."""
 
 import ast
+import fnmatch
 import importlib.metadata
 import json
 import subprocess
@@ -78,6 +79,15 @@ def test_importing_the_package_imports_nothing_heavy():
 
 def test_what_is_heavy_would_be_seen():
     assert "ssl" in loaded_by("import blockwright, ssl") & HEAVY
+
+
+def test_no_directory_of_tests_is_passed_over(pytestconfig: pytest.Config):
+    """By default pytest does not look into `build`, `dist` or `venv`, and says nothing."""
+    left_out = pytestconfig.getini("norecursedirs")
+    below = (path.parent.relative_to(ROOT).parts for path in (ROOT / "tests").rglob("test_*.py"))
+    names = {name for parts in below for name in parts}
+    assert {"unit", "interop", "build"} <= names
+    assert [name for name in sorted(names) if any(fnmatch.fnmatch(name, each) for each in left_out)] == []
 
 
 def test_test_modules_have_names_of_their_own():
