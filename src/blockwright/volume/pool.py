@@ -16,7 +16,6 @@ from blockwright.errors import UsageError
 from blockwright.journal import Journal
 from blockwright.system.linux.registry import locked_file
 from blockwright.volume.driver import Driver
-from blockwright.volume.file.holder import clear_traces
 from blockwright.volume.info import VolumeInfo, check_name, parse_volume_name
 from blockwright.volume.records import PART, Records
 from blockwright.volume.spec import (
@@ -95,6 +94,8 @@ def undo_unfinished() -> list[str]:
 
     Where processes listened that died with their pool nothing is left either.
     """
+    from blockwright.volume.file.holder import clear_traces
+
     clear_traces()
     lines = []
     for name in unfinished_pools():
