@@ -3,7 +3,7 @@
 A target that does not exist is made beside its name, and gets it when it is whole. An empty directory is filled in
 place, and emptied again where that fails. With ``force`` a directory that holds something is added to in place; what
 ends that before its end leaves ``.blockwright-incomplete-…`` in it. What is left by a process that was killed has
-that name, or ``.NAME.…part``.
+that name, or ``.NAME.…part``; the latter goes with the next extraction to that name.
 
 Everything is done by descriptors of directories, and no name is followed through a link but the target's own.
 
@@ -14,18 +14,28 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import stat
 import sys
+import time
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
+from blockwright.device.descriptor import named_error
 from blockwright.errors import NotFound, UsageError
 
 assert sys.platform != "win32", "directories cannot be entered by descriptor there"
 
+import fcntl  # noqa: E402 - which is not there either
+
 DIRECTORY_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_DIRECTORY | os.O_NOFOLLOW
 _STAGE: Final = ".blockwright-incomplete-"
+LEFT_S: Final = 60.0
+"""Seconds after which a directory under way that nobody has locked is one that a killed process left."""
+_MAX_NAMES: Final = 10_000
+"""Names of a folder that are looked at for such directories."""
 
 
 class Target:
@@ -46,6 +56,9 @@ class Target:
             self._stage = _STAGE + secrets.token_hex(8)
             os.mkdir(self._stage, 0o700, dir_fd=self.root_fd)
             self.stage_fd = os.open(self._stage, DIRECTORY_FLAGS, dir_fd=self.root_fd)
+        except OSError as error:
+            self.discard()
+            raise named_error(OSError(error.errno, error.strerror), self.path) from None
         except BaseException:
             self.discard()
             raise
@@ -75,10 +88,12 @@ class Target:
         except FileNotFoundError:
             raise NotFound(f"{folder}: no such directory") from None
         self._final = name
+        _sweep(name[:200], self._parent_fd)
         part = f".{name[:200]}.{secrets.token_hex(8)}.part"
         os.mkdir(part, 0o700, dir_fd=self._parent_fd)
         self._part = part
         self.root_fd = os.open(part, DIRECTORY_FLAGS, dir_fd=self._parent_fd)
+        _lock(self.root_fd)
 
     def end_stage(self) -> None:
         """Remove the stage and what is left in it: all that has a name is in place."""
@@ -120,6 +135,32 @@ class Target:
             if fd >= 0:
                 os.close(fd)
         self.stage_fd = self.root_fd = self._parent_fd = -1
+
+
+def _lock(fd: int) -> bool:
+    """Whether a directory under way is locked by who has it open so; on some file systems none can be."""
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _sweep(stem: str, folder_fd: int) -> None:
+    """Remove what killed processes left of directories of that name: nobody has it locked any more."""
+    pattern = re.compile(rf"\.{re.escape(stem)}\.[0-9a-f]{{16}}\.part")
+    with suppress(OSError), os.scandir(folder_fd) as entries:
+        found = [each.name for each in islice(entries, _MAX_NAMES) if pattern.fullmatch(each.name)]
+        for name in found:
+            with suppress(OSError):
+                fd = os.open(name, DIRECTORY_FLAGS, dir_fd=folder_fd)
+                try:
+                    status = os.fstat(fd)
+                    old = time.time() - status.st_ctime > LEFT_S  # who has just made one has not locked it yet
+                    if old and status.st_uid == os.geteuid() and _lock(fd):
+                        remove(name, folder_fd)
+                finally:
+                    os.close(fd)
 
 
 def remove(name: str, folder_fd: int) -> None:

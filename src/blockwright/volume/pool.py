@@ -94,7 +94,7 @@ def undo_unfinished() -> list[str]:
 
     Where processes listened that died with their pool nothing is left either.
     """
-    from blockwright.volume.file.holder import clear_traces  # its package's drivers are not for every command
+    from blockwright.volume.file.holder import clear_traces
 
     clear_traces()
     lines = []

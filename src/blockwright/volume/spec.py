@@ -14,6 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from blockwright.device.descriptor import named_error
 from blockwright.device.hostfile import sync_data
 from blockwright.errors import Corrupt, NotFound, Unsupported
 from blockwright.home import state_home
@@ -165,8 +166,15 @@ def remove_folder(spec: PoolSpec) -> None:
 
 
 def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
-    """Have ``data`` at ``path``, durably, whole or not at all. Raises OSError."""
-    beside = f"{path}.{os.getpid()}.part"
+    """Have ``data`` at ``path``, durably, whole or not at all. Raises OSError, which names ``path``."""
+    try:
+        _write_beside(path, f"{path}.{os.getpid()}.part", data, mode)
+    except OSError as error:
+        raise named_error(OSError(error.errno, error.strerror), path) from None
+    sync_folder(os.path.dirname(path) or os.curdir)
+
+
+def _write_beside(path: str, beside: str, data: bytes, mode: int) -> None:
     fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     try:
         try:
@@ -181,7 +189,6 @@ def write_file(path: str, data: bytes, mode: int = 0o600) -> None:
         with suppress(FileNotFoundError):
             os.unlink(beside)
         raise
-    sync_folder(os.path.dirname(path) or os.curdir)
 
 
 def sync_folder(path: str) -> None:

@@ -1,5 +1,7 @@
 """Trees on the host: all they hold, by whose rule, and nothing where it fails."""
 
+import errno
+import fcntl
 import io
 import os
 import stat
@@ -9,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from blockwright.errors import NotFound, UsageError
-from blockwright.tree import extract_write
+from blockwright.tree import extract_target, extract_write
 from blockwright.tree.compare import compare_trees
 from blockwright.tree.content import BytesContent, Content
 from blockwright.tree.extract import KEEP, ME, Extraction, ExtractOptions, Owner, extract
@@ -328,3 +330,48 @@ def folding(call):
         return call(*[name.lower() if name in (b"A", b"a") else name for name in names], **options)
 
     return folded
+
+
+def test_what_a_killed_process_left_goes_with_the_next_extraction_to_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract_target, "LEFT_S", -1.0)
+    names = [f".out.{number}123456789abcdef.part" for number in range(3)]
+    for name in (*names, ".outs.0123456789abcdef.part", ".out.0123.part"):
+        (tmp_path / name / "below").mkdir(parents=True)
+        (tmp_path / name / "below/file").write_text("half")
+    (tmp_path / names[0]).chmod(0o500)
+    used = os.open(tmp_path / names[1], os.O_RDONLY)
+    fcntl.flock(used, fcntl.LOCK_EX)
+    outside = tmp_path / ".out.3123456789abcdef.part"
+    outside.symlink_to(".out.0123.part")
+    tree = directory(a=file())
+    extract(tree, str(tmp_path / "out"))
+    os.close(used)
+    assert below(tmp_path) == sorted([names[1], outside.name, ".outs.0123456789abcdef.part", ".out.0123.part", "out"])
+    assert below(tmp_path / ".out.0123.part") == ["below"]
+
+
+def test_one_under_way_is_left_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(extract_target, "LEFT_S", -1.0)
+    with Extraction(str(tmp_path / "out"), ExtractOptions(ME)) as first:
+        with Extraction(str(tmp_path / "out"), ExtractOptions(ME)) as second:
+            second.write(directory(b=file()))
+        os.rename(tmp_path / "out", tmp_path / "other")
+        first.write(directory(a=file()))
+    assert below(tmp_path / "out") == ["a"]
+
+
+@pytest.mark.parametrize("name", ["out", "there"])
+def test_a_place_where_nothing_can_be_made_is_named_as_it_was_given(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "there").mkdir()
+
+    def refused(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "no", ".out.0123456789abcdef.part")
+
+    monkeypatch.setattr(os, "mkdir", refused)
+    with pytest.raises(PermissionError) as caught:
+        extract(directory(a=file()), str(tmp_path / name))
+    assert caught.value.filename == str(tmp_path / name)

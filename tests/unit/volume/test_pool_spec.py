@@ -9,7 +9,7 @@ import pytest
 from blockwright.errors import Corrupt, InUse, NotFound, NotSupported, Unsupported, UsageError
 from blockwright.volume import create_pool, destroy_pool, load_spec, open_pool, pool_names
 from blockwright.volume.file import driver
-from blockwright.volume.spec import parse_spec, state_directory
+from blockwright.volume.spec import parse_spec, state_directory, write_file
 
 
 @pytest.fixture(autouse=True)
@@ -122,3 +122,14 @@ def test_of_two_at_once_one_makes_it():
     for each in threads:
         each.join()
     assert sorted(told) == ["exists"] * 3 + ["made"]
+
+
+@pytest.mark.parametrize("name", ["none/here", "folder", "folder/none/x"])
+def test_what_cannot_be_written_is_named_as_it_was_given(tmp_path, name):
+    (tmp_path / "folder").mkdir()
+    path = str(tmp_path / name)
+    with pytest.raises(OSError) as caught:
+        write_file(path, b"x")
+    assert (caught.value.filename, caught.value.filename2) == (path, None)
+    assert os.listdir(tmp_path) == ["folder"]
+    assert os.listdir(tmp_path / "folder") == []

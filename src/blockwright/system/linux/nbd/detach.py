@@ -96,8 +96,9 @@ class NbdDevice:
 
     def detach(self, *, force: bool = False, timeout_s: float = TIMEOUT_S, logger: Logger | None = None) -> None:
         """Have the device free. What is free or another attachment already is left alone. Raises as ``detach``."""
-        if self.is_attached:
-            detach(self.number, force=force, timeout_s=timeout_s, logger=logger)
+        found = state.state(self.number)
+        if found is not None and self.is_attached:
+            detach(self.number, force=force, timeout_s=timeout_s, logger=logger, expected=found)
         self._record.forget()
 
     def __enter__(self) -> Self:
@@ -116,12 +117,14 @@ def detach(
     force: bool = False,
     timeout_s: float = TIMEOUT_S,
     logger: Logger | None = None,
+    expected: NbdState | None = None,
 ) -> bool:
     """Have the device free, with its partitions gone and all that was written stored; answer whether it was attached.
 
     Raises InUse, naming who, where a mount, a device on top of it or a process holds it, and nothing is changed;
     KernelError where what was written cannot be stored (ETIMEDOUT where the server does not answer in time). With
     ``force`` neither is asked: who uses the device gets errors, and what is not stored is lost.
+    One that is no longer what was ``expected``, but somebody else's by now, is left alone.
     Raises NotFound without such a device; Unavailable.
     """
     require_driver("detach", str(device))
@@ -131,6 +134,8 @@ def detach(
         if not state.exists(number):
             raise NotFound(f"/dev/nbd{number}: no such device")
         return False
+    if expected is not None and not _is_same(found, expected):
+        return False
     path = state.node(number)
     end = time.monotonic() + timeout_s
     fd = -1 if force else _claimed(number, path, timeout_s, end)
@@ -139,7 +144,8 @@ def detach(
             end = max(end, time.monotonic() + _MAX_PAUSE_S)  # storing took its time
             blkdev.delete_partitions(fd, path, blkdev.partitions(path), timeout_s=timeout_s)
             _wait_until_quiet(number, path, end)
-        _disconnect(number)
+        if _is_same(state.state(number), found):  # the kernel disconnects whatever it is by then
+            _disconnect(number)
     finally:
         if fd >= 0:
             os.close(fd)
@@ -147,6 +153,11 @@ def detach(
     ownership.forget(found)
     told(logger).info("detached %s", path)
     return True
+
+
+def _is_same(now: NbdState | None, found: NbdState) -> bool:
+    """Whether the device is attached as it was found."""
+    return now is not None and (now.number, now.task, now.identifier) == (found.number, found.task, found.identifier)
 
 
 def _claimed(number: int, path: str, timeout_s: float, end: float) -> int:
@@ -227,7 +238,7 @@ def _wait_until_free(found: NbdState, path: str, end: float) -> None:
     pause = _FIRST_PAUSE_S
     while True:
         now = state.state(found.number)
-        if now is None or (now.task, now.identifier) != (found.task, found.identifier):
+        if not _is_same(now, found):
             return
         if time.monotonic() >= end:
             who = holders.named(_users(path, found)) or "somebody unknown"

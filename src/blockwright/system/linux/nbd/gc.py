@@ -39,11 +39,11 @@ def gc(*, force: bool = False, logger: Logger | None = None) -> Collected:
             registry.remove(record.name)
         elif record.owner is not None:
             try:
-                detach(found.number, force=force, timeout_s=1.0, logger=logger)
+                gone = detach(found.number, force=force, timeout_s=1.0, logger=logger, expected=found)
             except (InUse, KernelError) as error:
                 told(logger).warning("%s", error)
                 held.append(str(error))
                 continue
             registry.remove(record.name)
-            detached.append(found.path)
+            detached += [found.path] if gone else []
     return Collected(tuple(detached), tuple(held))
