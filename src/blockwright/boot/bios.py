@@ -188,6 +188,7 @@ def check_features(starter: Starter, features: Sequence[str]) -> None:
     else:
         name = "GRUB"
         refused = {"inline_data": "it cannot read files", "ea_inode": "it refuses the file system"}
+        refused["casefold"] = refused["ea_inode"]
     for feature in features:
         if feature in refused:
             raise Unsupported(f"{name}: on ext4 with {feature} {refused[feature]}: make it without")

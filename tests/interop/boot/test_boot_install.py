@@ -233,6 +233,7 @@ def test_a_configuration_that_is_there_is_kept_when_asked(parts: Path, tmp_path:
         ("gpt", [Piece("ext4", 32, ("-O", "encrypt"))], ["syslinux"], 1, "SYSLINUX: on ext4 with encrypt"),
         ("mbr", [Piece("ext4", 32, ("-O", "inline_data"))], ["grub"], 1, "GRUB: on ext4 with inline_data"),
         ("mbr", [Piece("ext4", 32, ("-O", "ea_inode"))], ["grub"], 1, "GRUB: on ext4 with ea_inode"),
+        ("mbr", [Piece("ext4", 32, ("-O", "casefold"))], ["grub"], 1, "GRUB: on ext4 with casefold"),
         ("gpt", [Piece("ext4", 32)], ["grub"], 5, "type bios-boot for GRUB"),
         ("gpt", [Piece("ext4", 32)], ["uki"], 5, "EFI system partition"),
         ("gpt", [Piece("ext4", 32), Piece("ext4", 32)], ["syslinux"], 2, "--root N"),

@@ -169,3 +169,19 @@ def test_images_that_are_none_of_grub_are_refused() -> None:
     image = loaders.program([("mods", struct.pack("<IIQQ", 0x676D696D, 0, 24, 24))])
     with pytest.raises(Unsupported, match="found none"):
         grubefi.config_path(image, "here")
+
+
+@pytest.mark.parametrize("length", [0, 1, 7, 17, 0xFFFFFFFF])
+def test_an_object_of_a_size_that_cannot_be_is_refused(length: int) -> None:
+    area = struct.pack("<IIQQ", 0x676D696D, 0, 24, 40) + struct.pack("<II", 0, length) + bytes(8)
+    with pytest.raises(Corrupt, match="expected an object of up to 16 bytes"):
+        grubefi.config_path(loaders.program([("mods", area)]), "here")
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"), [(23, 512), (513, 512), (24, 513), (24, 1 << 63), ((1 << 64) - 1, (1 << 64) - 1)]
+)
+def test_modules_that_leave_their_section_are_refused(offset: int, size: int) -> None:
+    area = struct.pack("<IIQQ", 0x676D696D, 0, offset, size).ljust(512, b"\0")
+    with pytest.raises(Corrupt, match="a size of up to 512"):
+        grubefi.config_path(loaders.program([("mods", area)]), "here")

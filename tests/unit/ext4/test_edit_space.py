@@ -1,9 +1,11 @@
-"""Free runs of a bitmap, against a search bit by bit."""
+"""Free runs of a bitmap, against a search bit by bit; what is freed, and when it may be written to."""
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from blockwright.device.memory import MemoryDevice
+from blockwright.errors import Corrupt, NoSpace
 from blockwright.fs.ext4.device import open_plan
 from blockwright.fs.ext4.edit.parts import Parts
 from blockwright.fs.ext4.edit.recover import recovered
@@ -33,12 +35,46 @@ def test_longest_run(free, count):
     assert all(free >> bit & 1 for bit in range(start, start + length))
 
 
+def empty_parts() -> Parts:
+    """The parts of an editor over an empty file system of one group."""
+    with open_plan(plan(Directory(), Ext4Options(size=8 * MiB, journal=0))) as planned:
+        device = MemoryDevice(content=planned.read(0, planned.size))
+    return Parts(recovered(device, source=None))
+
+
+def test_what_is_freed_is_not_written_to_before_the_commit():
+    parts = empty_parts()
+    free = parts.superblock.fields.free_blocks_count
+    taken = parts.space.allocate_runs(0, free)
+    parts.keep()
+    parts.committed()
+    start, _ = taken[0]
+    parts.space.free(start, 3)
+    assert parts.superblock.fields.free_blocks_count == 3
+    with pytest.raises(NoSpace, match="and more once the changes so far are committed"):
+        parts.space.allocate(start, 1)  # after a power cut these blocks are what they were
+    parts.keep()
+    parts.committed()
+    assert parts.space.allocate(start, 3) == (start, 3)
+
+
+@pytest.mark.parametrize("free", [(0, 1), (3, 1), (7, 1), (0, 8)])
+def test_blocks_that_are_free_are_not_freed_again(free):
+    parts = empty_parts()
+    start, length = parts.space.allocate(0, 8)
+    assert length == 8
+    parts.space.free(start + free[0], free[1])
+    group = parts.groups.group(0)
+    before, count = parts.groups.blocks(group), parts.superblock.fields.free_blocks_count
+    with pytest.raises(Corrupt, match="found some of them free"):
+        parts.space.free(start, 8)
+    assert (parts.groups.blocks(group), parts.superblock.fields.free_blocks_count) == (before, count)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2047), st.integers(1, 200)), min_size=1, max_size=30))
 def test_allocated_runs_are_free_and_given_back(requests):
-    with open_plan(plan(Directory(), Ext4Options(size=8 * MiB, journal=0))) as planned:
-        device = MemoryDevice(content=planned.read(0, planned.size))
-    parts = Parts(recovered(device, source=None))
+    parts = empty_parts()
     group = parts.groups.group(0)
     before, free = parts.groups.blocks(group), parts.superblock.fields.free_blocks_count
     taken: list[tuple[int, int]] = []

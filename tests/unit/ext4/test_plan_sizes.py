@@ -14,7 +14,7 @@ from blockwright.errors import NoSpace, UsageError
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan
 from blockwright.fs.ext4.plan_geometry import PlannedGeometry, reserved_descriptor_blocks, super_groups
-from blockwright.fs.ext4.plan_sizing import default_journal_blocks
+from blockwright.fs.ext4.plan_sizing import Demand, default_journal_blocks, given_geometries
 from blockwright.fs.ext4.stream import StreamPlacer
 from blockwright.tree.content import Content
 from blockwright.tree.node import Directory, File, Node
@@ -182,3 +182,17 @@ def test_memory_does_not_follow_the_size_of_the_disk():
     small = measured(Directory(), Ext4Options(size=64 * GiB))
     large = measured(Directory(), Ext4Options(size=TiB))
     assert large - small < 64 * 16 * (TiB - 64 * GiB) // (128 * MiB) // 4, "a few bytes beside each descriptor"
+
+
+def test_a_last_group_without_room_for_files_is_left_out():
+    """As mke2fs leaves it out: 50 blocks beside the group's own are the least."""
+    groups = {}
+    for more in range(1, 700):
+        blocks = 1 + 2 * 8192 + more
+        first, *others = given_geometries(Demand(11, 20), Ext4Options(block_size=1024, journal=0), blocks)
+        whole = others[-1] if others else first
+        assert (whole.blocks, whole.groups) == (blocks, 3)
+        spare = more - 2 - whole.inode_table_blocks  # group 2 has no backup
+        assert (first.groups, first.blocks) == ((2, 1 + 2 * 8192) if spare < 50 else (3, blocks))
+        groups[first.groups] = groups.get(first.groups, 0) + 1
+    assert set(groups) == {2, 3}

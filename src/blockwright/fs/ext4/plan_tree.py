@@ -25,10 +25,9 @@ from blockwright.fs.ext4.plan_directory import (
     linear_image,
     lost_found_image,
 )
-from blockwright.tree.node import Directory, File, Node, Symlink, walk
+from blockwright.tree.node import MAX_NAME, Directory, File, Node, Symlink, walk
 
 LOST_FOUND = b"lost+found"
-MAX_NAME = 255
 
 _Below = tuple[int, int, Directory]
 """A directory that is to be entered: its number, its parent's, the node."""
