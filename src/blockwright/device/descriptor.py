@@ -5,11 +5,12 @@ Knows: transfers, syncing, who may write. Refuses to know: holes, sizes, how eac
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import sys
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Final
 
 from blockwright.device import darwin, fallocate, holders, hostfile, locks
@@ -20,6 +21,7 @@ from blockwright.units import MiB
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 PARALLELISM: Final = 16
 """Calls in flight on one file that help; more only queue in the host."""
 
@@ -119,6 +121,22 @@ def named_error(error: OSError, name: str) -> OSError:
     if error.errno is None or error.filename is not None:
         return error
     return OSError(error.errno, os.strerror(error.errno), name)
+
+
+def name_full(error: BaseException | None, name: str) -> None:
+    """Have an error of a full disk that names no file say which disk that is: the one where ``name`` is."""
+    if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+        error.filename = name
+
+
+@contextmanager
+def naming_full(name: str) -> Iterator[None]:
+    """A context in which ``name`` is written to: where its disk is full, the error says so."""
+    try:
+        yield
+    except OSError as error:
+        name_full(error, name)
+        raise
 
 
 def open_descriptor(

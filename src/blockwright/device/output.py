@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from blockwright.device import locks
-from blockwright.device.descriptor import Path, claim, is_disk, kind_of, named_error
+from blockwright.device.descriptor import Path, claim, is_disk, kind_of, name_full, named_error
 from blockwright.device.file import FileDevice, HostBlockDevice, open_path
 from blockwright.device.inplace import check_blank
 from blockwright.device.physical import check_meant
@@ -95,6 +95,7 @@ class OutputFile:
             self.commit()
         else:
             self.discard()
+            name_full(error, self.path)
 
     def commit(self) -> None:
         """Sync the file and put it under its final name; a failure on the way discards it.

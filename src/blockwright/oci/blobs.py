@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Final
 
+from blockwright.device.descriptor import naming_full
 from blockwright.errors import ConnectionLost, IntegrityError, LimitExceeded
 from blockwright.oci.manifest import ALGORITHMS, hasher_of, parse_digest
 
@@ -74,7 +75,8 @@ class BlobStore:
                     os.unlink(f"{path}.part")  # made anew by opening it
                 else:
                     try:
-                        _fill(fd, digest, size, fetch)
+                        with naming_full(path):
+                            _fill(fd, digest, size, fetch)
                     except BaseException:
                         if not os.fstat(fd).st_size:
                             os.unlink(f"{path}.part")  # nothing of it is of use to the next one

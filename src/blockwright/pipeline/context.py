@@ -153,6 +153,10 @@ def open_fetched(inputs: Inputs) -> Source:
 
         return open_several([_fetched(each) for each in fetched["layers"]], rules, choice)
     name = str(fetched["path"])
+    if fetched["kind"] == "object" and "part" not in fetched:
+        from blockwright.source.archive import open_file
+
+        return open_file(name, rules, choice, str(inputs.identity["uri"]))
     if "part" in fetched:
         name = f"{name}:{fetched['part']}"
     return open_sources((name,), rules=rules, choice=choice, layers=request.layers)

@@ -16,6 +16,7 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, suppress
 from typing import TYPE_CHECKING, Any, Final
 
+from blockwright.device.descriptor import naming_full
 from blockwright.errors import Cancelled, IntegrityError, InUse
 from blockwright.pipeline.context import Context
 from blockwright.pipeline.home import Home
@@ -138,7 +139,7 @@ def _download(objects: Objects, info: ObjectInfo, path: str, progress: Progress)
 
     hasher = hashlib.sha256()
     fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOFOLLOW", 0), 0o600)
-    with open(fd, "r+b") as file:
+    with naming_full(path), open(fd, "r+b") as file:
         if os.fstat(fd).st_size > info.size:
             file.truncate(0)
         while piece := file.read(_PIECE):

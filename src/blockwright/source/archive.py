@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from typing import BinaryIO
 
 from blockwright.device.base import BlockDevice
+from blockwright.device.descriptor import naming_full
 from blockwright.device.file import FileDevice
 from blockwright.errors import ArchiveRejected, Closed, FormatError, NotThisFormat, Rejection, UsageError
 from blockwright.oci.choice import ONLY, Choice, begins_like_image, has_marks
@@ -138,7 +139,7 @@ def keep(stream: DecodedStream, name: str, rules: ArchiveRules) -> FileDevice:
     """Return all of a stream as a temporary file, decoded. Raises ArchiveRejected where that is too large."""
     import tempfile
 
-    with tempfile.TemporaryFile() as file:
+    with naming_full(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
         kept = 0
         while data := stream.read(MiB):
             kept += len(data)
@@ -153,26 +154,30 @@ def keep(stream: DecodedStream, name: str, rules: ArchiveRules) -> FileDevice:
         return FileDevice.adopt(os.dup(file.fileno()), f"{name}, kept", writable=False)
 
 
-def open_file(name: str, rules: ArchiveRules, choice: Choice) -> Source:
-    """Return the archive or file system in a regular file, addressable where it is plain. Raises NotThisFormat."""
-    with open(name, "rb", buffering=0) as file:
+def open_file(path: str, rules: ArchiveRules, choice: Choice, name: str = "") -> Source:
+    """Return the archive or file system in a regular file, addressable where it is plain. Raises NotThisFormat.
+
+    Messages call it ``name``, by its path where that is empty.
+    """
+    name = name or path
+    with open(path, "rb", buffering=0) as file:
         head = file.read(HEAD)
     if compression_of(head) is not None:
-        return open_stream(name, rules, choice)
+        return open_stream(path, rules, choice, name)
     if head == bytes(HEAD) or not looks_like_tar(head):
-        image = _image(name)
+        image = _image(path)
         if image is not None:
             return image
     if looks_like_tar(head):
-        return _open_tar(name, rules, choice)
+        return _open_tar(path, rules, choice, name)
     found = "an empty file" if not head else "another format"
     raise NotThisFormat(f"{_EXPECTED}, found {found}", source=name)
 
 
-def _open_tar(name: str, rules: ArchiveRules, choice: Choice) -> Source:
+def _open_tar(path: str, rules: ArchiveRules, choice: Choice, name: str) -> Source:
     """Return the plain archive in a file, or the container image that it is."""
     with ExitStack() as stack:
-        return _of_tar(stack.enter_context(FileDevice(name)), name, rules, choice, stack)
+        return _of_tar(stack.enter_context(FileDevice(path)), name, rules, choice, stack)
 
 
 def _of_tar(device: FileDevice, name: str, rules: ArchiveRules, choice: Choice, owned: ExitStack) -> Source:
@@ -204,9 +209,10 @@ def _image(name: str) -> Source | None:
     return open_image(name)
 
 
-def open_stream(name: str, rules: ArchiveRules, choice: Choice = ONLY) -> Source:
+def open_stream(path: str, rules: ArchiveRules, choice: Choice = ONLY, name: str = "") -> Source:
     """Return the archive that is read once from a pipe, a device, or a compressed file; an image is kept."""
-    file = open(name, "rb", buffering=0)  # noqa: SIM115 - the stream closes it
+    name = name or path
+    file = open(path, "rb", buffering=0)  # noqa: SIM115 - the stream closes it
     read: Callable[[int], bytes] = file.read
     try:
         size = os.fstat(file.fileno()).st_size  # asked first: a short input is read and closed by then

@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
 
+from blockwright.device.descriptor import naming_full
 from blockwright.device.file import FileDevice
 from blockwright.errors import ArchiveRejected, Cancelled, ObjectNotFound, Rejection
 from blockwright.oci.choice import Choice
@@ -78,7 +79,7 @@ def keep_objects(urls: Sequence[str], rules: ArchiveRules, owned: ExitStack) -> 
         )
 
     def keep(objects: Objects, info: ObjectInfo) -> FileDevice:
-        with tempfile.TemporaryFile() as file:
+        with naming_full(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
             for piece in download(objects, info):
                 if stopped.is_set():
                     raise Cancelled("layer: is not wanted any more")

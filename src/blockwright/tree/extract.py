@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Final, NamedTuple, Self
 
+from blockwright.device.descriptor import name_full
 from blockwright.errors import NotSupported, UsageError
 from blockwright.tree.content import Content, Fill, Place, Runs
 from blockwright.tree.node import Directory, Special, walk
@@ -102,6 +103,7 @@ class Extraction:
                 self._target.commit()
             else:
                 self._target.discard()
+                name_full(error, self._path)
 
     @property
     def place(self) -> Place:

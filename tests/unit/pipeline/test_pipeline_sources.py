@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from blockwright.errors import BlockwrightError, NotFound, SourceChanged, UsageError
+from blockwright.errors import ArchiveRejected, BlockwrightError, NotFound, SourceChanged, UsageError
 from blockwright.pipeline import manage, runner
 from blockwright.pipeline.context import Context
 from blockwright.pipeline.images import Images
@@ -264,3 +264,19 @@ def test_what_is_no_sound_archive_is_refused_before_anything_is_made(home, tmp_p
     with Images() as images:
         (found,) = images.list()
         assert (found.state, found.failed) == (State.FAILED.value, "verify")
+
+
+def test_an_object_that_breaks_off_is_called_by_its_name(home):
+    """And not by the file that it was fetched to."""
+    pytest.importorskip("obstore", reason="obstore is not installed")
+    when = "Mon, 19 Oct 2015 07:28:00 GMT"
+    shelf = {
+        "/cut.tar": (LAYERS[0][:9000], '"one"', when),
+        "/cut.tgz": (gzip.compress(LAYERS[0])[:90], '"two"', when),
+    }
+    with faulty(shelf) as server:
+        for name in ("cut.tar", "cut.tgz"):
+            with pytest.raises(ArchiveRejected) as error:
+                fetch(request(f"{server.url}/{name}"))
+            assert str(error.value).startswith(f"{server.url}/{name}: ")
+            assert str(home) not in str(error.value)
