@@ -6,7 +6,8 @@ from blockwright.codec.checksum import crc32c_raw
 from blockwright.device.file import FileDevice
 from blockwright.errors import Corrupt, InUse
 from blockwright.fs.ext4 import edit, read
-from blockwright.fs.ext4.layout import MMP_CLEAN, MMP_FSCK, Superblock
+from blockwright.fs.ext4.layout import Superblock
+from blockwright.fs.ext4.mmp import CLEAN, FSCK, MAGIC
 from blockwright.fs.ext4.resize import minimum_size, resize
 from blockwright.tree.node import Directory
 from blockwright.units import MiB
@@ -19,7 +20,7 @@ def image(tmp_path):
     return mke2fs(tmp_path / "image", "24M", "-t", "ext4", "-O", "mmp,metadata_csum")
 
 
-def say(image, sequence=MMP_CLEAN, node=b"", device=b"", magic=0x004D4D50, *, sound=True):
+def say(image, sequence=CLEAN, node=b"", device=b"", magic=MAGIC, *, sound=True):
     """Write the block as the kernel does, its checksum behind it."""
     with image.open("r+b") as file:
         superblock = Superblock.parse(file.read(2048), 1024)
@@ -52,7 +53,7 @@ def refused(image, error, words):
         (0xE24D4D4F, b"far-away", b"", "in use by far-away: unmount"),  # the kernel's largest number
         (1, b"", b"", "in use by another host"),
         (1, b"a\nb", b"", r"in use by 'a\\nb'"),
-        (MMP_FSCK, b"far-away", b"sdb1", "in use by e2fsck"),
+        (FSCK, b"far-away", b"sdb1", "in use by e2fsck"),
     ],
 )
 def test_who_uses_it_is_named(image, sequence, node, device, words):
@@ -72,7 +73,7 @@ def test_a_block_that_does_not_hold_lets_nobody_in(image):
 
 
 def test_a_file_system_that_nobody_uses_is_changed(image):
-    say(image, MMP_CLEAN, b"was-here", b"sdb1")
+    say(image, CLEAN, b"was-here", b"sdb1")
     with edit.open(FileDevice(image, writable=True)) as editor:
         editor.mkdir(b"/made", Directory())
     run([tool("e2fsck"), "-fn", image])

@@ -572,13 +572,8 @@ JOURNAL_HEADER: Final = Struct(">III")
 MAX_LINKS: Final = 65000
 """i_links_count of ext4, above which a directory says 1 with dir_nlink."""
 
-# -- multiple mount protection, orphan file --------------------------------------------------------------------
+# -- orphan file --------------------------------------------------------------------
 
-MMP_MAGIC: Final = 0x004D4D50
-MMP_CLEAN: Final = 0xFF4D4D50
-"""The sequence number where nobody uses the file system."""
-MMP_FSCK: Final = 0xE24D4D50
-"""The sequence number while it is being checked."""
 ORPHAN_MAGIC: Final = 0x0B10CA04
 ORPHAN_TAIL: Final = Struct("<II")
 """ob_magic, ob_checksum: closes a block of the orphan file."""

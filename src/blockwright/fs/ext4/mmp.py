@@ -16,9 +16,14 @@ from typing import Final
 
 from blockwright.codec.checksum import crc32c_raw
 from blockwright.errors import InUse
-from blockwright.fs.ext4.layout import MMP_CLEAN, MMP_FSCK, MMP_MAGIC, Incompat
+from blockwright.fs.ext4.layout import Incompat
 from blockwright.fs.ext4.volume import Volume
 
+MAGIC: Final = 0x004D4D50
+CLEAN: Final = 0xFF4D4D50
+"""The sequence number where nobody uses the file system."""
+FSCK: Final = 0xE24D4D50
+"""The sequence number while it is being checked."""
 _BLOCK: Final = Struct("<IIQ64s32s")
 """mmp_magic, mmp_seq, mmp_time, mmp_nodename, mmp_bdevname."""
 _CHECKSUM_AT: Final = 1020
@@ -36,16 +41,16 @@ def user_of(volume: Volume) -> str | None:
     data = volume.blocks(superblock.s_mmp_block, 1, _WHAT)
     at = superblock.s_mmp_block * volume.block_size
     magic, sequence, _time, node, device = _BLOCK.unpack_from(data)
-    if magic != MMP_MAGIC:
-        raise volume.corrupt(f"{_WHAT}: expected the magic number {MMP_MAGIC:#x}, found {magic:#x}", at)
+    if magic != MAGIC:
+        raise volume.corrupt(f"{_WHAT}: expected the magic number {MAGIC:#x}, found {magic:#x}", at)
     if volume.verify and volume.has_checksums:
         found = int.from_bytes(data[_CHECKSUM_AT : _CHECKSUM_AT + 4], "little")
         expected = crc32c_raw(volume.seed, data[:_CHECKSUM_AT])
         if found != expected:
             raise volume.corrupt(f"{_WHAT}: expected checksum {expected:#010x}, found {found:#010x}", at)
-    if sequence == MMP_CLEAN:
+    if sequence == CLEAN:
         return None
-    if sequence == MMP_FSCK:
+    if sequence == FSCK:
         return "e2fsck"
     where = _text(device)
     return f"{_text(node) or 'another host'}{f' as {where}' if where else ''}"
