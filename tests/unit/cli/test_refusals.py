@@ -106,7 +106,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (
             "fetch-and-create files --scanner-option timeout=soon",
             2,
-            "--scanner-option: timeout: expected seconds, found 'soon'",
+            "--scanner-option timeout: expected seconds above 0, found 'soon'",
         ),
         (
             "fetch-and-create files --temporal localhost:1 --on a --verify",
