@@ -402,10 +402,16 @@ def test_metrics_are_scraped(image, tmp_path):
         run([tool("qemu-io"), "-f", "raw", "-c", "read 0 1M", "-c", "write 0 64k", server.uri])
         with RawClient.at(tmp_path / "s") as client:
             client.go("disk")
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-                assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-                text = answer.read().decode()
-    samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+            until = time.monotonic() + 30
+            while True:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+                    assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
+                    text = answer.read().decode()
+                samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+                # The server hears a little later than qemu-io ends that it has gone.
+                if samples["blockwright_nbd_connections"] == "1" or time.monotonic() > until:
+                    break
+                time.sleep(0.01)
     assert samples["blockwright_nbd_connections"] == "1"
     assert samples['blockwright_nbd_export_connections{export="disk"}'] == "1"
     assert int(samples['blockwright_nbd_request_bytes_total{export="disk",command="write"}']) == 65536
