@@ -3,10 +3,10 @@
 An address is a path, or ``file:PATH``, ``mem:SIZE``, ``null:SIZE``, a volume (``volume:POOL/NAME``), an export of an
 NBD server (``nbd://…`` and the other schemes of ``nbd.uri``), an object or disk in a store (``s3://``, ``gs://``,
 ``az://``, ``http(s)://``), or ``SCHEME:…`` of a scheme that a plugin adds. On a path or volume a last ``:N`` selects
-partition N and ``:START,SIZE`` a range (bytes, or 512-byte sectors with the suffix ``s``), unless a file of the whole
-name exists. On a URL, and behind a plugin's scheme, the fragment does, as in ``#2`` and ``#start=1M,size=4G``. A last
-``#snapshot=NAME`` is the image as its internal snapshot has it, behind what selects a part:
-``disk.qcow2:2#snapshot=NAME``, ``s3://bucket/disk.qcow2#2,snapshot=NAME``.
+partition N and ``:START,SIZE`` a range (bytes, or with a unit: ``1M,4GiB``, ``34s`` in sectors of 512 bytes), unless
+a file of the whole name exists. On a URL, and behind a plugin's scheme, the fragment does, as in ``#2`` and
+``#start=1M,size=4G``. A last ``#snapshot=NAME`` is the image as its internal snapshot has it, behind what selects a
+part: ``disk.qcow2:2#snapshot=NAME``, ``s3://bucket/disk.qcow2#2,snapshot=NAME``.
 
 Knows: how addresses are written. Refuses to know: what opens them.
 """
@@ -21,7 +21,8 @@ from blockwright.errors import ReadOnly, UsageError
 from blockwright.plugin import DEVICES, find_plugin
 from blockwright.units import parse_size
 
-_SELECTOR = re.compile(r"(?P<path>.+):(?:(?P<number>[0-9]{1,4})|(?P<start>[0-9]+s?),(?P<size>[0-9]+s?))", re.DOTALL)
+_SIZE = "[0-9]+(?:s|[kKmMgGtT](?:i?B)?)?"
+_SELECTOR = re.compile(rf"(?P<path>.+):(?:(?P<number>[0-9]{{1,4}})|(?P<start>{_SIZE}),(?P<size>{_SIZE}))", re.DOTALL)
 _SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+]{1,15}):(?P<rest>.*)", re.DOTALL)
 _URL = re.compile(r"(?P<scheme>[a-z][a-z0-9+]*)://[^#]*(?:#(?P<fragment>.*))?", re.DOTALL)
 _SNAPSHOT = "#snapshot="

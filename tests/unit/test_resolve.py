@@ -14,6 +14,9 @@ def test_paths_parts_and_schemes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert parse_address("file:disk.img:2") == Address("file", "disk.img", 2)
     assert parse_address("a:b:3,4") == Address("file", "a:b", None, 3, 4)
     assert parse_address("disk.img:34s,1s") == Address("file", "disk.img", None, 34 * 512, 512)
+    assert parse_address("disk.img:1M,2GiB") == Address("file", "disk.img", None, 1 << 20, 2 << 30)
+    assert parse_address("volume:p/a:1k,4KB") == Address("volume", "p/a", None, 1024, 4000)
+    assert parse_address("disk.img:1M,2X") == Address("file", "disk.img:1M,2X")
     assert parse_address("disk.img", partition=3) == Address("file", "disk.img", 3)
     assert parse_address("mem:1T") == Address("mem", "1T")
     assert str(parse_address("disk.img:2")) == "disk.img:2"
