@@ -51,7 +51,7 @@ def test_what_is_freed_is_not_written_to_before_the_commit():
     start, _ = taken[0]
     parts.space.free(start, 3)
     assert parts.superblock.fields.free_blocks_count == 3
-    with pytest.raises(NoSpace, match="and more once the changes so far are committed"):
+    with pytest.raises(NoSpace, match="found 0, and 3 more once the changes so far are committed"):
         parts.space.allocate(start, 1)  # after a power cut these blocks are what they were
     parts.keep()
     parts.committed()
