@@ -112,9 +112,10 @@ def test_what_passes_once_is_compared_and_not_located(source: Path) -> None:
 
 
 def test_a_peer_is_held_to_the_same(source: Path) -> None:
-    """mke2fs -d copies a directory, but for fractions of seconds; debugfs then changes a group."""
+    """mke2fs -d copies what is in a directory, but for fractions of seconds; debugfs then changes a group."""
     image = source.parent / "theirs.ext4"
-    run([tool("mke2fs"), "-q", "-t", "ext4", "-d", source, image, "40M"])
+    root = f"root_owner={source.stat().st_uid}:{source.stat().st_gid}"
+    run([tool("mke2fs"), "-q", "-t", "ext4", "-E", root, "-d", source, image, "40M"])
     assert {each["aspect"] for each in document("check", image, "--against", source, code=3)["differences"]} == {
         "mtime_ns"
     }
