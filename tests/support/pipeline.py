@@ -5,20 +5,23 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from blockwright.pipeline import runner
 from blockwright.pipeline.context import Context
 from blockwright.pipeline.images import Images
 from blockwright.pipeline.request import Request
 from blockwright.pipeline.runner import Outcome
 from blockwright.resolve import open_device, open_file_system
+from blockwright.store import cloud
 from blockwright.tree.digest import tree_digest
 from blockwright.tree.node import Directory, File
 from blockwright.volume import create_pool, open_pool
 from tests.support.command import COMMAND
+from tests.support.faultproxy import FaultProxy, faulty
 from tests.support.oci import docker
 from tests.support.tarmaker import archive, header, member
 from tests.support.volumes import unsync
@@ -40,6 +43,16 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("TRACEPARENT", raising=False)
     create_pool(POOL, "file", {"snapshots": "overlay", "expose": "path", "directory": str(tmp_path / "volumes")})
     return folder
+
+
+@pytest.fixture
+def proxy(shelf: dict[str, tuple[bytes, str, str]], monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultProxy]:
+    """A proxy in front of what a module's ``shelf`` has, asked again soon and seldom where it breaks off."""
+    pytest.importorskip("obstore", reason="obstore is not installed")
+    monkeypatch.setattr(cloud, "_RETRIES", 1)
+    monkeypatch.setattr(runner, "BACKOFF_S", 0.01)
+    with faulty(shelf) as server:
+        yield server
 
 
 def docker_archive(folder: Path, name: str = "image.tar", layers: list[bytes] = LAYERS) -> str:

@@ -16,17 +16,29 @@ from blockwright.pipeline.provenance import statement
 from blockwright.pipeline.request import Request
 from blockwright.pipeline.states import Event
 from blockwright.source.identity import Identity, Kind
-from blockwright.store import cloud
 from blockwright.volume import open_pool
 from tests.support.command import COMMAND
-from tests.support.faultproxy import Fault, faulty
+from tests.support.faultproxy import Fault
 from tests.support.oci import Image, docker
-from tests.support.pipeline import FILES, LAYERS, POOL, command, content, fetch, home, left, parsed, request, volumes
+from tests.support.pipeline import (
+    FILES,
+    LAYERS,
+    POOL,
+    command,
+    content,
+    fetch,
+    home,
+    left,
+    parsed,
+    proxy,
+    request,
+    volumes,
+)
 from tests.support.registry import Content, digest, serving
 from tests.support.tarmaker import archive, member
 from tests.support.together import run_together
 
-__all__ = ["home"]
+__all__ = ["home", "proxy"]
 pytestmark = pytest.mark.unprivileged
 MONDAY = "Mon, 19 Oct 2015 07:28:00 GMT"
 LOWEST = archive(member(b"low", b"l"), member(b"etc/link", b"l"))
@@ -40,15 +52,6 @@ def shelf():
         "/app.tar": (LAYERS[1], '"two"', MONDAY),
         "/big.tar": (BIG, '"three"', MONDAY),
     }
-
-
-@pytest.fixture
-def proxy(shelf, monkeypatch):
-    pytest.importorskip("obstore", reason="obstore is not installed")
-    monkeypatch.setattr(cloud, "_RETRIES", 1)
-    monkeypatch.setattr(runner, "BACKOFF_S", 0.01)
-    with faulty(shelf) as proxy:
-        yield proxy
 
 
 def over(proxy, *names, **others):

@@ -13,7 +13,6 @@ from blockwright.pipeline import manage, runner
 from blockwright.pipeline.context import Context
 from blockwright.pipeline.images import Images
 from blockwright.pipeline.states import STEPS, Event, State
-from blockwright.store import cloud
 from tests.support.command import COMMAND, blockwright
 from tests.support.faultproxy import Fault, faulty
 from tests.support.oci import Image, docker
@@ -27,6 +26,7 @@ from tests.support.pipeline import (
     home,
     left,
     packed,
+    proxy,
     request,
     volumes,
 )
@@ -34,7 +34,7 @@ from tests.support.registry import Content, serving
 from tests.support.tarmaker import archive, member
 from tests.support.together import run_together
 
-__all__ = ["home"]
+__all__ = ["home", "proxy"]
 pytestmark = pytest.mark.unprivileged
 MONDAY = "Mon, 19 Oct 2015 07:28:00 GMT"
 
@@ -47,15 +47,6 @@ def of(outcome):
 def shelf():
     body = docker([*LAYERS, archive(member(b"big", b"b" * 900_000))])
     return {"/image.tar": (body, '"one"', MONDAY), "/root.tgz": (gzip.compress(LAYERS[0]), '"two"', MONDAY)}
-
-
-@pytest.fixture
-def proxy(shelf, monkeypatch):
-    pytest.importorskip("obstore", reason="obstore is not installed")
-    monkeypatch.setattr(cloud, "_RETRIES", 1)
-    monkeypatch.setattr(runner, "BACKOFF_S", 0.01)
-    with faulty(shelf) as proxy:
-        yield proxy
 
 
 def test_an_image_of_a_registry(home):

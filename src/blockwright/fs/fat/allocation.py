@@ -57,16 +57,8 @@ class AllocationTable:
         bits = self._geometry.bits
         first, end = index * PAGE, min((index + 1) * PAGE, self.end)
         data = self.raw_page(index)
-        if bits == 12:
-            return array("H", unpack12(data, self.end)[first:end])
-        values = array("H" if bits == 16 else "I")
-        values.frombytes(data[: (end - first) * bits // 8])
-        if sys.byteorder == "big":
-            values.byteswap()
-        mask = layout.MASK[bits]
-        if bits == 32 and max(values) > mask:
-            values = array("I", [value & mask for value in values])
-        return values
+        values = unpack(data, bits, self.end)[first:end] if bits == 12 else unpack(data, bits, end - first)
+        return masked(values, bits)
 
     def page_offset(self, index: int) -> int:
         """Return where a page begins in its FAT, in bytes; with 12 bits there is one only."""
@@ -147,7 +139,24 @@ class AllocationTable:
         return Corrupt(f"fat chain from cluster {start}: {message}", offset=offset, spec=layout.SPEC)
 
 
-def unpack12(data: bytes, count: int) -> list[int]:
+def unpack(data: bytes, bits: int, count: int) -> array[int]:
+    """Return the first ``count`` entries in the bytes of a FAT, the upper four of 32 bits as they are."""
+    if bits == 12:
+        return array("H", _unpack12(data, count))
+    values = array("H" if bits == 16 else "I")
+    values.frombytes(data[: count * bits // 8])
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
+
+
+def masked(values: array[int], bits: int) -> array[int]:
+    """Return entries without the upper four of 32 bits, which are nobody's."""
+    mask = layout.MASK[bits]
+    return array("I", [value & mask for value in values]) if bits == 32 and max(values) > mask else values
+
+
+def _unpack12(data: bytes, count: int) -> list[int]:
     """Return the first ``count`` entries of 12 bits."""
     values = []
     for index in range(count):

@@ -19,7 +19,7 @@ from blockwright.device.base import BlockDevice
 from blockwright.device.extent import ZERO
 from blockwright.errors import NoSpace
 from blockwright.fs.fat import layout
-from blockwright.fs.fat.allocation import PAGE, AllocationTable, Run, unpack12
+from blockwright.fs.fat.allocation import PAGE, AllocationTable, Run, masked, unpack
 from blockwright.fs.fat.volume import Volume
 
 _NEW: Final = 1
@@ -233,25 +233,15 @@ class EditedTable(AllocationTable):
         """Return the entries of a page as one of the two writings leaves them."""
         if _LATE not in page.flags:
             return page.values
+        bits = self._geometry.bits
         values = array(page.values.typecode, page.values)
-        before = None if late else self._decode(old, len(values))
+        before = None if late else masked(unpack(old, bits, len(values)), bits)
         for within in _marked(page.flags):
             if before is not None:
                 values[within] = before[within]
             elif values[within] == self.bad:
                 values[within] = 0
         return values
-
-    def _decode(self, raw: bytes, count: int) -> array[int]:
-        bits = self._geometry.bits
-        if bits == 12:
-            return array("H", unpack12(raw, count))
-        values = array("H" if bits == 16 else "I")
-        values.frombytes(raw[: count * bits // 8])
-        if sys.byteorder == "big":
-            values.byteswap()
-        mask = layout.MASK[bits]
-        return array(values.typecode, [value & mask for value in values]) if max(values) > mask else values
 
     def _encode(self, values: array[int], old: bytes) -> bytes:
         """Return a page's bytes; the bits beside its entries stay as they are in ``old``."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from blockwright.device.base import BlockDevice
 from blockwright.fs.fat import layout
-from blockwright.fs.fat.allocation import unpack12
+from blockwright.fs.fat.allocation import unpack
 from blockwright.fs.fat.geometry import Geometry
 from blockwright.units import KiB, MiB, align_up, ceil_div
 
@@ -21,18 +21,7 @@ _CHUNK = 64 * KiB
 def read_values(device: BlockDevice, geometry: Geometry) -> array[int]:
     """Return the entries of the first FAT, from entry 0 to the last cluster's."""
     length = align_up(ceil_div(geometry.end_cluster * geometry.bits, 8), geometry.sector_size)
-    return decode(device.read(geometry.fat_start(), length), geometry.bits, geometry.end_cluster)
-
-
-def decode(data: bytes, bits: int, count: int) -> array[int]:
-    """Return the first ``count`` entries in the bytes of a FAT."""
-    if bits == 12:
-        return array("H", unpack12(data, count))
-    values = array("H" if bits == 16 else "I")
-    values.frombytes(data[: count * bits // 8])
-    if sys.byteorder == "big":
-        values.byteswap()
-    return values
+    return unpack(device.read(geometry.fat_start(), length), geometry.bits, geometry.end_cluster)
 
 
 def encode(values: array[int], bits: int) -> bytes:
@@ -134,7 +123,7 @@ def _cleared(data: bytes, at: int, clusters: range, bits: int, *, keep_bad: bool
                 shifted[where : where + 2] = (pair & 0xF if cluster & 1 else pair & 0xF000).to_bytes(2, "little")
         return bytes(shifted[at:])
     base = at * 8 // bits
-    values = decode(data, bits, len(data) * 8 // bits)
+    values = unpack(data, bits, len(data) * 8 // bits)
     mask, bad = layout.MASK[bits], layout.BAD[bits]
     for index in range(max(0, clusters.start - base), min(len(values), clusters.stop - base)):
         if values[index] and not (keep_bad and values[index] & mask == bad):
