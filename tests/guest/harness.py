@@ -10,6 +10,7 @@ then has as block devices. Inside, the fixtures `prepared` and `prepared_disks` 
 
 import json
 import os
+import shutil
 import sys
 import tempfile
 import traceback
@@ -120,16 +121,20 @@ class GuestRun:
             "HYPOTHESIS_STORAGE_DIRECTORY": "/run/tmp/hypothesis",
             "PYTHONDONTWRITEBYTECODE": "1",
             "PYTHONPATH": os.pathsep.join([str(root), str(root / "src"), os.environ.get("PYTHONPATH", "")]),
+            **_measured_in(share, root),
         }
         launch = run_qemu_guest if _in_qemu() else run_guest
-        status, console = launch(
-            _SCRIPT,
-            share,
-            environment=environment,
-            disks=disks,
-            memory=int(os.environ.get(MEMORY, "512")),
-            timeout=float(os.environ.get(TIMEOUT, "1200")),
-        )
+        try:
+            status, console = launch(
+                _SCRIPT,
+                share,
+                environment=environment,
+                disks=disks,
+                memory=int(os.environ.get(MEMORY, "512")),
+                timeout=float(os.environ.get(TIMEOUT, "1200")),
+            )
+        finally:
+            _take_measurements(share)
         if status not in _RAN:
             raise GuestError(f"pytest in the guest returned {status}\n--- console\n{console[-6000:]}")
         self._why_no_result += f"\n--- console\n{console[-6000:]}"
@@ -180,6 +185,22 @@ class GuestRun:
         if error is not None:
             return [_report(item, "failed", "".join(traceback.format_exception(error)))]
         return [_report(item, "failed", self._why_no_result)]
+
+
+def _measured_in(share: Path, root: Path) -> dict[str, str]:
+    """What has the guest's processes measured by coverage where the host's are, into a directory of the share."""
+    if not os.environ.get("COVERAGE_PROCESS_CONFIG") or "COVERAGE_FILE" not in os.environ:
+        return {}
+    directory = share / "coverage"
+    directory.mkdir()
+    directory.chmod(0o1777)  # processes of the guest's other users are measured too
+    return {"COVERAGE_PROCESS_START": str(root / "pyproject.toml"), "COVERAGE_FILE": str(directory / "data")}
+
+
+def _take_measurements(share: Path) -> None:
+    """Put what the guest measured beside what the host did."""
+    for file in (share / "coverage").glob("data.*"):
+        shutil.move(file, Path(os.environ["COVERAGE_FILE"]).parent)
 
 
 def _in_qemu() -> bool:

@@ -7,6 +7,9 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
+"""What keeps a process that is started from being measured: it imports no coverage, and writes no file of it."""
+
 COMMAND = [sys.executable, "-W", "error", "-m", "blockwright"]
 
 
@@ -44,8 +47,3 @@ def document(*arguments: str | os.PathLike[str], code: int = 0) -> dict[str, Any
 def files_in(folder: str | os.PathLike[str]) -> Sequence[str]:
     """The names in a folder, sorted: what a failed run must leave as it was."""
     return sorted(os.listdir(folder))
-
-
-def unmeasured() -> dict[str, str]:
-    """The environment without what has Python import coverage at its start: for tests of what a start imports."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}

@@ -4,6 +4,7 @@ import ast
 import fnmatch
 import importlib.metadata
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import blockwright
-from tests.support.command import unmeasured
+from tests.support.command import UNMEASURED
 
 SOURCE = Path(blockwright.__file__).parent
 ROOT = SOURCE.parents[1]
@@ -37,7 +38,9 @@ HEAVY = {"asyncio", "click", "ctypes", "http", "isal", "rich", "sqlite3", "ssl",
 
 def loaded_by(statement: str) -> set[str]:
     code = f"import json, sys\n{statement}\nprint(json.dumps(sorted(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], env=unmeasured(), capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **UNMEASURED}, capture_output=True, text=True, check=True
+    )
     return {name.partition(".")[0] for name in json.loads(done.stdout)}
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.command import COMMAND, blockwright, document, files_in
+from tests.support.command import COMMAND, UNMEASURED, blockwright, document, files_in
 from tests.support.tools import run, tool
 
 pytestmark = pytest.mark.unprivileged
@@ -257,7 +257,8 @@ def test_an_unreadable_file_is_named(source: Path, tmp_path: Path) -> None:
 def test_a_full_disk_is_one_line_and_no_output(source: Path, tmp_path: Path) -> None:
     """RLIMIT_FSIZE stands in for a full disk: the write fails in the middle either way."""
     script = f"ulimit -f 200; exec {' '.join(COMMAND)} build '{source}' -o '{tmp_path}/disk.img'"
-    done = subprocess.run(["bash", "-c", script], capture_output=True, timeout=60, check=False)
+    environment = {**os.environ, **UNMEASURED}
+    done = subprocess.run(["bash", "-c", script], env=environment, capture_output=True, timeout=60, check=False)
     assert done.returncode == 1, done
     assert done.stderr.count(b"\n") == 1, done.stderr
     assert files_in(tmp_path) == ["source"]

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.support.command import COMMAND, blockwright, files_in
+from tests.support.command import COMMAND, UNMEASURED, blockwright, files_in
 from tests.support.rawnbd import RawClient
 from tests.support.serving import serving
 from tests.support.tools import run, tool
@@ -135,7 +135,7 @@ def test_a_stop_answers_what_is_under_way_and_a_second_signal_does_not_wait(tmp_
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 def test_it_serves_as_another_user(image, tmp_path):
     """Also where that user may not read Python or this package, and so no worker process starts."""
-    with serving(image, "--from", "raw", "--socket", tmp_path / "s", "--user", "nobody") as server:
+    with serving(image, "--from", "raw", "--socket", tmp_path / "s", "--user", "nobody", env=UNMEASURED) as server:
         with open(f"/proc/{server.process.pid}/status", encoding="ascii") as file:
             status = dict(line.rstrip("\n").split(":\t", 1) for line in file)
         assert set(status["Uid"].split()) == {str(pwd.getpwnam("nobody").pw_uid)}

@@ -8,7 +8,7 @@ import pytest
 
 from blockwright.system.linux import loop
 from blockwright.units import MiB
-from tests.support.command import COMMAND, blockwright, document
+from tests.support.command import COMMAND, UNMEASURED, blockwright, document
 from tests.support.loops import attached, needs_loop, sparse
 from tests.support.tools import run, tool
 
@@ -87,7 +87,10 @@ def as_nobody(*arguments, code):
     if os.geteuid() != 0:
         pytest.skip("needs root, to give it up")
     command = [tool("setpriv", package="util-linux"), "--reuid=65534", "--regid=65534", "--clear-groups"]
-    done = subprocess.run([*command, *COMMAND, *arguments], capture_output=True, text=True, check=False)
+    environment = {**os.environ, **UNMEASURED}
+    done = subprocess.run(
+        [*command, *COMMAND, *arguments], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == code, done.stderr
     return done.stderr
 

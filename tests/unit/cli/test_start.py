@@ -1,11 +1,12 @@
 """What starting costs, counted in modules: no clock decides."""
 
+import os
 import subprocess
 import sys
 
 import pytest
 
-from tests.support.command import unmeasured
+from tests.support.command import UNMEASURED
 
 BARE = 40
 """Modules that an interpreter has at its start, and a few more that differ from version to version."""
@@ -14,7 +15,7 @@ BARE = 40
 def imported(*arguments: str) -> set[str]:
     """Modules that a run imports, the interpreter's own among them."""
     command = [sys.executable, "-I", "-X", "importtime", *arguments]
-    done = subprocess.run(command, env=unmeasured(), capture_output=True, text=True, check=True)
+    done = subprocess.run(command, env={**os.environ, **UNMEASURED}, capture_output=True, text=True, check=True)
     return {line.rpartition("|")[2].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
 
 
