@@ -9,7 +9,10 @@ from blockwright.device.memory import MemoryDevice
 from blockwright.errors import NotThisFormat
 from blockwright.fs.ext4 import check as check_package
 from blockwright.fs.ext4.check import MAX_FINDINGS, check
+from blockwright.fs.ext4.check.bitmaps import BitmapPass
 from blockwright.fs.ext4.check.claims import Claims, Overlap, set_bits
+from blockwright.fs.ext4.check.links import check_connections
+from blockwright.fs.ext4.check.state import DirectoryState, State
 from blockwright.fs.ext4.device import open_plan
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan
@@ -269,6 +272,54 @@ def test_too_many_groups(monkeypatch):
 def test_what_we_write_is_clean(tree):
     with open_plan(plan(tree, Ext4Options(seed=b"any"))) as device:
         assert check(device, now=1 << 40) == []
+
+
+# -- what a hostile image costs --------------------------------------------------------------------------------
+
+
+class Counted(int):
+    """A number that counts how often it is compared."""
+
+    compared = 0
+    __hash__ = int.__hash__
+
+    def __eq__(self, other):
+        Counted.compared += 1
+        return int(self) == int(other)
+
+
+def test_a_chain_of_directories_that_begins_at_its_end_costs_its_length():
+    state = State(INVENTORY.volume, NOW)
+    numbers = [Counted(number) for number in range(11, 2011)]
+    for number, parent in zip(numbers, [*numbers[1:], Counted(2)], strict=True):
+        state.directories[number] = DirectoryState(INVENTORY.volume.inode(2), [], parent, parent)
+    state.directories[2] = DirectoryState(INVENTORY.volume.inode(2), [], 2, 2)
+    check_connections(state)
+    assert state.findings == []
+    assert Counted.compared < 20 * len(numbers)
+    state.directories[numbers[-1]].parent = state.directories[numbers[-1]].dotdot = numbers[5]
+    check_connections(state)
+    assert [finding.rule for finding in state.findings] == ["ext4.directory.loop"]
+
+
+def test_a_group_looks_at_its_own_runs_only():
+    class Runs(list):
+        looked_at = 0
+
+        def __getitem__(self, part):
+            found = super().__getitem__(part)
+            self.looked_at += len(found)
+            return found
+
+    state = State(INVENTORY.volume, NOW)
+    for block in range(0, 40_000, 4):
+        state.claims.add(block, 2, 12)
+    state.claims.add(0, 1, 12)
+    found = BitmapPass(state)
+    found.runs = runs = Runs(found.runs)
+    bitmaps = b"".join(bytes(found._used(group * 800, 800)) for group in range(50))
+    assert bitmaps == b"\x33" * 5000
+    assert runs.looked_at <= len(runs) + 50
 
 
 # -- claims ----------------------------------------------------------------------------------------------------

@@ -78,12 +78,10 @@ class BitmapPass:
 
     def _used(self, first: int, clusters: int) -> bytearray:
         bitmap = bytearray(-(-clusters // 8))
-        index = max(0, bisect_left(self.run_starts, first) - 1)
         end = first + clusters
-        for low, high in self.runs[index:]:
-            if low >= end:
-                break
-            low, high = max(low, first), min(high, end)  # noqa: PLW2901 - cut to the group
+        begin = max(0, bisect_left(self.run_starts, first) - 1)
+        for run_low, run_high in self.runs[begin : bisect_left(self.run_starts, end)]:
+            low, high = max(run_low, first), min(run_high, end)
             if low < high:
                 set_bits(bitmap, low - first, high - low)
         return bitmap

@@ -32,7 +32,7 @@ class Claims:
         self._sorted = True
 
     def add(self, start: int, count: int, owner: int) -> None:
-        """Say that ``owner`` uses ``units`` units from ``start`` on."""
+        """Say that ``owner`` uses ``count`` units from ``start`` on."""
         if self._starts:
             end = self._starts[-1] + self._counts[-1]
             if start == end and owner == self._owners[-1]:

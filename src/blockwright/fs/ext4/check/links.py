@@ -23,9 +23,9 @@ def check_connections(state: State) -> None:
                 f"directory {number}: ..: expected inode {directory.parent}, found {directory.dotdot}",
                 directory.inode.position,
             )
-        trail, at = [], number
+        trail, at = set[int](), number
         while at not in connected:
-            trail.append(at)
+            trail.add(at)
             connected.add(at)
             above = state.directories.get(at)
             if above is None or not above.parent:
