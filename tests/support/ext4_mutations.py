@@ -63,6 +63,9 @@ class Inventory:
         self._groups()
         self._inodes()
         self._journal()
+        self._quotas()
+        self._orphans()
+        self._mmp()
 
     def add(self, structure: str, place: Place) -> None:
         self.structures.setdefault(structure, []).append(place)
@@ -109,6 +112,42 @@ class Inventory:
             return
         runs = block_runs(self.volume, self.volume.inode(superblock.s_journal_inum))
         self.record("journal", layout.JournalSuperblock, runs[0].physical * self.bs, 0x100, None)
+
+    def _quotas(self) -> None:
+        """Add the header of each quota file, and of its other blocks the words that are something."""
+        superblock = self.volume.superblock
+        if not superblock.s_feature_ro_compat & layout.RoCompat.quota:
+            return
+        for number in (superblock.s_usr_quota_inum, superblock.s_grp_quota_inum, superblock.s_prj_quota_inum):
+            for run in block_runs(self.volume, self.volume.inode(number)) if number else []:
+                start, data = run.physical * self.bs, self.volume.blocks(run.physical, run.blocks, "quota")
+                for at in range(0, len(data), 4):
+                    header = run.logical == 0 and at < 32
+                    if header or any(data[at : at + 4]) or at % 512 == 0:
+                        name = f"header[{at}]" if header else "word"
+                        self.add("quota header" if header else "quota", Place(name, start + at, 4))
+
+    def _orphans(self) -> None:
+        superblock = self.volume.superblock
+        if not superblock.s_feature_compat & layout.Compat.orphan_file:
+            return
+        inode = self.volume.inode(superblock.s_orphan_file_inum)
+        for run in block_runs(self.volume, inode):
+            for block in range(run.physical, run.physical + run.blocks):
+                fix, tail = self.fix_orphans(inode, block), self.bs - layout.ORPHAN_TAIL.size
+                self.add("orphans", Place("entry", block * self.bs + block % (tail // 4) * 4, 4, fix=fix))
+                self.add("orphans", Place("magic", block * self.bs + tail, 4, fix=fix))
+                self.add("orphans", Place("checksum", block * self.bs + tail + 4, 4))
+
+    def _mmp(self) -> None:
+        superblock = self.volume.superblock
+        if not superblock.s_feature_incompat & layout.Incompat.mmp:
+            return
+        start = superblock.s_mmp_block * self.bs
+        fix = self.fix_mmp(start)
+        for name, at, width in (("magic", 0, 4), ("sequence", 4, 4), ("time", 8, 8), ("node", 16, 4)):
+            self.add("mmp", Place(name, start + at, width, fix=fix))
+        self.add("mmp", Place("checksum", start + 1020, 4))
 
     # -- inodes and what hangs from them ---------------------------------------------------------------------
 
@@ -345,6 +384,29 @@ class Inventory:
             start = block * size
             found = attribute_block_checksum(volume.seed, block, bytes(data[start : start + size]))
             data[start + 16 : start + 20] = found.to_bytes(4, "little")
+
+        return fix
+
+    def fix_orphans(self, inode: Inode, block: int) -> Fix | None:
+        if not self.csum:
+            return None
+        seed, size = crc32c_raw(self.volume.inode_seed(inode), block.to_bytes(8, "little")), self.bs
+
+        def fix(data: bytearray) -> None:
+            end = (block + 1) * size
+            data[end - 4 : end] = crc32c_raw(seed, bytes(data[end - size : end - 8])).to_bytes(4, "little")
+
+        return fix
+
+    def fix_mmp(self, start: int) -> Fix | None:
+        if not self.csum:
+            return None
+        seed = self.volume.seed
+
+        def fix(data: bytearray) -> None:
+            data[start + 1020 : start + 1024] = crc32c_raw(seed, bytes(data[start : start + 1020])).to_bytes(
+                4, "little"
+            )
 
         return fix
 

@@ -20,7 +20,7 @@ from blockwright.fs.ext4.profiles import TYPES, profile
 from tests.fuzz.ext4_target import explore
 from tests.support.e2fs import FIXED, debugfs, e2fsck_complains, make_source, mke2fs
 from tests.support.ext4 import write_plan
-from tests.support.ext4_mutations import Inventory, Mutation, mutate
+from tests.support.ext4_mutations import Inventory, Mutation, differences, mutate
 from tests.support.tools import run, tool
 
 SMALL = ("-b", "1024", "-N", "256")
@@ -52,6 +52,18 @@ RECIPES: dict[str, tuple[str, ...]] = {
         "quotatype=usrquota:grpquota:prjquota",
     ),
     "ext4-orphan-file": ("4M", "-t", "ext4", *SMALL, "-J", "size=1", "-O", "orphan_file"),
+    "ext4-orphan-file-no-checksums": (
+        "4M",
+        "-t",
+        "ext4",
+        *SMALL,
+        "-J",
+        "size=1",
+        "-O",
+        "orphan_file,^metadata_csum",
+    ),
+    "ext4-mmp": ("4M", "-t", "ext4", *SMALL, "-O", "^has_journal,mmp"),
+    "ext4-mmp-no-checksums": ("4M", "-t", "ext4", *SMALL, "-O", "^has_journal,mmp,^metadata_csum"),
     "ext4-casefold": ("3M", "-t", "ext4", *SMALL, "-O", "^has_journal,casefold"),
     "ext4-encrypt-verity": ("3M", "-t", "ext4", *SMALL, "-O", "^has_journal,encrypt,verity"),
     "ext4-large-dir": ("4M", "-t", "ext4", "-b", "2048", "-N", "256", "-O", "^has_journal,large_dir"),
@@ -84,6 +96,16 @@ EXCEPTIONS = [
     ("extent header: eh_depth", "ext4.map.extent-depth"),
     # e2fsck takes the journal's blocks from the copy in the superblock without a word; Linux does not mount.
     ("reserved inode: i_links_count", "ext4.journal.superblock"),
+    # e2fsck compares 32 bits of it with the journal's blocks.
+    ("reserved inode: i_size_high", "ext4.journal.inode"),
+    # It takes the size from the copy in the superblock without a word; Linux does not mount.
+    ("reserved inode: i_size_lo", "ext4.journal.inode"),
+    # It takes a map of bad blocks that it cannot read for none.
+    ("reserved inode: i_flags", "ext4.map.extent-header"),
+    # It does not look at a quota file of another kind; Linux does not mount.
+    ("quota header: header[0]", "ext4.quota.file"),
+    # Linux wants 64 bytes of a descriptor with 64bit, and does not mount.
+    ("superblock: s_desc_size", "ext4.superblock.unusable"),
     # e2fsck sets the bits of the tables of uninitialised groups by itself; Linux would give those blocks away.
     ("block bitmap: byte", "ext4.block-bitmap.bits"),
 ]
@@ -117,16 +139,23 @@ class Image:
     def compare(self, number: int, judge: Callable[[Path], set[str]] = our_rules) -> str | None:
         """What differs for one mutation, or None."""
         mutation = mutate(self.inventory, f"{self.name}.{number}")
-        self._patch([(offset, new) for offset, _old, new in mutation.patches])
+        theirs, rules = self.verdicts(mutation.patches, judge)
+        if theirs == bool(rules) or (not theirs and excepted(mutation, rules)):
+            return None
+        return f"{self.name}: {mutation}: e2fsck {'complains' if theirs else 'is content'}, we find {sorted(rules)}"
+
+    def verdicts(
+        self, patches: list[tuple[int, bytes, bytes]], judge: Callable[[Path], set[str]] = our_rules
+    ) -> tuple[bool, set[str]]:
+        """Whether e2fsck complains of the image with (offset, old, new) patched, and which rules we find broken."""
+        self._patch([(offset, new) for offset, _old, new in patches])
         try:
             theirs, rules = e2fsck_complains(self.path), judge(self.path)
             with FileDevice(self.path) as device, contextlib.suppress(FormatError):
                 explore(device, verify=False)
         finally:
-            self._patch([(offset, old) for offset, old, _new in mutation.patches])
-        if theirs == bool(rules) or (not theirs and excepted(mutation, rules)):
-            return None
-        return f"{self.name}: {mutation}: e2fsck {'complains' if theirs else 'is content'}, we find {sorted(rules)}"
+            self._patch([(offset, old) for offset, old, _new in patches])
+        return theirs, rules
 
     def _patch(self, patches: list[tuple[int, bytes]]) -> None:
         with self.path.open("r+b") as file:
@@ -195,6 +224,68 @@ def test_same_verdict_on_a_sample(name, images):
 def test_same_verdict_on_many(name, images):
     image = images(name)
     assert [found for number in range(SAMPLE, SAMPLE + MANY) if (found := image.compare(number))] == []
+
+
+FSCK = 0xE24D4D50
+
+
+@pytest.mark.parametrize(
+    ("name", "structure", "field", "value", "rule"),
+    [
+        ("ext2", "superblock", "s_desc_size", 2048, "superblock.desc-size"),
+        ("ext2", "superblock", "s_desc_size", 1024, None),
+        ("ext4-no-checksums", "superblock", "s_desc_size", 0, "superblock.desc-size"),
+        ("ext4-no-checksums", "superblock", "s_feature_compat", 0x78, "superblock.features"),  # lazy_bg
+        ("ext4-mmp", "mmp", "magic", 5, "mmp.block"),
+        ("ext4-mmp", "mmp", "checksum", 5, "mmp.block"),
+        ("ext4-mmp", "mmp", "sequence", 5, None),  # somebody has it in use, or had
+        ("ext4-mmp", "mmp", "sequence", FSCK - 1, None),
+        ("ext4-mmp", "mmp", "sequence", FSCK, "mmp.sequence"),
+        ("ext4-mmp", "mmp", "sequence", FSCK + 1, "mmp.sequence"),
+        ("ext4-mmp-no-checksums", "mmp", "magic", 5, "mmp.block"),
+        ("ext4-mmp-no-checksums", "mmp", "checksum", 5, None),
+        ("ext4-orphan-file", "orphans", "checksum", 5, "orphan.checksum"),
+        ("ext4-orphan-file-no-checksums", "orphans", "checksum", 5, "orphan.checksum"),
+        ("ext4-quota", "quota header", "header[16]", 5, None),  # flags
+        ("ext4-quota", "quota header", "header[20]", 0, "quota.file"),  # blocks in use
+        ("ext4-quota", "quota header", "header[20]", 3, "quota.file"),
+        ("ext4-quota", "quota header", "header[20]", 99, "quota.file"),
+        ("ext4-quota", "quota header", "header[24]", 99, "quota.file"),  # the first free block
+        ("ext4-quota", "quota header", "header[28]", 99, "quota.file"),
+    ],
+)
+def test_same_verdict_on_a_field(name, structure, field, value, rule, images):
+    inventory = images(name).inventory
+    place = next(place for place in inventory.structures[structure] if place.name == field)
+    data = bytearray(inventory.data)
+    data[place.offset : place.offset + place.width] = value.to_bytes(place.width, "little")
+    if place.fix is not None:
+        place.fix(data)
+    theirs, rules = images(name).verdicts(differences(inventory.data, data))
+    assert theirs == (rule is not None)
+    assert rules == (set() if rule is None else {f"ext4.{rule}"})
+
+
+@pytest.mark.parametrize(
+    ("name", "command", "rule"),
+    [
+        ("ext4", "sif <8> size {over}", "journal.inode"),
+        ("ext4", "sif <8> size {less}", "journal.inode"),
+        ("ext4-4k", "sif <8> size {more}", "journal.inode"),
+        ("ext3", "sif <8> size {more}", None),  # e2fsck looks at the superblock's copy of map and size
+        ("ext3", "sif <9> flags 0x2000", None),  # of inodes kept for nothing, nobody reads imagic
+        ("ext3", "sif <12> flags 0x2000", "inode.flags"),
+    ],
+)
+def test_same_verdict_on_an_inode(name, command, rule, images, tmp_path):
+    image = images(name)
+    path = tmp_path / "image"
+    path.write_bytes(image.inventory.data)
+    size = image.inventory.volume.inode(8).size
+    block = image.inventory.bs
+    debugfs(path, command.format(over=size + 1, more=size + block, less=size - block), write=True)
+    assert e2fsck_complains(path) == (rule is not None)
+    assert our_rules(path) == (set() if rule is None else {f"ext4.{rule}"})
 
 
 def test_the_comparison_can_fail(images):

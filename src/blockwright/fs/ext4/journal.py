@@ -84,7 +84,8 @@ def crc32_be(value: int, data: bytes) -> int:
 class Journal:
     """A journal that lies in an inode's ``runs``; its superblock is read and bounded.
 
-    ``first`` is the first block of the log, ``last`` the one behind its end, ``end`` that behind the fast commits.
+    ``first`` is the first block of the log, ``last`` the one behind its end, ``end`` that behind the fast commits,
+    ``available`` that behind the inode's last.
     Raises Corrupt, Unsupported.
     """
 
@@ -121,11 +122,11 @@ class Journal:
         superblock = self.superblock
         if superblock.s_blocksize != self.volume.block_size:
             raise self._corrupt(f"block size: expected {self.volume.block_size}, found {superblock.s_blocksize}")
-        available = self._runs[-1].logical + self._runs[-1].blocks
+        self.available = self._runs[-1].logical + self._runs[-1].blocks
         self.end = superblock.s_maxlen
         self.last = self.end
-        if self.end > available:
-            raise self._corrupt(f"length: expected at most {available} blocks, found {self.end}")
+        if self.end > self.available:
+            raise self._corrupt(f"length: expected at most {self.available} blocks, found {self.end}")
         if self.incompat & JournalIncompat.fast_commit:
             self.last -= superblock.s_num_fc_blks or DEFAULT_FAST_COMMIT_BLOCKS
             if self.last < MIN_BLOCKS:

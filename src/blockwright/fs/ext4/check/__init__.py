@@ -65,6 +65,7 @@ def _run(state: State) -> None:
     special.check_journal(state)
     special.check_resize_inode(state)
     special.check_orphan_file(state)
+    special.check_mmp(state)
     inodes = InodePass(state)
     inodes.run()
     attributes.finish(state)

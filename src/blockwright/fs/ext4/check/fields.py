@@ -89,8 +89,6 @@ class Rules:
         if flags & InodeFlag.encrypt and ordinary and self._attribute(inode, INDEX_ENCRYPTION, b"c") is None:
             self._report(inode, "flags", "encrypt: expected a policy in the attributes, found none", 0x20)
         self._contents(inode, ordinary=ordinary)
-        if flags & InodeFlag.imagic and not state.compat(Compat.imagic_inodes):
-            self._report(inode, "flags", "imagic: expected the feature with it, found it alone", 0x20)
 
     def _contents(self, inode: Inode, *, ordinary: bool) -> None:
         """Judge the two flags that say what i_block holds."""
@@ -133,6 +131,8 @@ class Rules:
     def fields(self, inode: Inode) -> None:
         """Judge fields that must be zero without some feature, and the room for extra ones."""
         raw, state = inode.raw, self.state
+        if inode.flags & InodeFlag.imagic and not state.compat(Compat.imagic_inodes):
+            self._report(inode, "flags", "imagic: expected the feature with it, found it alone", 0x20)
         if any(raw[0x70:0x74]):
             self._report(inode, "fragment", f"expected 0, found {int.from_bytes(raw[0x70:0x74], 'little')}", 0x70)
         if inode.kind == S_IFDIR and inode.size >> 32 and not state.incompat(Incompat.large_dir):

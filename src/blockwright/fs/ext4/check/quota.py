@@ -8,7 +8,7 @@ Source: Linux 6.1, fs/quota/quotaio_v2.h and Documentation/filesystems/ext4 (spe
 from __future__ import annotations
 
 from struct import Struct
-from typing import Final
+from typing import Final, NoReturn
 
 from blockwright.errors import FormatError
 from blockwright.fs.ext4.check.inodes import QUOTA_GROUP, QUOTA_PROJECT, QUOTA_USER
@@ -26,7 +26,8 @@ LEVELS: Final = 4
 """Levels of references above the blocks of entries: one for each byte of an owner's number."""
 MAX_BLOCKS: Final = 1 << 20
 """Blocks of a quota file that are read: a gigabyte, which is millions of owners."""
-_HEADER: Final = Struct("<II")
+_HEADER: Final = Struct("<8I")
+"""magic, version; two times of grace, flags, blocks in use, first free block, first leaf with free entries."""
 _REFERENCES: Final = Struct("<256I").unpack
 _ENTRY: Final = Struct("<II 3Q 3Q QQ")
 """id, pad, inode limits (2) and count, space limits (2) and count, two times."""
@@ -70,27 +71,28 @@ def _read(state: State, inode: Inode, kind: int) -> dict[int, Charge]:
     volume = state.volume
     reader = RunReader(volume, block_runs(volume, inode), inode.size)
     blocks = inode.size // BLOCK
-    if not 2 <= blocks <= MAX_BLOCKS:
-        raise volume.corrupt(
-            f"quota file {inode.number}: expected 2 to {MAX_BLOCKS} blocks, found {blocks}", inode.position
-        )
+
+    def refuse(what: str, expected: str, found: str) -> NoReturn:
+        raise volume.corrupt(f"quota file {inode.number}: {what}expected {expected}, found {found}", inode.position)
 
     def block(number: int) -> bytes:
         if not 0 <= number < blocks:
-            raise volume.corrupt(
-                f"quota file {inode.number}: expected a block below {blocks}, found {number}", inode.position
-            )
+            refuse("", f"a block below {blocks}", f"{number}")
         buffer = bytearray(BLOCK)
         reader.read_into(number * BLOCK, memoryview(buffer))
         return bytes(buffer)
 
-    magic, version = _HEADER.unpack_from(block(0))
+    if not 2 <= blocks <= MAX_BLOCKS:
+        refuse("", f"2 to {MAX_BLOCKS} blocks", f"{blocks}")
+    header = block(0)
+    magic, version, _space_grace, _inode_grace, _flags, used, free_block, free_entry = _HEADER.unpack_from(header)
     if magic != MAGICS[kind] or version != VERSION:
-        raise volume.corrupt(
-            f"quota file {inode.number}: expected magic {MAGICS[kind]:#x} of version {VERSION}, "
-            f"found {magic:#x} of {version}",
-            inode.position,
-        )
+        refuse("", f"magic {MAGICS[kind]:#x} of version {VERSION}", f"{magic:#x} of {version}")
+    if not 2 <= used <= blocks:
+        refuse("blocks in use: ", f"2 to {blocks}", f"{used}")
+    if free_block >= used or free_entry >= used:
+        refuse("free blocks: ", f"them below {used}", f"{free_block} and {free_entry}")
+    blocks = used
     level = {1}
     for _ in range(LEVELS):
         level = {reference for number in sorted(level) for reference in _REFERENCES(block(number)) if reference}

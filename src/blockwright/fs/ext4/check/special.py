@@ -1,8 +1,10 @@
-"""What the superblock refers to beside groups: the journal, the inode kept for growing, the orphan file.
+"""What the superblock refers to beside groups: the journal, the inode kept for growing, the orphan file, and the
+block of multiple mount protection.
 
 Knows: how those files must be formed. Refuses to know: their inodes' ordinary rules.
 
-Source: Linux 6.1, Documentation/filesystems/ext4 (journal, orphan, special_inodes); resize_inode as mke2fs makes it.
+Source: Linux 6.1, Documentation/filesystems/ext4 (journal, mmp, orphan, special_inodes); resize_inode as mke2fs makes
+it.
 """
 
 from __future__ import annotations
@@ -12,9 +14,11 @@ from typing import Final
 
 from blockwright.codec.checksum import crc32c_raw
 from blockwright.errors import FormatError
+from blockwright.fs.ext4 import mmp
 from blockwright.fs.ext4.check.state import State
 from blockwright.fs.ext4.check.superblock import has_journal_fields
 from blockwright.fs.ext4.inode import S_IFMT, S_IFREG
+from blockwright.fs.ext4.journal import MIN_BLOCKS, Journal
 from blockwright.fs.ext4.layout import (
     JBD2_SUPERBLOCK_V1,
     ORPHAN_MAGIC,
@@ -30,7 +34,8 @@ from blockwright.fs.ext4.layout import (
 from blockwright.fs.ext4.mapping import block_runs
 from blockwright.fs.ext4.replay import open_journal
 
-MIN_JOURNAL_BLOCKS: Final = 1024
+JOURNAL_COPIED: Final = 1
+"""s_jnl_backup_type where the superblock has a copy of the journal's i_block and i_size."""
 _POINTERS: Final = Struct("<15I").unpack
 _DOUBLE: Final = 13
 
@@ -58,13 +63,7 @@ def check_journal(state: State) -> None:
     except FormatError as error:
         state.report("journal.superblock", str(error.args[0]), error.offset)
         return
-    inode = state.volume.inode(superblock.s_journal_inum)
-    if inode.mode & S_IFMT != S_IFREG or inode.size // state.volume.block_size < MIN_JOURNAL_BLOCKS:
-        state.report(
-            "journal.inode",
-            f"expected a regular file of {MIN_JOURNAL_BLOCKS} blocks or more, found {inode.size} bytes",
-            inode.position,
-        )
+    _journal_inode(state, journal)
     found = journal.superblock
     if not recover and found.s_start:
         state.report(
@@ -75,6 +74,30 @@ def check_journal(state: State) -> None:
     if not recover and found.s_errno:
         state.report("journal.error", f"expected none on record, found {found.s_errno}", journal.position + 0x20)
     _journal_version(state, found, journal.position)
+
+
+def _journal_inode(state: State, journal: Journal) -> None:
+    """Judge mode and size of the inode, where the journal's own length and its blocks are known.
+
+    Of a journal without extents the superblock has a copy of the map and the size. e2fsck takes those where the inode
+    claims more than it has, without a word.
+    """
+    superblock, block_size = state.volume.superblock, state.volume.block_size
+    inode = state.volume.inode(superblock.s_journal_inum)
+    blocks = inode.size // block_size
+    copied = superblock.s_jnl_backup_type == JOURNAL_COPIED and not inode.flags & InodeFlag.extents
+    if inode.mode & S_IFMT != S_IFREG or blocks < MIN_BLOCKS:
+        state.report(
+            "journal.inode",
+            f"expected a regular file of {MIN_BLOCKS} blocks or more, found {inode.size} bytes",
+            inode.position,
+        )
+    elif blocks < journal.end or (inode.size > journal.available * block_size and not copied):
+        state.report(
+            "journal.inode",
+            f"expected {journal.end} to {journal.available} blocks, found {inode.size} bytes",
+            inode.position + 4,
+        )
 
 
 def _journal_version(state: State, found: JournalSuperblock, position: int) -> None:
@@ -161,10 +184,31 @@ def _orphan_block(state: State, number: int, generation: int, block: int) -> Non
     position = block * volume.block_size + tail
     if magic != ORPHAN_MAGIC:
         state.report("orphan.magic", f"expected {ORPHAN_MAGIC:#x}, found {magic:#x}", position)
-    elif volume.has_checksums:
-        seed = crc32c_raw(volume.seed, number.to_bytes(4, "little") + generation.to_bytes(4, "little"))
-        expected = crc32c_raw(crc32c_raw(seed, block.to_bytes(8, "little")), data[:tail])
+    else:
+        expected = 0
+        if volume.has_checksums:
+            seed = crc32c_raw(volume.seed, number.to_bytes(4, "little") + generation.to_bytes(4, "little"))
+            expected = crc32c_raw(crc32c_raw(seed, block.to_bytes(8, "little")), data[:tail])
         if checksum != expected:
             state.report("orphan.checksum", f"expected {expected:#010x}, found {checksum:#010x}", position + 4)
     if not state.ro_compat(RoCompat.orphan_present) and any(data[:tail]):
         state.report("orphan.entries", "expected none without orphan_present, found some", position - tail)
+
+
+def check_mmp(state: State) -> None:
+    """Report a block of multiple mount protection that keeps everybody from mounting.
+
+    That a host has the file system in use, or had when it crashed, is no damage.
+    """
+    if not state.incompat(Incompat.mmp):
+        return
+    volume = state.volume
+    try:
+        sequence = mmp.read_block(volume, verify=True).sequence
+    except FormatError as error:
+        state.report("mmp.block", str(error.args[0]), error.offset)
+        return
+    if sequence > mmp.LAST and sequence != mmp.CLEAN:
+        what = "that of a check that did not end" if sequence == mmp.FSCK else f"{sequence:#x}"
+        message = f"expected a sequence number up to {mmp.LAST:#x} or that of nobody, found {what}"
+        state.report("mmp.sequence", message, volume.superblock.s_mmp_block * volume.block_size + 4)

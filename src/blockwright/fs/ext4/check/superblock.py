@@ -10,11 +10,12 @@ from __future__ import annotations
 from typing import Final
 
 from blockwright.fs.ext4.check.state import State
-from blockwright.fs.ext4.geometry import MAX_INODES_PER_GROUP
+from blockwright.fs.ext4.geometry import MAX_DESC_SIZE, MAX_INODES_PER_GROUP
 from blockwright.fs.ext4.layout import (
     GOOD_OLD_INODE_SIZE,
     SUPERBLOCK_OFFSET,
     Compat,
+    GroupDescriptor,
     Incompat,
     ReservedInode,
     RoCompat,
@@ -29,7 +30,6 @@ KNOWN_COMPAT: Final = int(
     | Compat.ext_attr
     | Compat.resize_inode
     | Compat.dir_index
-    | Compat.lazy_bg
     | Compat.sparse_super2
     | Compat.fast_commit
     | Compat.stable_inodes
@@ -138,8 +138,10 @@ def _bounds(state: State) -> None:
         _at(state, "flex", f"expected at most {MAX_LOG_FLEX}, found {superblock.s_log_groups_per_flex}", 0x174)
     if state.incompat(Incompat.casefold) and superblock.s_encoding != ENCODING_UTF8:
         _at(state, "encoding", f"expected {ENCODING_UTF8} (utf8), found {superblock.s_encoding}", 0x27C)
-    if superblock.s_desc_size & (superblock.s_desc_size - 1):
-        _at(state, "desc-size", f"expected a power of two, found {superblock.s_desc_size}", 0xFE)
+    found = superblock.s_desc_size
+    least = GroupDescriptor.SIZE if state.incompat(Incompat.bit64) else 0
+    if not least <= found <= MAX_DESC_SIZE or found & (found - 1):  # without 64bit nothing follows from it
+        _at(state, "desc-size", f"expected a power of two from {least} to {MAX_DESC_SIZE}, found {found}", 0xFE)
     if geo.inodes_per_group % 8:
         _at(state, "inodes-per-group", f"expected a multiple of 8, found {geo.inodes_per_group}", 0x28)
     if geo.inode_size > GOOD_OLD_INODE_SIZE:
