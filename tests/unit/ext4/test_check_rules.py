@@ -14,6 +14,7 @@ from blockwright.fs.ext4.check.claims import Claims, Overlap, set_bits
 from blockwright.fs.ext4.check.links import check_connections
 from blockwright.fs.ext4.check.state import DirectoryState, State
 from blockwright.fs.ext4.device import open_plan
+from blockwright.fs.ext4.layout import RoCompat
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan
 from blockwright.tree.content import BytesContent
@@ -135,6 +136,7 @@ def test_a_time_in_the_future_is_no_damage(name):
         ("index", "block", 500, "index.block"),
         ("index", "block", 1, "index.reference"),
         ("index", "hash", 0xFFFFFF00, "index.range"),
+        ("index", "hash", 0xFFFFFF00, "index.order"),
         ("inner attribute", "e_hash", 1, "attribute.hash"),
         ("inner attribute", "e_value_size", 2000, "attribute.room"),
         ("inner attribute", "e_name_len", 250, "attribute.overlap"),
@@ -195,6 +197,29 @@ def test_a_field_of_an_inode(path, name, value, rule):
 def test_reserved_inodes(number, rule):
     place = Place("i_mode", INVENTORY.volume.inode_position(number), 2, fix=INVENTORY.fix_inode(number))
     assert rule in rules(changed(place, 0o040755))
+
+
+@pytest.mark.parametrize("name", ["i_atime", "i_ctime", "i_mtime", "i_crtime"])
+def test_a_time_of_the_last_epoch(name):
+    """Where the seconds are negative, both bits of the epoch are what old kernels wrote of times before 1970."""
+    (seconds,), (extra,) = (inode_places(number_of(b"file"), field) for field in (name, name + "_extra"))
+    for epoch, found in ((0, set()), (1, set()), (2, set()), (3, {"inode.time"})):
+        data = changed(extra, epoch, fix=False)
+        data[seconds.offset : seconds.offset + 4] = (0x80000000).to_bytes(4, "little")
+        seconds.fix(data)
+        assert rules(data) == found
+    (extra,) = inode_places(number_of(b"file"), name + "_extra")
+    assert rules(changed(extra, 3)) == set()
+
+
+def test_a_directory_with_too_many_links_to_count(monkeypatch):
+    monkeypatch.setattr("blockwright.fs.ext4.check.links.MAX_LINKS", 4)
+    (place,) = inode_places(2, "i_links_count")
+    assert rules(CLEAN) == {"links.count"}
+    assert rules(changed(place, 1)) == set()
+    features = places("superblock", "s_feature_ro_compat")[0]
+    value = INVENTORY.volume.superblock.s_feature_ro_compat & ~RoCompat.dir_nlink
+    assert rules(changed(features, value)) == {"links.count", "links.feature"}
 
 
 def test_an_offset_is_that_of_the_field():
@@ -337,6 +362,15 @@ def test_claims():
     clusters = claims.in_clusters(8, 0)
     assert list(clusters.merged()) == [(0, 3), (5, 6)]
     assert list(clusters.overlaps()) == []
+    claims.add(23, 1, 5)  # of the cluster that ends the run before
+    assert list(claims.in_clusters(8, 0).overlaps()) == []
+
+
+def test_what_lies_within_another_claim():
+    claims = Claims()
+    for start, count, owner in ((10, 10, 1), (12, 1, 2), (15, 2, 3), (25, 1, 4)):
+        claims.add(start, count, owner)
+    assert list(claims.overlaps()) == [Overlap(12, 1, 1, 2), Overlap(15, 2, 1, 3)]
 
 
 def test_set_bits():

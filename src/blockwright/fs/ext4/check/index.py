@@ -38,7 +38,6 @@ class _Child(NamedTuple):
     block: int
     low: int
     high: int
-    first: bool
 
 
 class IndexCheck:
@@ -134,7 +133,7 @@ class IndexCheck:
         if self.broken or 0 not in self.nodes:
             return
         referred = {0}
-        level = [_Child(0, 0, _LAST, first=True)]
+        level = [_Child(0, 0, _LAST)]
         for depth in range(self.levels + 1):
             below: list[_Child] = []
             for node in level:
@@ -168,8 +167,7 @@ class IndexCheck:
                 continue
             referred.add(block)
             high = entries[index + 1][0] & ~1 if index + 1 < len(entries) else node.high
-            first = index == 0 and node.first
-            children.append(_Child(block, node.low if index == 0 else low, high, first))
+            children.append(_Child(block, node.low if index == 0 else low, high))
         return children
 
     def _leaf(self, leaf: _Child) -> None:
@@ -178,7 +176,7 @@ class IndexCheck:
             self._report("depth", f"expected block {leaf.block} to be a leaf, found a node", None)
             return
         low, high, position = found
-        if low < leaf.low and not leaf.first:
+        if low < leaf.low:
             self._report("range", f"expected hashes from {leaf.low:#x} on, found {low:#x}", position)
         if high > leaf.high:
             self._report("range", f"expected hashes up to {leaf.high:#x}, found {high:#x}", position)

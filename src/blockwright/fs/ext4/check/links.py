@@ -81,6 +81,7 @@ def _references(state: State, number: int, met: int) -> None:
     inode = state.volume.inode(number)
     raw = inode.raw
     stated = int.from_bytes(raw[0xC:0x10], "little") << 32 | inode.version
+    # An older form has no count there, but a time of change that is also that of the last access.
     if stated != met and raw[0x8:0xC] != raw[0xC:0x10]:
         state.report(
             "attribute.references",

@@ -152,11 +152,12 @@ def check_resize_inode(state: State) -> None:
 
 
 def check_orphan_file(state: State) -> None:
-    """Report an orphan file whose blocks do not close as they must."""
+    """Report an orphan file that is not whole, or that names orphans, which the next mount would delete or cut."""
     superblock, volume = state.volume.superblock, state.volume
     number = superblock.s_orphan_file_inum
+    present = state.ro_compat(RoCompat.orphan_present)
     if not state.compat(Compat.orphan_file):
-        if state.ro_compat(RoCompat.orphan_present):
+        if present:
             state.report("orphan.feature", "orphan_present: expected orphan_file with it", SUPERBLOCK_OFFSET + 0x64)
         return
     if not 1 <= number <= volume.geometry.inodes_count:
@@ -171,12 +172,21 @@ def check_orphan_file(state: State) -> None:
         runs = block_runs(volume, inode) if not inode.flags & InodeFlag.inline_data else []
     except FormatError:
         return
+    following, orphans = 0, False
     for run in runs:
+        if run.logical > following:
+            break
+        following = run.logical + run.blocks
         for block in range(run.physical, run.physical + run.blocks):
-            _orphan_block(state, number, inode.generation, block)
+            orphans |= _orphan_block(state, number, inode.generation, block)
+    if following < inode.size // volume.block_size:
+        state.report("orphan.size", f"inode {number}: expected block {following}, found a hole", inode.position + 4)
+    elif present and not orphans and not state.incompat(Incompat.needs_recovery):
+        state.report("orphan.feature", "orphan_present: expected orphans, found none", SUPERBLOCK_OFFSET + 0x64)
 
 
-def _orphan_block(state: State, number: int, generation: int, block: int) -> None:
+def _orphan_block(state: State, number: int, generation: int, block: int) -> bool:
+    """Judge a block of the orphan file; return whether it names orphans."""
     volume = state.volume
     data = volume.blocks(block, 1, "orphan file")
     tail = len(data) - ORPHAN_TAIL.size
@@ -191,8 +201,10 @@ def _orphan_block(state: State, number: int, generation: int, block: int) -> Non
             expected = crc32c_raw(crc32c_raw(seed, block.to_bytes(8, "little")), data[:tail])
         if checksum != expected:
             state.report("orphan.checksum", f"expected {expected:#010x}, found {checksum:#010x}", position + 4)
-    if not state.ro_compat(RoCompat.orphan_present) and any(data[:tail]):
-        state.report("orphan.entries", "expected none without orphan_present, found some", position - tail)
+    orphans = any(data[:tail])
+    if orphans:
+        state.report("orphan.entries", "expected no inodes to be deleted or cut, found some", position - tail)
+    return orphans
 
 
 def check_mmp(state: State) -> None:
