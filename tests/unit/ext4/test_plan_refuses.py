@@ -63,6 +63,12 @@ def test_owners(owner):
     refused(below(b"f", File(0o644, *owner)), r"^/etc/f: expected owner and permissions within 32 and 12 bits")
 
 
+@pytest.mark.parametrize("node", [File(0o120777), File(0o10644), Directory(0o20755), Symlink(b"t", -1)])
+def test_permissions_that_are_more_than_that(node):
+    """The four bits above would be those of the kind."""
+    refused(below(b"f", node), r"^/etc/f: expected owner and permissions within 32 and 12 bits, found 0:0")
+
+
 def test_links():
     shared = File()
     names: dict[bytes, Node] = {b"%d" % index: shared for index in range(65_001)}

@@ -30,6 +30,7 @@ from blockwright.tree.node import Directory, File, Node, Special, Symlink
 _INDEX = InodeFlag.index.value
 _MAX_MAJOR = 1 << 12
 _MAX_MINOR = 1 << 20
+_PERMISSIONS = 0o7777
 
 
 class Writer:
@@ -69,12 +70,15 @@ class Writer:
                     self._special(number, node)
         except struct.error:
             assert node is not None, "reserved inodes hold what fits"
-            raise UsageError(
-                f"{inventory.path_of(node)}: expected owner and permissions within 32 and 12 bits, "
-                f"found {node.uid}:{node.gid} {node.permissions:#o}"
-            ) from None
+            raise self._refused(node) from None
         for block, (place, count) in self._shared.items():
             self._attribute_block(block, place, count)
+
+    def _refused(self, node: Node) -> UsageError:
+        return UsageError(
+            f"{self._inventory.path_of(node)}: expected owner and permissions within 32 and 12 bits, "
+            f"found {node.uid}:{node.gid} {node.permissions:#o}"
+        )
 
     def store(self, number: int, runs: BlockRuns, source: Source | bytes, size: int) -> tuple[bytes, int]:
         """Give blocks to ascending logical runs; return i_block and the bytes allocated, those of the tree with them.
@@ -199,6 +203,8 @@ class Writer:
                 attributes = packed.body, self._share(packed.block)
                 allocated += self._block_size
         links, owner = self._inventory.links[number], (node.uid, node.gid)
+        if node.permissions & ~_PERMISSIONS:
+            raise self._refused(node)
         mode = (node.KIND or node.kind) | node.permissions
         data = i_block, allocated
         self.inodes.put(number, mode, owner, links, size, node.mtime_ns, flags, data, attributes)
