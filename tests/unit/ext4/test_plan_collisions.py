@@ -7,6 +7,7 @@ import pytest
 
 from blockwright.device.memory import MemoryDevice
 from blockwright.fs.ext4 import dirhash, plan_directory, read
+from blockwright.fs.ext4.check import check, index
 from blockwright.fs.ext4.device import open_plan
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan
@@ -41,9 +42,11 @@ def test_names_of_one_hash_are_found_in_every_leaf(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(plan_directory, "hash_names", same)
     monkeypatch.setattr(dirhash, "hash_names", same)
+    monkeypatch.setattr(index, "hash_names", same)
     tree = Directory(entries={b"dir": Directory(entries={name: File() for name in NAMES})})
     with open_plan(plan(tree, Ext4Options(size=8 * MiB, block_size=1024, journal=0))) as planned:
         device = MemoryDevice(content=planned.read(0, planned.size))
+    assert check(device, now=0) == []
     with read.open(device) as files:
         for name in NAMES:
             assert files.stat(b"/dir/" + name).kind == stat.S_IFREG
