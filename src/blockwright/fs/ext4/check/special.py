@@ -38,6 +38,8 @@ JOURNAL_COPIED: Final = 1
 """s_jnl_backup_type where the superblock has a copy of the journal's i_block and i_size."""
 _POINTERS: Final = Struct("<15I").unpack
 _DOUBLE: Final = 13
+_COMPARED: Final = 4
+"""One in so many of the reserved descriptor blocks is compared."""
 
 
 def check_journal(state: State) -> None:
@@ -113,7 +115,10 @@ def _journal_version(state: State, found: JournalSuperblock, position: int) -> N
 
 
 def check_resize_inode(state: State) -> None:
-    """Report an inode 7 that does not keep exactly the blocks that descriptors may grow into."""
+    """Report an inode 7 that does not keep the blocks that descriptors may grow into first.
+
+    Compared are the first quarter of them with their copies, as e2fsck has it: others count in i_blocks only.
+    """
     volume, geo = state.volume, state.volume.geometry
     inode = volume.inode(int(ReservedInode.resize))
     pointers = _POINTERS(inode.block)
@@ -139,7 +144,7 @@ def check_resize_inode(state: State) -> None:
     outer = unpack(volume.blocks(double, 1, "resize inode"))
     first = geo.super_block + 1 + geo.descriptor_blocks
     backups = [group for group in range(1, geo.groups) if geo.has_super(group)]
-    for index in range(geo.reserved_gdt_blocks // 4):
+    for index in range(geo.reserved_gdt_blocks // _COMPARED):
         place, block = (geo.descriptor_blocks + index) % fan_out, first + index
         if outer[place] != block:
             report(f"expected block {block}, found {outer[place]}", double * geo.block_size + 4 * place)
