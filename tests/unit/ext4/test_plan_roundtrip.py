@@ -50,6 +50,28 @@ def test_reading_gives_the_tree_back(data):
         assert [str(one) for one in compare_trees(tree, found, contents=True)] == []
 
 
+@pytest.mark.parametrize("block_size", [1024, 4096])
+def test_every_backup_opens_what_was_written(block_size):
+    """Each superblock but the first says which group it lies in, and all of them and their descriptors the same."""
+    options = Ext4Options(block_size=block_size, size=10 * 8 * block_size**2, lost_found=False)
+    tree = Directory(entries={b"d": Directory(entries={b"f": File(content=BytesContent(b"x" * 9000))})})
+    planned = plan(tree, options)
+    with open_ext4(open_plan(planned)) as system:
+        primary, groups = system.volume.superblock, range(planned.geometry.groups)
+        descriptors = [system.volume.raw_descriptor(group) for group in groups]
+    opened = []
+    for group in groups:
+        if group in (1, 3, 5, 7, 9):
+            block = planned.geometry.group_start(group)
+            with open_ext4(open_plan(planned), superblock=block) as system:
+                found = system.volume.superblock
+                assert found.replace(s_block_group_nr=0, s_checksum=primary.s_checksum).pack() == primary.pack()
+                assert [system.volume.raw_descriptor(group) for group in groups] == descriptors
+                assert compare_trees(tree, system.tree(), contents=True) == []
+            opened.append(found.s_block_group_nr)
+    assert opened == [1, 3, 5, 7, 9]
+
+
 @given(trees(sparse=False), st.randoms(use_true_random=False))
 def test_the_order_of_entries_makes_no_difference(tree, rng):
     tree = without_lost_and_found(tree)
