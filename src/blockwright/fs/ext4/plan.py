@@ -275,7 +275,7 @@ class Draft(NamedTuple):
             (features.compat, features.incompat, features.ro_compat),
             groups.free_blocks,
             groups.free_inodes,
-            min(reserved, geometry.blocks // 2),
+            reserved,
             sized.journal_blocks,
             journal_map,
             max(0, self.time_ns // _NS),
