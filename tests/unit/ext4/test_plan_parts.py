@@ -8,7 +8,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from blockwright.errors import NoSpace
-from blockwright.fs.ext4.layout import EXTENT_HEADER, EXTENT_INDEX, EXTENT_LEAF, XATTR_ENTRY, XATTR_HEADER, inode_seed
+from blockwright.fs.ext4.layout import (
+    EXTENT_HEADER,
+    EXTENT_INDEX,
+    EXTENT_LEAF,
+    XATTR_ENTRY,
+    XATTR_HEADER,
+    GroupDescriptor,
+    inode_seed,
+)
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan_allocate import Allocator
 from blockwright.fs.ext4.plan_extents import (
@@ -27,6 +35,7 @@ from blockwright.fs.ext4.plan_geometry import (
     merge_zones,
     place_at_flex_heads,
 )
+from blockwright.fs.ext4.plan_groups import GroupState, _descriptor
 from blockwright.fs.ext4.plan_inode import device_number
 from blockwright.fs.ext4.plan_measure import block_runs
 from blockwright.fs.ext4.plan_xattr import finish_block, pack_xattrs, stored_acl
@@ -253,3 +262,13 @@ def test_placed_metadata_never_overlaps(block_size, rows):
         zones.append((table, table + geometry.inode_table_blocks))
     assert merge_zones(sorted(zones)) == placement.zones  # asserts that none overlap
     assert sum(end - start for start, end in placement.zones) + geometry.first_block == geometry.overhead
+
+
+def test_descriptors_keep_block_numbers_of_more_than_32_bits():
+    places = (5 << 32 | 1, 6 << 32 | 2, 7 << 32 | 3)
+    state = GroupState(9, 0, 32768, None, *places, 100, 200, 3, 150, 4)
+    found = GroupDescriptor.parse(_descriptor(state, 0x12345678, 0x9ABCDEF0))
+    assert (found.block_bitmap, found.inode_bitmap, found.inode_table) == places
+    assert (found.block_bitmap_checksum, found.inode_bitmap_checksum) == (0x12345678, 0x9ABCDEF0)
+    assert (found.free_blocks_count, found.free_inodes_count, found.used_dirs_count) == (100, 200, 3)
+    assert (found.itable_unused, found.bg_flags) == (150, 4)

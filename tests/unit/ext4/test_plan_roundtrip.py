@@ -72,6 +72,14 @@ def test_every_backup_opens_what_was_written(block_size):
     assert opened == [1, 3, 5, 7, 9]
 
 
+def test_the_superblock_has_a_copy_of_where_the_journal_lies():
+    with open_ext4(open_plan(plan(Directory(), Ext4Options(size=64 * MiB)))) as system:
+        superblock, inode = system.volume.superblock, system.volume.inode(8)
+    assert superblock.s_jnl_backup_type == 1
+    assert superblock.s_jnl_blocks == inode.block + bytes(4) + inode.size.to_bytes(4, "little")
+    assert inode.size == 4 * MiB
+
+
 @given(trees(sparse=False), st.randoms(use_true_random=False))
 def test_the_order_of_entries_makes_no_difference(tree, rng):
     tree = without_lost_and_found(tree)

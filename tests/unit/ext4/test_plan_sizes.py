@@ -15,6 +15,7 @@ from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan
 from blockwright.fs.ext4.plan_geometry import PlannedGeometry, reserved_descriptor_blocks, super_groups
 from blockwright.fs.ext4.plan_sizing import Demand, default_journal_blocks, given_geometries
+from blockwright.fs.ext4.profiles import TYPES
 from blockwright.fs.ext4.stream import StreamPlacer
 from blockwright.tree.content import Content
 from blockwright.tree.node import Directory, File, Node
@@ -140,6 +141,13 @@ def test_the_resize_reserve_is_that_of_mke2fs():
     assert reserved_descriptor_blocks(4096, TiB // 4096) == 1024
     assert reserved_descriptor_blocks(1024, GiB // 1024) == 256
     assert reserved_descriptor_blocks(4096, 64) == 0
+    assert reserved_descriptor_blocks(4096, 12 * TiB // 4096) == 512  # up to 2**32 blocks
+
+
+def test_more_blocks_than_32_bits_count():
+    options = Ext4Options(size=17 * TiB, features=TYPES["ext2"])
+    with pytest.raises(UsageError, match="expected at most 4294967295 blocks without 64bit, found 4563402752"):
+        plan(Directory(), options)
 
 
 @given(st.sampled_from([1024, 2048, 4096]), st.integers(10, 1 << 24), st.integers(1, 100))
