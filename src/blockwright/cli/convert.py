@@ -26,7 +26,7 @@ from blockwright.cli.really import meaning, really_option
 from blockwright.convert import DISK, DiskWrite, convert_to_stream, update
 from blockwright.convert import convert as convert_device
 from blockwright.device.base import BlockDevice
-from blockwright.errors import UsageError
+from blockwright.errors import FormatError, UsageError
 from blockwright.format.output import ImageOptions
 from blockwright.resolve import open_device
 
@@ -138,6 +138,8 @@ def _open_stdin(image_format: ImageFormat) -> BlockDevice:
 
     file = spool(sys.stdin.buffer, "standard input")
     try:
+        if not file.size:  # what a pipe is whose first command failed: no disk, and none is to be replaced by it
+            raise FormatError("standard input: expected a disk, found nothing")
         return open_image(file, form=image_format.form, policy=image_format.policy)
     except BaseException:
         file.close()
