@@ -49,6 +49,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "disk resize": (
         "blockwright disk resize disk.img 8G",
+        "blockwright disk resize disk.img +2G",
         "blockwright disk resize disk.img --table-only 8G",
     ),
     "disk rm": ("blockwright disk rm disk.img:3",),
@@ -56,7 +57,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "blockwright disk set disk.img:1 --type esp --name EFI",
         "blockwright disk set disk.img:2 --size 2G",
     ),
-    "disk size": ("blockwright disk size disk.qcow2 20G",),
+    "disk size": ("blockwright disk size disk.qcow2 20G", "blockwright disk size disk.qcow2 +5G"),
     "disk snapshot apply": ("blockwright disk snapshot apply disk.qcow2 fresh",),
     "disk snapshot create": ("blockwright disk snapshot create disk.qcow2 fresh",),
     "disk snapshot delete": ("blockwright disk snapshot delete disk.qcow2 fresh",),
