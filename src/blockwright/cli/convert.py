@@ -125,6 +125,7 @@ def _open_source(source: str, options: dict[str, Any]) -> BlockDevice:
             client=replace(peers.client, contexts=(context,) if context else ()),
             form=image_format.form,
             policy=image_format.policy,
+            still=not options["force_unlocked"],
         )
     if options["partition"] is not None:
         raise UsageError("--partition: expected an image with a name, found standard input")

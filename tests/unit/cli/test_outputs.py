@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from blockwright.resolve import open_device
 from tests.support.command import COMMAND, blockwright, document, files_in
 
 pytestmark = pytest.mark.unprivileged
@@ -118,3 +119,22 @@ def test_a_compressed_file_is_not_created_empty(tmp_path: Path) -> None:
     done = blockwright("disk", "create", made, "1M", code=2)
     assert b"expected a format that is written in place, found a compressed file" in done.stderr
     assert not made.exists()
+
+
+@pytest.mark.parametrize("name", ["disk.qcow2", "disk.img"])
+def test_an_image_that_somebody_writes_to_is_not_copied(source: Path, tmp_path: Path, name: str) -> None:
+    disk, copy = tmp_path / name, tmp_path / "copy.img"
+    blockwright("build", source, "-o", disk)
+    commands = ["convert", disk, copy, "--force"], ["compare", disk, disk]
+    with open_device(str(disk), writable=True):
+        for command in commands:
+            if name == "disk.img":  # the bytes as they are: there are no maps that could be half changed
+                blockwright(*command)
+                continue
+            done = blockwright(*command, code=1)
+            assert b"disk.qcow2: is in use: process " in done.stderr
+            assert b"writes to it, and half of a change would be read" in done.stderr
+            blockwright(*command, "--force-unlocked")
+    for command in commands:
+        blockwright(*command)
+    blockwright("convert", disk, disk, "--force")
