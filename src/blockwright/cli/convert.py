@@ -53,12 +53,6 @@ def convert(source: str, output: str, **options: Any) -> None:
 
     A file is read as the image that it is, and written as one by its suffix, or --format.
 
-    \b
-    Examples:
-      blockwright convert disk.qcow2 disk.img
-      blockwright convert disk.img disk.qcow2 --compress --compression zstd
-      blockwright convert disk.img - --format vmdk | ssh host 'cat > disk.vmdk'
-
     OUTPUT - is standard output, for what is written front to back: raw, compressed raw (--compress), a VMDK of the
     type streamOptimized. SOURCE - is standard input.
 
@@ -66,7 +60,7 @@ def convert(source: str, output: str, **options: Any) -> None:
     image (disk.img:2, nbd://host/name#2). A file is replaced with --force only; a device or export is written in
     place, with --force where it holds something. A disk that is hardware is written over when its serial number or
     model is said, at a prompt or with --yes-really.
-    """  # noqa: D301  # click leaves lines as they are below a real backspace
+    """
     peers: Peers = options["peers"]
     context = options["context"]
     image: ImageOptions = options["output_image"](output)

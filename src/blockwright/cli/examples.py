@@ -10,6 +10,8 @@ from typing import Final
 
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "boot install": (
+        "blockwright boot install disk.img:1 syslinux",
+        "blockwright boot install disk.img grub,uki --serial",
         "blockwright boot install disk.img systemd-boot --kernel vmlinuz --cmdline 'console=ttyS0'",
         "blockwright boot install disk.img uki --shim",
     ),
@@ -21,6 +23,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "blockwright completion bash > ~/.local/share/bash-completion/completions/blockwright",
         "blockwright completion zsh > ~/.zfunc/_blockwright",
         "blockwright completion fish > ~/.config/fish/completions/blockwright.fish",
+    ),
+    "convert": (
+        "blockwright convert disk.qcow2 disk.img",
+        "blockwright convert disk.img disk.qcow2 --compress --compression zstd",
+        "blockwright convert disk.img - --format vmdk | ssh host 'cat > disk.vmdk'",
     ),
     "disk add": (
         "blockwright disk add disk.img --size 64M --type esp --name EFI",
@@ -153,6 +160,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "image show": ("blockwright image show image.tar", "blockwright image show 0123456789ab --provenance"),
     "inspect": (
         "blockwright inspect disk.img",
+        "blockwright inspect disk.img --html disk.html",
+        "blockwright inspect disk.img --width 100 | less",
         "blockwright inspect disk.qcow2 --json",
     ),
     "loop attach": (

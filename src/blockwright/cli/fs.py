@@ -169,7 +169,7 @@ _CHANGES: Subcommands = {
     "mkfs": ("Make a file system in place, empty or from a directory.", _mkfs),
     "mv": ("Move or rename files and directories.", _mv),
     "put": ("Copy files and directories of the host into a file system.", _put),
-    "resize": ("Make an ext4 file system larger or smaller.", _resize),
+    "resize": ("Make an ext2, ext3, ext4 or FAT file system larger or smaller.", _resize),
     "rm": ("Remove files and directories.", _rm),
     "setxattr": ("Set or remove an extended attribute.", _setxattr),
     "touch": ("Set times; make an empty file where there is none.", _touch),
