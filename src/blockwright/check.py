@@ -95,7 +95,9 @@ def _check_format(file: BlockDevice, form: str | None, files: Files) -> Place | 
     try:
         found = kind.load().check(file, files)
         return None if found is None else Place(name, kind.name, 0, tuple(found))
-    except (Unsupported, NotAllowed):
+    except (Unsupported, NotAllowed) as error:
+        if isinstance(error, FormatError):
+            error.source = error.source or name
         raise
     except FormatError as error:
         return Place(name, kind.name, 0, (_unreadable(error),))

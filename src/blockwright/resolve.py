@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from blockwright.address import Address, parse_address, part_name
 from blockwright.device.base import BlockDevice
-from blockwright.device.file import HostBlockDevice, open_path
+from blockwright.device.file import FileDevice, HostBlockDevice, open_path
 from blockwright.device.inplace import DeviceOutput
 from blockwright.device.memory import MemoryDevice, ZeroDevice
 from blockwright.device.output import OutputFile
@@ -44,13 +44,15 @@ def open_device(
     form: str | None = None,
     policy: Policy = REFUSE,
     guard: bool = False,
+    still: bool = False,
 ) -> BlockDevice:
     """Return the device that ``text`` names, open; closing it closes all that was opened on the way.
 
     ``alone`` keeps others from reading a file that is to be changed as a whole. ``client`` is how the server of an
     NBD address is treated. A file is opened as an image of the format ``form``, or of the one that its first bytes
-    name, and ``guard`` keeps one without a mark from getting one; a block device is raw unless ``form`` says
-    otherwise. ``policy`` says which files an image may name. Raises NotFound for a path, partition or export that
+    name, and ``guard`` keeps one without a mark from getting one; ``still`` refuses one that is not raw and that
+    somebody writes to, since half of a change would be read. A block device is raw unless ``form`` says otherwise.
+    ``policy`` says which files an image may name. Raises NotFound for a path, partition or export that
     does not exist, InUse where somebody else holds the file, NotAllowed, OutOfRange for a range outside the device,
     FormatError for a format or partition table that does not hold, and what ``nbd.client.connect`` raises.
     """
@@ -63,7 +65,10 @@ def open_device(
         whole = _open_whole(address, writable=writable, force_unlocked=force_unlocked, alone=alone, client=client)
         is_file = address.scheme == "file"
     if is_file:
+        found = whole
         whole = _as_image(whole, address, form, policy, writable=writable, guard=guard)
+        if still and whole is not found:
+            _check_unwritten(found, whole)
     elif form not in (None, "raw") or address.snapshot is not None:
         whole.close()
         raise UsageError(f"{text}: expected a file to be read as {form or 'an image with snapshots'}")
@@ -73,6 +78,16 @@ def open_device(
         return Window(whole, *_part(whole, address))
     except BaseException:
         whole.close()
+        raise
+
+
+def _check_unwritten(file: BlockDevice, disk: BlockDevice) -> None:
+    """Raise InUse, and close the disk, where somebody writes to the file that it is read from."""
+    try:
+        if isinstance(file, FileDevice):
+            file.check_unwritten()
+    except BaseException:
+        disk.close()
         raise
 
 

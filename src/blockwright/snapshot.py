@@ -6,7 +6,7 @@ Knows: which formats have snapshots. Refuses to know: how a format keeps them.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from blockwright.device.base import BlockDevice, ResizableDevice
@@ -75,13 +75,15 @@ class Images:
         with self._changing(text) as disk:
             record_bitmap(disk, name, recorded=recorded)
 
-    def resize(self, text: str, size: int, *, shrink: bool = False) -> int:
+    def resize(self, text: str, size: int | Callable[[int], int], *, shrink: bool = False) -> int:
         """Give the image's disk ``size`` bytes, rounded up to whole sectors, and return that.
+
+        ``size`` may be a function of the size that the disk has.
 
         Raises UsageError where it would become smaller and ``shrink`` does not say that it may.
         """
-        size = align_up(size, SECTOR)
         with self._open(text, writable=True) as disk:
+            size = align_up(size(disk.size) if callable(size) else size, SECTOR)
             if not isinstance(disk, ResizableDevice):
                 raise UsageError(f"{text}: expected an image in a file, whose size can change")
             if size < disk.size and not shrink:

@@ -51,12 +51,7 @@ def install_(image: str, way: str, partition: int | None, **options: Any) -> Non
 
     IMAGE:N is the partition a BIOS's loader lives in; without it the marked one, or the root. Programs for UEFI go
     to the EFI system partition. What was written is printed.
-
-    \b
-    Examples:
-      blockwright boot install disk.img:1 syslinux
-      blockwright boot install disk.img grub,uki --serial
-    """  # noqa: D301  # click leaves lines as they are below a real backspace
+    """
     address = parse_address(image, partition=partition)
     if address.start is not None:
         raise UsageError(f"{image}: expected an image or one of its partitions by number, found a range")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import click
 
 from blockwright.cli.options import ImageFormat, force_unlocked_option, image_options
@@ -32,9 +34,14 @@ def compare(
 
     --from says which format FIRST has.
     """
+    how: Any = {
+        "force_unlocked": force_unlocked,
+        "still": not force_unlocked,
+        "policy": image_format.policy,
+    }
     with (
-        open_device(first, force_unlocked=force_unlocked, form=image_format.form, policy=image_format.policy) as left,
-        open_device(second, force_unlocked=force_unlocked, policy=image_format.policy) as right,
+        open_device(first, form=image_format.form, **how) as left,
+        open_device(second, **how) as right,
     ):
         found = compare_devices(left, right, strict=strict)
         sizes = left.size, right.size

@@ -26,7 +26,7 @@ from blockwright.cli.really import meaning, really_option
 from blockwright.convert import DISK, DiskWrite, convert_to_stream, update
 from blockwright.convert import convert as convert_device
 from blockwright.device.base import BlockDevice
-from blockwright.errors import UsageError
+from blockwright.errors import FormatError, UsageError
 from blockwright.format.output import ImageOptions
 from blockwright.resolve import open_device
 
@@ -53,12 +53,6 @@ def convert(source: str, output: str, **options: Any) -> None:
 
     A file is read as the image that it is, and written as one by its suffix, or --format.
 
-    \b
-    Examples:
-      blockwright convert disk.qcow2 disk.img
-      blockwright convert disk.img disk.qcow2 --compress --compression zstd
-      blockwright convert disk.img - --format vmdk | ssh host 'cat > disk.vmdk'
-
     OUTPUT - is standard output, for what is written front to back: raw, compressed raw (--compress), a VMDK of the
     type streamOptimized. SOURCE - is standard input.
 
@@ -66,7 +60,7 @@ def convert(source: str, output: str, **options: Any) -> None:
     image (disk.img:2, nbd://host/name#2). A file is replaced with --force only; a device or export is written in
     place, with --force where it holds something. A disk that is hardware is written over when its serial number or
     model is said, at a prompt or with --yes-really.
-    """  # noqa: D301  # click leaves lines as they are below a real backspace
+    """
     peers: Peers = options["peers"]
     context = options["context"]
     image: ImageOptions = options["output_image"](output)
@@ -125,6 +119,7 @@ def _open_source(source: str, options: dict[str, Any]) -> BlockDevice:
             client=replace(peers.client, contexts=(context,) if context else ()),
             form=image_format.form,
             policy=image_format.policy,
+            still=not options["force_unlocked"],
         )
     if options["partition"] is not None:
         raise UsageError("--partition: expected an image with a name, found standard input")
@@ -138,6 +133,8 @@ def _open_stdin(image_format: ImageFormat) -> BlockDevice:
 
     file = spool(sys.stdin.buffer, "standard input")
     try:
+        if not file.size:  # what a pipe is whose first command failed: no disk, and none is to be replaced by it
+            raise FormatError("standard input: expected a disk, found nothing")
         return open_image(file, form=image_format.form, policy=image_format.policy)
     except BaseException:
         file.close()

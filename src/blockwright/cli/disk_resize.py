@@ -8,7 +8,7 @@ import click
 
 from blockwright.address import part_name
 from blockwright.cli.disk_options import Opener, opening_options
-from blockwright.cli.options import size_value
+from blockwright.cli.options import NewSize, new_size_value
 from blockwright.cli.output import print_json, print_path
 from blockwright.cli.params import json_option
 from blockwright.disk.resize import resize as resize_disk
@@ -16,7 +16,7 @@ from blockwright.disk.resize import resize as resize_disk
 
 @click.command()
 @click.argument("image")
-@click.argument("size", callback=size_value, required=False)
+@click.argument("size", callback=new_size_value, required=False)
 @click.option("--partition", type=click.IntRange(min=1), metavar="N", help="The partition that grows, the last one.")
 @click.option("--table-only", is_flag=True, help="Leave the file system as large as it is.")
 @opening_options
@@ -24,19 +24,21 @@ from blockwright.disk.resize import resize as resize_disk
 def resize(
     *,
     image: str,
-    size: int | None,
+    size: NewSize | None,
     partition: int | None,
     table_only: bool,
     opener: Opener,
     as_json: bool,
 ) -> None:
-    """Give IMAGE another SIZE; its last partition grows up to the end, and the ext4 or FAT in it too.
+    """Give IMAGE another SIZE (20G, +5G); its last partition grows up to the end, and the ext4 or FAT in it too.
 
     Without SIZE the disk has grown already. A smaller one cuts off free room only. Whatever ends the work, the same
-    command finishes it.
+    command finishes it, and for a SIZE with + the command without one.
     """
     with opener(image) as disk:
-        done = resize_disk(disk, size, number=partition, table_only=table_only)
+        done = resize_disk(
+            disk, None if size is None else size.of(disk.device.size), number=partition, table_only=table_only
+        )
     if as_json:
         report = done.file_system
         system = None if report is None else {"kind": report.kind, "old_size": report.old_size, "size": report.size}

@@ -10,6 +10,8 @@ from typing import Final
 
 EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "boot install": (
+        "blockwright boot install disk.img:1 syslinux",
+        "blockwright boot install disk.img grub,uki --serial",
         "blockwright boot install disk.img systemd-boot --kernel vmlinuz --cmdline 'console=ttyS0'",
         "blockwright boot install disk.img uki --shim",
     ),
@@ -21,6 +23,11 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "blockwright completion bash > ~/.local/share/bash-completion/completions/blockwright",
         "blockwright completion zsh > ~/.zfunc/_blockwright",
         "blockwright completion fish > ~/.config/fish/completions/blockwright.fish",
+    ),
+    "convert": (
+        "blockwright convert disk.qcow2 disk.img",
+        "blockwright convert disk.img disk.qcow2 --compress --compression zstd",
+        "blockwright convert disk.img - --format vmdk | ssh host 'cat > disk.vmdk'",
     ),
     "disk add": (
         "blockwright disk add disk.img --size 64M --type esp --name EFI",
@@ -49,6 +56,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "disk resize": (
         "blockwright disk resize disk.img 8G",
+        "blockwright disk resize disk.img +2G",
         "blockwright disk resize disk.img --table-only 8G",
     ),
     "disk rm": ("blockwright disk rm disk.img:3",),
@@ -56,7 +64,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
         "blockwright disk set disk.img:1 --type esp --name EFI",
         "blockwright disk set disk.img:2 --size 2G",
     ),
-    "disk size": ("blockwright disk size disk.qcow2 20G",),
+    "disk size": ("blockwright disk size disk.qcow2 20G", "blockwright disk size disk.qcow2 +5G"),
     "disk snapshot apply": ("blockwright disk snapshot apply disk.qcow2 fresh",),
     "disk snapshot create": ("blockwright disk snapshot create disk.qcow2 fresh",),
     "disk snapshot delete": ("blockwright disk snapshot delete disk.qcow2 fresh",),
@@ -152,6 +160,8 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     "image show": ("blockwright image show image.tar", "blockwright image show 0123456789ab --provenance"),
     "inspect": (
         "blockwright inspect disk.img",
+        "blockwright inspect disk.img --html disk.html",
+        "blockwright inspect disk.img --width 100 | less",
         "blockwright inspect disk.qcow2 --json",
     ),
     "loop attach": (

@@ -27,6 +27,8 @@ from blockwright.cli.options import (
 from blockwright.cli.output import print_json, print_lines, print_path, progress_bar, show_name, table, write_bytes
 from blockwright.cli.params import json_option
 from blockwright.convert import convert
+from blockwright.device.base import BlockDevice
+from blockwright.errors import UsageError
 from blockwright.fs.reader import FileSystem, Stat
 from blockwright.resolve import open_device, open_file_system
 from blockwright.units import format_size
@@ -167,7 +169,7 @@ _CHANGES: Subcommands = {
     "mkfs": ("Make a file system in place, empty or from a directory.", _mkfs),
     "mv": ("Move or rename files and directories.", _mv),
     "put": ("Copy files and directories of the host into a file system.", _put),
-    "resize": ("Make an ext4 file system larger or smaller.", _resize),
+    "resize": ("Make an ext2, ext3, ext4 or FAT file system larger or smaller.", _resize),
     "rm": ("Remove files and directories.", _rm),
     "setxattr": ("Set or remove an extended attribute.", _setxattr),
     "touch": ("Set times; make an empty file where there is none.", _touch),
@@ -227,14 +229,26 @@ def fs_get(
     force: bool,  # noqa: FBT001  # click passes flags by name
     quiet: bool,  # noqa: FBT001  # a click flag
 ) -> None:
-    """Copy the file PATH out of the image to OUTPUT, holes and all."""
+    """Copy the file PATH out of the image to OUTPUT, or into it where it is a directory, holes and all."""
+    if output == "-":
+        raise UsageError("-: expected a file to write: 'blockwright fs cat' writes to standard output")
+    if os.path.isdir(output):
+        output = os.path.join(output, os.path.basename(path.rstrip("/")))
     with (
         source.open() as system,
-        system.open(os.fsencode(path)) as device,
+        _opened(system, path) as device,
         progress_bar("get", quiet=quiet) as progress,
     ):
         convert(device, output, force=force, progress=progress)
     print_path(output)
+
+
+def _opened(system: FileSystem, path: str) -> BlockDevice:
+    """Open a file's content. Raises UsageError, which says what copies a directory."""
+    name = os.fsencode(path)
+    if system.stat(name).kind == stat_module.S_IFDIR:
+        raise UsageError(f"{path}: is a directory: 'blockwright extract IMAGE DIRECTORY --only {path}' copies it")
+    return system.open(name)
 
 
 @fs.command("stat")

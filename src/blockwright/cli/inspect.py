@@ -50,13 +50,7 @@ def inspect(image: str, image_format: ImageFormat, **options: Any) -> None:
     """Tell what IMAGE holds: its table, partitions, file systems, and how full they are.
 
     IMAGE is a path; disk.img:2 is its second partition. On a terminal the disk is drawn as wide as that is.
-
-    \b
-    Examples:
-      blockwright inspect disk.img
-      blockwright inspect disk.img --html disk.html
-      blockwright inspect disk.img --width 100 | less
-    """  # noqa: D301  # click leaves lines as they are below a real backspace
+    """
     outputs = [(path, name) for name in ("svg", "html") if (path := options[name]) is not None]
     style = None if options["as_json"] else terminal_style(options["width"], options["color"])
     with open_device(

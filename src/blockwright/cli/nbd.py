@@ -5,6 +5,8 @@ Knows: which subcommands there are. Refuses to know: what they do.
 
 from __future__ import annotations
 
+from copy import copy
+
 import click
 
 from blockwright.cli.lazy import LazyGroup, Subcommands
@@ -25,7 +27,9 @@ def _check() -> click.Command:
 def _copy() -> click.Command:
     from blockwright.cli.convert import convert
 
-    return convert
+    made = copy(convert)
+    made.epilog = None  # where its examples are, which are others here
+    return made
 
 
 def _detach() -> click.Command:

@@ -37,6 +37,23 @@ def size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     return None if value is None else parse_size(value)
 
 
+@dataclass(frozen=True, slots=True)
+class NewSize:
+    """A size that something is to get: so many bytes, or so many more than it has."""
+
+    size: int
+    more: bool
+
+    def of(self, present: int) -> int:
+        """Return the bytes that what has ``present`` is to have."""
+        return present + self.size if self.more else self.size
+
+
+def new_size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> NewSize | None:
+    """Return a size such as 20G or +5G, for an option's ``callback``."""
+    return None if value is None else NewSize(parse_size(value.removeprefix("+")), value.startswith("+"))
+
+
 def share_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
     """Return a fraction, for an option's ``callback``."""
     return None if value is None else parse_fraction(value)

@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from logging import NullHandler
 from typing import Any, Final
 
 import click
@@ -34,7 +35,7 @@ from blockwright.nbd.server.listeners import (
     listen_vsock,
     parse_host_port,
 )
-from blockwright.nbd.server.log import Log
+from blockwright.nbd.server.log import LOGGER, Log
 from blockwright.nbd.server.peer import Peer, peer_of
 from blockwright.nbd.server.server import GRACE_S
 from blockwright.nbd.transport import SocketStream, Stream
@@ -425,6 +426,7 @@ def _places(options: dict[str, Any]) -> tuple[list[Listener], list[tuple[Stream,
 
 
 def _log(kind: str | None) -> Log:
+    LOGGER.addHandler(NullHandler())  # a bug of a device is in this log, in a line: no traceback beside it
     if kind == "off":
         return lambda _event, /, **_fields: None
     if kind == "json":

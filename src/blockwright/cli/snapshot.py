@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import click
 
-from blockwright.cli.options import ImageFormat, force_unlocked_option, image_options, size_value
+from blockwright.cli.options import ImageFormat, NewSize, force_unlocked_option, image_options, new_size_value
 from blockwright.cli.output import print_json, print_lines, print_path, show_name, table
 from blockwright.cli.params import json_option
 from blockwright.format.qcow2.snapshot import Snapshot
@@ -75,17 +75,20 @@ def snapshot_delete(image: str, name: str, image_format: ImageFormat, force_unlo
 
 @click.command()
 @image_argument
-@click.argument("size", metavar="SIZE", callback=size_value)
+@click.argument("size", metavar="SIZE", callback=new_size_value)
 @click.option("--shrink", is_flag=True, help="Cut off what lies behind SIZE.")
 def size(
     image: str,
-    size: int,
+    size: NewSize,
     shrink: bool,  # noqa: FBT001  # click passes flags by name
     image_format: ImageFormat,
     force_unlocked: bool,  # noqa: FBT001  # a click flag
 ) -> None:
-    """Give the disk in IMAGE the SIZE, such as 20G, and leave what is on it alone. What is added reads as zeros."""
-    images_of(image_format, force_unlocked).resize(image, size, shrink=shrink)
+    """Give the disk in IMAGE the SIZE, such as 20G or +5G, and leave what is on it alone.
+
+    What is added reads as zeros.
+    """
+    images_of(image_format, force_unlocked).resize(image, size.of, shrink=shrink)
     print_path(image)
 
 

@@ -177,8 +177,18 @@ def claim(fd: int, status: os.stat_result, name: str, *, writable: bool, alone: 
     conflict = locks.lock(fd, uses, locks.NOTHING if alone else shares)
     if conflict is not None:
         kind = str(conflict.name).lower().replace("_", " ")
-        who = holders.named(holders.processes(status)) or "another program"
-        raise InUse(f"{name}: is in use: {who} holds a lock on it ({kind})")
+        raise InUse(f"{name}: is in use: {_holder(status)} holds a lock on it ({kind})")
+
+
+def check_unwritten(fd: int, status: os.stat_result, name: str) -> None:
+    """Raise InUse where somebody else writes to the file, or may; our own locks are gone then."""
+    if locks.written(fd):
+        locks.unlock(fd)  # so that we are not named
+        raise InUse(f"{name}: is in use: {_holder(status)} writes to it, and half of a change would be read")
+
+
+def _holder(status: os.stat_result) -> str:
+    return holders.named(holders.processes(status)) or "another program"
 
 
 def block_size(size: int) -> int:

@@ -22,6 +22,7 @@ from blockwright.device.descriptor import (
     HostDevice,
     Path,
     block_size,
+    check_unwritten,
     claim,
     is_disk,
     kind_of,
@@ -95,6 +96,10 @@ class FileDevice(HostDevice, ResizableDevice):
     def _take(self, fd: int, name: str, status: os.stat_result, *, writable: bool) -> None:
         super().__init__(fd, name, status.st_size, _traits(fd, status, writable=writable))
         self._seeks = hasattr(os, "SEEK_DATA")
+
+    def check_unwritten(self) -> None:
+        """Raise InUse where somebody else may be writing to the file, which is open here to be read."""
+        check_unwritten(self._fd, os.fstat(self._fd), self._name)
 
     def _discard(self, offset: int, length: int, *, durable: bool) -> None:
         try:

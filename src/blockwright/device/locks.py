@@ -81,13 +81,22 @@ def lock(fd: int, uses: Permission, shares: Permission, *, unasked: bool = False
 
 def held(fd: int) -> bool:
     """Whether another open file holds any of these locks."""
+    return _any_held(fd, ((_USED_BASE, 4), (_UNSHARED_BASE, 4)))
+
+
+def written(fd: int) -> bool:
+    """Whether another open file holds the lock of who writes."""
+    return _any_held(fd, ((_USED_BASE + 1, 1),))
+
+
+def _any_held(fd: int, ranges: tuple[tuple[int, int], ...]) -> bool:
     if sys.platform != "linux":
         return False
     import fcntl
 
     try:
-        for base in (_USED_BASE, _UNSHARED_BASE):
-            reply = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, base, 4, 0))
+        for base, length in ranges:
+            reply = fcntl.fcntl(fd, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, 0, base, length, 0))
             if _FLOCK.unpack(reply)[0] != fcntl.F_UNLCK:
                 return True
     except OSError as error:

@@ -5,12 +5,14 @@ Knows: that it must be read to its end first. Refuses to know: what it holds.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import tempfile
 from typing import BinaryIO, Final
 
 from blockwright.device.file import FileDevice
+from blockwright.errors import NoSpace
 from blockwright.units import MiB
 
 PIECE: Final = MiB
@@ -19,10 +21,10 @@ _NOTHING: Final = bytes(_STEP)
 
 
 def spool(stream: BinaryIO, name: str) -> FileDevice:
-    """Return what is left of ``stream``, which stays its owner's; messages call it ``name``. Raises OSError.
+    """Return what is left of ``stream``, which stays its owner's; messages call it ``name``.
 
     A regular file that nobody has read from yet is taken as it lies. Anything else is read to its end into a file in
-    the folder for temporary ones, which is gone when the device is closed.
+    the folder for temporary ones, which is gone when the device is closed. Raises OSError, and NoSpace that names it.
     """
     found = _regular(stream)
     if found is not None:
@@ -38,8 +40,11 @@ def spool(stream: BinaryIO, name: str) -> FileDevice:
                 if part != _NOTHING[: len(part)]:
                     scratch.write(size + start, part)
             size += len(data)
-    except BaseException:
+    except BaseException as error:
         scratch.close()
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            room = tempfile.gettempdir()
+            raise NoSpace(f"{name}: no space left in {room} (TMPDIR), where it is kept meanwhile") from None
         raise
     return scratch
 

@@ -12,7 +12,7 @@ from blockwright.device.descriptor import is_disk
 from blockwright.device.output import OutputFile
 from blockwright.errors import UsageError
 from blockwright.format.output import ImageOptions, image_output
-from blockwright.format.registry import format_by_name
+from blockwright.format.registry import PACKED_SUFFIXES, format_by_name
 from blockwright.table import convert, edit
 from blockwright.table.gpt.plan import plan
 from blockwright.table.mbr.change import new_table
@@ -45,6 +45,8 @@ def create(
     size = -(-size // sector_size) * sector_size
     options = ImageOptions(form or format_by_name(image))
     options.check()
+    if form is None and image.lower().endswith(PACKED_SUFFIXES):
+        raise UsageError(f"{image}: expected a format that is written in place, found a compressed file")
     if options.once and not options.raw:
         raise UsageError(f"{image}: expected a format that is written in place, found {options.form}")
     table = None if kind is None else empty_table(kind, size, seed=seed, sector_size=sector_size)

@@ -266,10 +266,30 @@ def format_named(name: str) -> Format:
     return found
 
 
+PACKED_SUFFIXES: Final = (".gz", ".zst")
+"""What a raw disk is called that is written compressed."""
+_NEVER_WRITTEN: Final = (
+    *(".xz", ".lzma", ".bz2", ".lz4", ".zip", ".7z"),
+    *(".tar", ".tgz", ".txz", ".qed", ".dmg", ".squashfs", ".erofs"),
+)
+
+
 def format_by_name(path: str) -> str:
-    """Return the format that a file's suffix stands for; raw where it stands for none."""
+    """Return the format that a file's suffix stands for; raw where it stands for none.
+
+    Raises UsageError for one that stands for what is never written, since nobody would find a raw disk behind it.
+    """
     lower = path.lower()
-    return next((each.name for each in FORMATS if lower.endswith(each.suffixes)), "raw")
+    found = next((each.name for each in FORMATS if lower.endswith(each.suffixes)), None)
+    packed = next((each for each in PACKED_SUFFIXES if lower.endswith(each)), "")
+    inner = lower.removesuffix(packed)
+    others = _NEVER_WRITTEN + (tuple(suffix for each in FORMATS for suffix in each.suffixes) if packed else ())
+    wrong = next((each for each in others if inner.endswith(each)), None)
+    if wrong is not None:
+        raise UsageError(
+            f"{path}: no {wrong}{packed} file is written: expected another suffix, or --format to have that name"
+        )
+    return found or "raw"
 
 
 def all_options() -> tuple[Option, ...]:

@@ -33,6 +33,7 @@ from blockwright.tree.content import Content
 from blockwright.tree.lookup import lookup
 from blockwright.tree.node import Directory, File
 
+_MAX_NAMED: Final = 16
 _MAX_INDEXES: Final = 64
 """Indexes that are followed, one out of another."""
 _HEX: Final = re.compile(r"(?:.*/)?([0-9a-f]{64})(?:\.json)?", re.DOTALL).fullmatch
@@ -79,7 +80,12 @@ def find(tree: Directory, choice: Choice, source: str) -> Found:
 
 
 def _oci(tree: Directory, choice: Choice, source: str) -> Found:
-    described = choose(_images(tree, parse_index(_read(tree, "index.json", MAX_DOCUMENT)), choice), choice, source)
+    index = parse_index(_read(tree, "index.json", MAX_DOCUMENT))
+    names = [each.name for each in index if each.name is not None]
+    if choice.name is not None and names and choice.name not in names:
+        shown = ", ".join(dict.fromkeys(names[:_MAX_NAMED]))
+        raise NotFound(f"{source}: expected {choice.name}, found {shown}: --platform and --image choose")
+    described = choose(_images(tree, index, choice), choice, source)
     manifest = parse_manifest(_document(tree, described))
     config = parse_config(_document(tree, manifest.config))
     _check_count(len(manifest.layers), config)

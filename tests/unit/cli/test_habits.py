@@ -160,6 +160,13 @@ def test_words_of_examples_can_be_split() -> None:
         shlex.split(line)
 
 
+@pytest.mark.parametrize("path", COMMANDS)
+def test_help_has_its_examples_in_one_place(path: str) -> None:
+    command = COMMANDS[path]
+    with click.Context(command, info_name=path) as context:
+        assert command.get_help(context).count("Examples:") <= 1
+
+
 MAP = (Path(__file__).parents[3] / "docs/commands-map.md").read_text()
 
 

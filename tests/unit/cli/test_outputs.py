@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from blockwright.resolve import open_device
 from tests.support.command import COMMAND, blockwright, document, files_in
 
 pytestmark = pytest.mark.unprivileged
@@ -86,3 +87,54 @@ def test_text_that_is_not_utf_8_is_refused_where_text_is_written(source: Path, t
     more = ["--boot", "systemd-boot"] if option == "--cmdline" else []
     done = blockwright("build", source, "-o", tmp_path / "disk.img", option, b"\xff", *more, code=2)
     assert b"expected text in UTF-8, found '\\udcff'" in done.stderr
+
+
+def test_nothing_on_standard_input_is_no_disk_and_replaces_none(tmp_path: Path) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(b"kept")
+    done = blockwright("convert", "-", disk, "--force", input=b"", code=1)
+    assert done.stderr == b"blockwright: standard input: expected a disk, found nothing\n"
+    assert disk.read_bytes() == b"kept"
+
+
+@pytest.mark.parametrize("command", ["build", "convert", "create"])
+def test_a_suffix_of_what_is_not_written_is_refused(source: Path, tmp_path: Path, command: str) -> None:
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(4096))
+    made = tmp_path / "made.img.xz"
+    arguments = {
+        "build": ["build", source, "-o", made],
+        "convert": ["convert", disk, made],
+        "create": ["disk", "create", made, "1M"],
+    }[command]
+    done = blockwright(*arguments, code=2)
+    assert b"made.img.xz: no .xz file is written: expected another suffix, or --format" in done.stderr
+    assert not made.exists()
+    blockwright(*arguments, "--format", "raw")
+    assert made.stat().st_size
+
+
+def test_a_compressed_file_is_not_created_empty(tmp_path: Path) -> None:
+    made = tmp_path / "made.img.gz"
+    done = blockwright("disk", "create", made, "1M", code=2)
+    assert b"expected a format that is written in place, found a compressed file" in done.stderr
+    assert not made.exists()
+
+
+@pytest.mark.parametrize("name", ["disk.qcow2", "disk.img"])
+def test_an_image_that_somebody_writes_to_is_not_copied(source: Path, tmp_path: Path, name: str) -> None:
+    disk, copy = tmp_path / name, tmp_path / "copy.img"
+    blockwright("build", source, "-o", disk)
+    commands = ["convert", disk, copy, "--force"], ["compare", disk, disk]
+    with open_device(str(disk), writable=True):
+        for command in commands:
+            if name == "disk.img":  # the bytes as they are: there are no maps that could be half changed
+                blockwright(*command)
+                continue
+            done = blockwright(*command, code=1)
+            assert b"disk.qcow2: is in use: process " in done.stderr
+            assert b"writes to it, and half of a change would be read" in done.stderr
+            blockwright(*command, "--force-unlocked")
+    for command in commands:
+        blockwright(*command)
+    blockwright("convert", disk, disk, "--force")

@@ -21,6 +21,19 @@ def test_each_format_has_its_own_driver_marks_and_suffixes():
     assert format_by_name("disk.img") == format_by_name("qcow2") == "raw"
 
 
+@pytest.mark.parametrize(
+    "name", ["a.img.xz", "a.BZ2", "a.tar", "a.tgz", "a.tar.gz", "a.qcow2.gz", "a.vmdk.zst", "a.qed"]
+)
+def test_a_name_of_what_is_never_written_stands_for_no_disk(name):
+    with pytest.raises(UsageError, match=r"^a.*: no \..* file is written: expected another suffix, or --format"):
+        format_by_name(name)
+
+
+@pytest.mark.parametrize("name", ["a.img.gz", "a.ZST", "xz", "a.xz.img", "a.qcow2.old", "tar/a"])
+def test_other_names_stand_for_a_raw_disk(name):
+    assert format_by_name(name) == "raw"
+
+
 def test_options_of_another_format_are_refused():
     with pytest.raises(UsageError, match="--cluster-size: is no option of the format raw"):
         own_options("raw", {"cluster_size": "64k"}, "x")

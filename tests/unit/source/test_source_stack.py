@@ -137,7 +137,7 @@ def test_a_name_says_which_image_of_one_reference(tmp_path, registry):
     (tmp_path / "docker.tar").write_bytes(docker(OTHER))
     with pytest.raises(UsageError, match=r"--image one: .* found layout and docker\.tar"):
         read("layout", "docker.tar", choice=Choice(None, "one"))
-    with pytest.raises(NotFound, match="--platform and --image choose"):
+    with pytest.raises(NotFound, match="layout: expected two, found one: --platform and --image choose"):
         read("layout", f"docker://{registry.host}/app:other", choice=Choice(None, "two"))
     found = read("layout", f"docker://{registry.host}/app:other", choice=Choice(None, "one"))[1]
     assert found[b"opt/app"] == b"app" * 900

@@ -47,7 +47,8 @@ def repair(file: BlockDevice) -> bool:
         return False
     others = [each for each in findings if each.rule not in MENDABLE]
     if others:
-        raise Corrupt(f"qcow2: only refcounts can be mended, found {others[0]}", offset=others[0].offset)
+        found = f"{others[0].rule}: {others[0].message}"
+        raise Corrupt(f"qcow2: only refcounts can be mended, found {found}", offset=others[0].offset)
     rules = {each.rule for each in findings}
     if rules & REBUILT or len(findings) >= MAX_FINDINGS:  # what is not told may be one of these
         rebuild_refcounts(file, image)

@@ -27,7 +27,7 @@ from blockwright.nbd.server.failure import Unfit, failure, for_client
 from blockwright.nbd.server.flight import InFlight
 from blockwright.nbd.server.inbox import Inbox
 from blockwright.nbd.server.limits import PIECE
-from blockwright.nbd.server.log import Log
+from blockwright.nbd.server.log import Log, log_bug
 from blockwright.nbd.server.longread import chunks
 from blockwright.nbd.server.metrics import ExportMetrics
 from blockwright.nbd.server.outbox import Outbox
@@ -59,6 +59,7 @@ class _Reply:
     def ended(self, error: Exception | None, parts: int = 1) -> bool:
         """Take note that some parts have ended; whether all have now."""
         if error is not None:
+            log_bug(error)
             # Its frames know this reply: together they would keep each other, and the session's buffers, for long.
             error.with_traceback(None)
         with self._lock:
@@ -124,6 +125,7 @@ class Commands:
 
     def note_failure(self, request: Request, error: Exception) -> None:
         """Log that a device failed a request."""
+        log_bug(error)
         _, text = failure(error)
         name = Command(request.command).name
         self._log("request failed", command=name, offset=request.offset, length=request.length, reason=text)

@@ -138,7 +138,15 @@ def _names(changes: Changes) -> list[Step]:
     steps: list[Step] = []
     if changes.only:
         wanted = Patterns([os.fsencode(each) for each in changes.only], "--only")
-        steps.append(lambda tree, _: only(tree, wanted))
+        shown = " or ".join(repr(each) for each in changes.only)
+
+        def taken(tree: Directory, _: Surroundings) -> Directory:
+            made = only(tree, wanted)
+            if tree.entries and not made.entries:  # a pattern that is misspelt must not make a disk of nothing
+                raise UsageError(f"--only: expected something of the source's to match {shown:.200}, found nothing")
+            return made
+
+        steps.append(taken)
     texts: list[bytes] = []
     for path in changes.exclude_from:
         found = read_patterns(read_host(path))
