@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,11 @@ UNITS = sorted((ROOT / "packaging" / "systemd").iterdir())
 
 def test_the_version_is_one() -> None:
     version = blockwright.__version__
-    assert re.match(rf"blockwright \({re.escape(version)}\) ", (ROOT / "debian" / "changelog").read_text())
+    first, _, entry = (ROOT / "debian" / "changelog").read_text().partition("\n")
+    assert re.match(rf"blockwright \({re.escape(version)}\) ", first)
+    signed = re.search(r"^ -- .*>  (.*)$", entry, re.MULTILINE)
+    assert signed
+    assert parsedate_to_datetime(signed[1]).date().isoformat() == __released__
     assert f"\n## {version} " in (ROOT / "CHANGELOG.md").read_text()
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", __released__)
     assert PROJECT["dynamic"] == ["version"]
@@ -81,7 +86,7 @@ def test_the_debian_package_says_what_it_needs(tmp_path: Path) -> None:
     done = subprocess.run(
         script, env={"PATH": str(tmp_path), "HOME": str(tmp_path)}, capture_output=True, text=True, check=False
     )
-    wanted = "debhelper dpkg-dev"
+    wanted = "debhelper dpkg-dev git"
     assert (done.returncode, done.stderr) == (1, f"deb: needs {wanted}: apt install {wanted}\n")
 
 
