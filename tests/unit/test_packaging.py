@@ -100,6 +100,18 @@ def test_units_call_commands_that_there_are() -> None:
                 pass
 
 
+def test_the_container_file_s_commands_are_ours() -> None:
+    from tests.support.commands import called
+
+    text = (ROOT / "Containerfile").read_text()
+    lines = re.findall(r"^#   (?:podman|docker) run .*? (blockwright \w.*)$", text, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        command, words = called(line)
+        with command.make_context("blockwright", words):
+            pass
+
+
 def test_the_container_file_holds() -> None:
     text = (ROOT / "Containerfile").read_text()
     lines = [line for line in text.replace("\\\n", " ").splitlines() if line and not line.startswith("#")]
@@ -112,6 +124,7 @@ def test_the_container_file_holds() -> None:
         "ENV",
         "VOLUME",
         "WORKDIR",
+        "USER",
         "ENTRYPOINT",
         "CMD",
     }
@@ -123,6 +136,12 @@ def test_the_container_file_holds() -> None:
         elif word == "COPY":
             assert names[0].removeprefix("--from=") in stages
     assert json.loads(dict(parsed)["ENTRYPOINT"]) == ["blockwright"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", dict(parsed)["USER"]), "nothing runs as root unasked"
+    (state,) = (rest for word, rest in parsed if word == "VOLUME")
+    assert f"install -d -m 1777 {state}" in (rest for word, rest in parsed if word == "RUN"), (
+        "any --user may keep things"
+    )
+    assert f"BLOCKWRIGHT_HOME={state}" in dict(parsed)["ENV"].split()
     ignored = (ROOT / ".containerignore").read_text().split()
     assert not {"src", "pyproject.toml", "hatch_build.py"} & set(ignored)
 
