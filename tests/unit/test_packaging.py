@@ -175,7 +175,7 @@ def test_the_zipapp_runs_on_a_bare_python(tmp_path: Path) -> None:
     if libraries.exists():
         (source / libraries.name).symlink_to(libraries)
     (source / "backports").mkdir()
-    (source / "backports" / "zstd").symlink_to(Path(backports.zstd.__file__).parent)
+    shutil.copytree(Path(backports.zstd.__file__).parent, source / "backports" / "zstd")
     archive = tmp_path / "blockwright.pyz"
     run([sys.executable, str(ROOT / "scripts/make_zipapp.py"), str(source), str(tmp_path / "app"), str(archive)])
     (tmp_path / "files").mkdir()
@@ -185,14 +185,32 @@ def test_the_zipapp_runs_on_a_bare_python(tmp_path: Path) -> None:
     # Compiled parts unpacked, and without them.
     for place in (tmp_path / "cache", Path("/proc/nowhere"), tmp_path / "everybody"):
         environment["XDG_CACHE_HOME"] = str(place)
-        for words in (["--version"], ["build", "files", "-o", "d.img", "--force"], ["check", "d.img"]):
+        for words in (
+            ["--version"],
+            ["build", "files", "-o", "d.img", "--force"],
+            ["check", "d.img"],
+            ["convert", "d.img", "d.qcow2", "--compress", "--force"],
+            ["check", "d.qcow2"],
+        ):
             done = subprocess.run(
-                [sys.executable, "-I", archive, *words],
+                [sys.executable, "-I", "-S", archive, *words],
                 cwd=tmp_path,
                 env=environment,
                 capture_output=True,
                 check=False,
             )
             assert (done.returncode, done.stderr) == (0, b""), words
+        command = [sys.executable, "-I", "-S", archive]
+        packed, told = (
+            subprocess.run(
+                [*command, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            )
+            for words in (["convert", "d.img", "d.img.zst", "--force"], ["doctor", "build", "--json"])
+        )
+        native = place == tmp_path / "cache" or sys.version_info >= (3, 14)
+        assert (packed.returncode == 0) == native, packed.stderr
+        assert native or packed.stderr.startswith("blockwright: zstd: this Python has no library: ")
+        states = {line["name"]: line["state"] for line in json.loads(told.stdout)["lines"]}
+        assert states["zstd"] == ("ready" if native else "missing")
     assert len(list((tmp_path / "cache" / "blockwright").iterdir())) == 1
     assert not list((tmp_path / "everybody" / "blockwright").iterdir()), "anybody could put other code there"
