@@ -7,6 +7,9 @@ import sys
 import sysconfig
 import zipapp
 
+IN_PYTHON_TOO = ("google_crc32c",)
+"""Packages with compiled parts that can be imported without them; any other is better not there than broken."""
+
 MAIN = '''"""The command, from within an archive."""
 
 import os
@@ -98,8 +101,10 @@ def main(source: str, app: str, output: str) -> None:
         path = os.path.join(source, name)
         if name in ("bin", "share", "__pycache__") or name.startswith("__editable__"):
             continue
-        shutil.copytree(path, os.path.join(app, name)) if os.path.isdir(path) else shutil.copy(path, app)
-        if name.endswith(".libs") or (os.path.isdir(path) and compiled(path)):
+        has_compiled = name.endswith(".libs") or (os.path.isdir(path) and compiled(path))
+        if not has_compiled or name in IN_PYTHON_TOO:
+            shutil.copytree(path, os.path.join(app, name)) if os.path.isdir(path) else shutil.copy(path, app)
+        if has_compiled:
             shutil.copytree(path, os.path.join(native, name))
             for folder, _, files in sorted(os.walk(path)):
                 for each in sorted(files):

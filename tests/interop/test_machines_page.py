@@ -70,13 +70,53 @@ def test_the_page_s_commands(place: Path) -> None:
     assert chain["backing-filename"] == "rootfs.ext4"
 
 
+# What Firecracker's API defines of each object that its configuration file may have: the type of every field that the
+# example might want, and those that must be there.
+BOOT = {"kernel_image_path": str, "boot_args": str, "initrd_path": str}
+DRIVE = {
+    "drive_id": str,
+    "path_on_host": str,
+    "is_root_device": bool,
+    "is_read_only": bool,
+    "partuuid": str,
+    "cache_type": str,
+    "io_engine": str,
+}
+MACHINE = {"vcpu_count": int, "mem_size_mib": int, "smt": bool, "track_dirty_pages": bool, "huge_pages": str}
+
+
+def test_firecracker_s_file_has_the_fields_of_its_api() -> None:
+    machine = json.loads((TOP / "examples/firecracker/machine.json").read_text())
+    assert set(machine) == {"boot-source", "drives", "machine-config"}
+    drive_needs = {"drive_id", "path_on_host", "is_root_device", "is_read_only"}
+    objects = [
+        (machine["boot-source"], BOOT, {"kernel_image_path"}),
+        (machine["machine-config"], MACHINE, {"vcpu_count", "mem_size_mib"}),
+        *((drive, DRIVE, drive_needs) for drive in machine["drives"]),
+    ]
+    for each, fields, needed in objects:
+        assert needed <= set(each)
+        assert {name: type(value) for name, value in each.items()} == {name: fields.get(name) for name in each}
+    vcpus = machine["machine-config"]["vcpu_count"]
+    assert vcpus == 1 or (vcpus % 2 == 0 and vcpus <= 32)
+    names = [drive["drive_id"] for drive in machine["drives"]]
+    assert all(re.fullmatch(r"\w+", name) for name in names)
+    assert len(set(names)) == len(names)
+    assert [drive["is_root_device"] for drive in machine["drives"]].count(True) == 1
+    assert machine["drives"][0]["is_root_device"], "it is /dev/vda, as the arguments say"
+
+
 def test_what_libvirt_s_machine_has(place: Path) -> None:
     """Its disks are what the page makes: a qcow2, and an export of that name on that socket."""
     domain = ET.parse(TOP / "examples/libvirt/domain.xml")
     disk, served = domain.findall("devices/disk")
     assert disk.find("driver").get("type") == "qcow2"
     assert Path(disk.find("source").get("file")).name == "appliance.qcow2"
-    (line,) = re.findall(r"^\$ blockwright (serve .*)$", PAGE, re.MULTILINE)
+    assert domain.find("features/acpi") is not None, "libvirt starts no UEFI without"
+    assert domain.find("os").get("firmware") == "efi"
+    assert domain.find("os/loader") is None, "libvirt finds the loader itself, or is told all of it"
+    assert domain.getroot().get("type") == "kvm"
+    (line,) = re.findall(r"^\$ blockwright (serve .*) &$", PAGE, re.MULTILINE)
     words = shlex.split(line)[1:]
     at = words.index("--socket") + 1
     assert served.find("source/host").get("socket") == words[at]

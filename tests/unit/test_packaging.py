@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,11 @@ UNITS = sorted((ROOT / "packaging" / "systemd").iterdir())
 
 def test_the_version_is_one() -> None:
     version = blockwright.__version__
-    assert re.match(rf"blockwright \({re.escape(version)}\) ", (ROOT / "debian" / "changelog").read_text())
+    first, _, entry = (ROOT / "debian" / "changelog").read_text().partition("\n")
+    assert re.match(rf"blockwright \({re.escape(version)}\) ", first)
+    signed = re.search(r"^ -- .*>  (.*)$", entry, re.MULTILINE)
+    assert signed
+    assert parsedate_to_datetime(signed[1]).date().isoformat() == __released__
     assert f"\n## {version} " in (ROOT / "CHANGELOG.md").read_text()
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}", __released__)
     assert PROJECT["dynamic"] == ["version"]
@@ -81,7 +86,7 @@ def test_the_debian_package_says_what_it_needs(tmp_path: Path) -> None:
     done = subprocess.run(
         script, env={"PATH": str(tmp_path), "HOME": str(tmp_path)}, capture_output=True, text=True, check=False
     )
-    wanted = "debhelper dpkg-dev"
+    wanted = "debhelper dpkg-dev git"
     assert (done.returncode, done.stderr) == (1, f"deb: needs {wanted}: apt install {wanted}\n")
 
 
@@ -93,6 +98,18 @@ def test_units_call_commands_that_there_are() -> None:
             command, words = called(line.replace("$BLOCKWRIGHT_SERVE", "--socket x.sock"))
             with command.make_context("blockwright", words):
                 pass
+
+
+def test_the_container_file_s_commands_are_ours() -> None:
+    from tests.support.commands import called
+
+    text = (ROOT / "Containerfile").read_text()
+    lines = re.findall(r"^#   (?:podman|docker) run .*? (blockwright \w.*)$", text, re.MULTILINE)
+    assert len(lines) == 3
+    for line in lines:
+        command, words = called(line)
+        with command.make_context("blockwright", words):
+            pass
 
 
 def test_the_container_file_holds() -> None:
@@ -107,6 +124,7 @@ def test_the_container_file_holds() -> None:
         "ENV",
         "VOLUME",
         "WORKDIR",
+        "USER",
         "ENTRYPOINT",
         "CMD",
     }
@@ -118,6 +136,12 @@ def test_the_container_file_holds() -> None:
         elif word == "COPY":
             assert names[0].removeprefix("--from=") in stages
     assert json.loads(dict(parsed)["ENTRYPOINT"]) == ["blockwright"]
+    assert re.fullmatch(r"[1-9]\d*:[1-9]\d*", dict(parsed)["USER"]), "nothing runs as root unasked"
+    (state,) = (rest for word, rest in parsed if word == "VOLUME")
+    assert f"install -d -m 1777 {state}" in (rest for word, rest in parsed if word == "RUN"), (
+        "any --user may keep things"
+    )
+    assert f"BLOCKWRIGHT_HOME={state}" in dict(parsed)["ENV"].split()
     ignored = (ROOT / ".containerignore").read_text().split()
     assert not {"src", "pyproject.toml", "hatch_build.py"} & set(ignored)
 
@@ -151,7 +175,7 @@ def test_the_zipapp_runs_on_a_bare_python(tmp_path: Path) -> None:
     if libraries.exists():
         (source / libraries.name).symlink_to(libraries)
     (source / "backports").mkdir()
-    (source / "backports" / "zstd").symlink_to(Path(backports.zstd.__file__).parent)
+    shutil.copytree(Path(backports.zstd.__file__).parent, source / "backports" / "zstd")
     archive = tmp_path / "blockwright.pyz"
     run([sys.executable, str(ROOT / "scripts/make_zipapp.py"), str(source), str(tmp_path / "app"), str(archive)])
     (tmp_path / "files").mkdir()
@@ -161,14 +185,32 @@ def test_the_zipapp_runs_on_a_bare_python(tmp_path: Path) -> None:
     # Compiled parts unpacked, and without them.
     for place in (tmp_path / "cache", Path("/proc/nowhere"), tmp_path / "everybody"):
         environment["XDG_CACHE_HOME"] = str(place)
-        for words in (["--version"], ["build", "files", "-o", "d.img", "--force"], ["check", "d.img"]):
+        for words in (
+            ["--version"],
+            ["build", "files", "-o", "d.img", "--force"],
+            ["check", "d.img"],
+            ["convert", "d.img", "d.qcow2", "--compress", "--force"],
+            ["check", "d.qcow2"],
+        ):
             done = subprocess.run(
-                [sys.executable, "-I", archive, *words],
+                [sys.executable, "-I", "-S", archive, *words],
                 cwd=tmp_path,
                 env=environment,
                 capture_output=True,
                 check=False,
             )
             assert (done.returncode, done.stderr) == (0, b""), words
+        command = [sys.executable, "-I", "-S", archive]
+        packed, told = (
+            subprocess.run(
+                [*command, *words], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+            )
+            for words in (["convert", "d.img", "d.img.zst", "--force"], ["doctor", "build", "--json"])
+        )
+        native = place == tmp_path / "cache" or sys.version_info >= (3, 14)
+        assert (packed.returncode == 0) == native, packed.stderr
+        assert native or packed.stderr.startswith("blockwright: zstd: this Python has no library: ")
+        states = {line["name"]: line["state"] for line in json.loads(told.stdout)["lines"]}
+        assert states["zstd"] == ("ready" if native else "missing")
     assert len(list((tmp_path / "cache" / "blockwright").iterdir())) == 1
     assert not list((tmp_path / "everybody" / "blockwright").iterdir()), "anybody could put other code there"

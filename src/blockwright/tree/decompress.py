@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import bz2
 import lzma
-import sys
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol, Self
 
+from blockwright.codec import zstd
 from blockwright.errors import BlockwrightError, Closed, Corrupt, FormatError, LimitExceeded
 from blockwright.tree.readahead import ReadAhead
 from blockwright.tree.rules import DEFAULT_RULES, ArchiveRules, Budget
@@ -272,12 +272,9 @@ def _gzip(_memory: int) -> _Decoder:
 
 
 def _zstd(memory: int) -> _Decoder:
-    if sys.version_info >= (3, 14):
-        from compression.zstd import DecompressionParameter, ZstdDecompressor
-    else:
-        from backports.zstd import DecompressionParameter, ZstdDecompressor
+    library = zstd.library()
     window_log = min(max(memory.bit_length() - 1, 10), 31)  # what the library takes
-    decoder: _Decoder = ZstdDecompressor(options={DecompressionParameter.window_log_max: window_log})
+    decoder: _Decoder = library.ZstdDecompressor(options={library.DecompressionParameter.window_log_max: window_log})
     return decoder
 
 

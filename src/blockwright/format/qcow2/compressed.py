@@ -5,20 +5,15 @@ Knows: raw deflate and zstd frames. Refuses to know: where clusters lie.
 
 from __future__ import annotations
 
-import sys
 import zlib
 from collections.abc import Callable
 from typing import Final
 
+from blockwright.codec import zstd
 from blockwright.device.base import BlockDevice
 from blockwright.errors import Corrupt
 from blockwright.format.qcow2.layout import SPEC, Compression, Geometry
 from blockwright.format.unpacked import Unpacked, is_noise
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 WINDOW: Final = -12
 """zlib's window for what is written: 4 KiB, without a header, as readers of old expect."""
@@ -60,7 +55,7 @@ class Unpacker:
         packed = self._file.read(offset, min(length, size - offset))
         try:
             data = self._unpack(packed, self._geometry.cluster)
-        except (zlib.error, zstd.ZstdError) as error:
+        except zlib.error as error:
             raise Corrupt(f"qcow2 compressed cluster: {error}", offset=offset, spec=SPEC) from None
         if len(data) != self._geometry.cluster:
             raise Corrupt(
@@ -82,22 +77,27 @@ def _inflate(packed: bytes, size: int) -> bytes:
 def _unzstd(packed: bytes, size: int) -> bytes:
     """Return up to ``size`` bytes of frame behind frame; what lies behind the last one needed is padding.
 
-    Raises ZstdError, which more than MAX_FRAMES of them are told by, too.
+    Raises zlib.error, as what inflates does; that there are more than MAX_FRAMES is told by it, too.
     """
+    library = zstd.library()
     data, rest = bytearray(), memoryview(packed)
     for _ in range(MAX_FRAMES):
-        decoder = zstd.ZstdDecompressor()
-        data += decoder.decompress(rest, size - len(data))
+        decoder = library.ZstdDecompressor()
+        try:
+            data += decoder.decompress(rest, size - len(data))
+        except library.ZstdError as error:
+            raise zlib.error(str(error)) from None
         rest = rest[len(rest) - len(decoder.unused_data) :]
         if len(data) == size or not decoder.eof or not rest:
             return bytes(data)
-    raise zstd.ZstdError(f"expected at most {MAX_FRAMES} frames, found more")
+    raise zlib.error(f"expected at most {MAX_FRAMES} frames, found more")
 
 
 def pack(data: memoryview, compression: int, level: int | None) -> bytes | memoryview:
     """Return the cluster compressed. What is not shorter is worth nothing, and is for the caller to notice."""
     if compression == Compression.ZSTD:
-        return zstd.compress(data, ZSTD_LEVEL if level is None else level)
+        packed: bytes = zstd.library().compress(data, ZSTD_LEVEL if level is None else level)
+        return packed
     if is_noise(data):
         return data
     packer = zlib.compressobj(ZLIB_LEVEL if level is None else level, zlib.DEFLATED, WINDOW, 9)

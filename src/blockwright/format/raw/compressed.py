@@ -7,18 +7,13 @@ Knows: the two compressions. Refuses to know: what the disk holds.
 
 from __future__ import annotations
 
-import sys
 import zlib
 from functools import lru_cache
 from typing import Final
 
+from blockwright.codec import zstd
 from blockwright.device.base import BlockDevice
 from blockwright.format.packing import GROUP, PackingDevice
-
-if sys.version_info >= (3, 14):
-    from compression import zstd
-else:
-    from backports import zstd
 
 GZIP_LEVEL: Final = 6
 ZSTD_LEVEL: Final = 3
@@ -63,7 +58,8 @@ class CompressedRaw(PackingDevice[tuple[int, bytes]]):
 def compress(data: bytes | bytearray, compression: str, level: int | None) -> bytes:
     """Return a gzip member or a zstd frame of the data."""
     if compression == "zstd":
-        return zstd.compress(data, ZSTD_LEVEL if level is None else level)
+        packed: bytes = zstd.library().compress(data, ZSTD_LEVEL if level is None else level)
+        return packed
     packer = zlib.compressobj(GZIP_LEVEL if level is None else level, zlib.DEFLATED, _GZIP, 9)
     return packer.compress(data) + packer.flush()
 
