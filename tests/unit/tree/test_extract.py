@@ -1,5 +1,6 @@
 """Trees on the host: all they hold, by whose rule, and nothing where it fails."""
 
+import contextlib
 import errno
 import fcntl
 import io
@@ -241,6 +242,93 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
     assert below(tmp_path) == []
 
 
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "no")])
+def test_a_directory_that_was_not_found_empty_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, force: bool
+) -> None:
+    """A listing that fails, or is interrupted, tells nothing of what the directory holds."""
+    (tmp_path / "kept").write_bytes(b"kept")
+
+    def failing(_where: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", failing)
+        with pytest.raises(type(error)):
+            extract(directory(a=file()), str(tmp_path), ExtractOptions(force=force))
+    assert below(tmp_path) == ["kept"]
+
+
+def test_what_appeared_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def extracted() -> None:
+        with Extraction(str(out), ExtractOptions()) as extraction:
+            extraction.write(directory(a=file()))
+            out.mkdir()
+            (out / "kept").touch()
+
+    with pytest.raises(UsageError, match="out: appeared while it was made, and is left as it is"):
+        extracted()
+    assert (below(tmp_path), below(out)) == (["out"], ["kept"])
+
+
+def test_a_failure_to_open_what_was_just_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def interrupted(path: object, *arguments: object, **options: object) -> int:
+        if str(path).endswith(".part"):
+            monkeypatch.setattr(os, "open", opened)
+            raise KeyboardInterrupt
+        return opened(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(directory(a=file()), str(tmp_path / "out"))
+    assert below(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\u00e4" * 127, "\u20ac" * 85], ids=["1", "2", "3"])
+def test_any_name_that_the_host_takes(tmp_path: Path, name: str) -> None:
+    extract(directory(a=file()), str(tmp_path / name))
+    assert below(tmp_path) == [name]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs a host that lists descriptors")
+@pytest.mark.parametrize("last", [file(), File(content=Failing())])
+@pytest.mark.parametrize("exists", [False, True])
+def test_no_descriptor_stays_open(tmp_path: Path, last: File, exists: bool) -> None:
+    if exists:
+        (tmp_path / "out").mkdir()
+    before = os.listdir("/proc/self/fd")
+    with contextlib.suppress(OSError):
+        extract(directory(a=file(), d=directory(z=last)), str(tmp_path / "out"))
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_what_is_under_way_is_nobody_elses(tmp_path: Path) -> None:
+    """Names have no permissions for others before they have those of the tree."""
+
+    class Looking(Content):
+        def read_into(self, offset: int, buffer: memoryview, /) -> None:
+            buffer[:] = bytes(len(buffer))
+            seen.extend(stat.S_IMODE(path.lstat().st_mode) & 0o077 for path in tmp_path.rglob("*"))
+
+    seen: list[int] = []
+    tree = directory(d=Directory(0o777, entries={b"f": File(0o666, content=Looking(5))}))
+    before = os.umask(0)
+    try:
+        with Extraction(str(tmp_path / "out"), ExtractOptions(ME)) as extraction:
+            extraction.place(3, ((0, 3),), lambda buffer: None)
+            extraction.write(tree)
+    finally:
+        os.umask(before)
+    assert len(seen) == 5  # the target, its stage, a body in it, a directory, and the file
+    assert not any(seen)
+    assert stat.S_IMODE((tmp_path / "out/d/f").stat().st_mode) == 0o666
+
+
 # -- force -----------------------------------------------------------------------------------------------------------
 
 
@@ -350,6 +438,18 @@ def test_what_a_killed_process_left_goes_with_the_next_extraction_to_that_name(
     os.close(used)
     assert below(tmp_path) == sorted([names[1], outside.name, ".outs.0123456789abcdef.part", ".out.0123.part", "out"])
     assert below(tmp_path / ".out.0123.part") == ["below"]
+
+
+def test_what_was_made_just_now_or_by_others_is_no_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has just made one has not locked it yet, and what is another's may be under way on another host."""
+    left = tmp_path / ".out.0123456789abcdef.part"
+    left.mkdir()
+    extract(directory(a=file()), str(tmp_path / "out"))
+    monkeypatch.setattr(extract_target, "LEFT_S", -1.0)
+    monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
+    os.rename(tmp_path / "out", tmp_path / "other")
+    extract(directory(a=file()), str(tmp_path / "out"), ExtractOptions(ME))
+    assert below(tmp_path) == [left.name, "other", "out"]
 
 
 def test_one_under_way_is_left_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
