@@ -24,7 +24,7 @@ from blockwright.build.partition import EXT, FAT, SWAP
 from blockwright.build.parts import Wish, partition_numbers, plan_table, table_segments
 from blockwright.build.plan import NO_TREES, DiskPlan, Part
 from blockwright.build.trees import split, with_extras
-from blockwright.build.verity import UNKNOWN, partition_guids, plan_verity
+from blockwright.build.verity import BLOCK, UNKNOWN, partition_guids, plan_verity
 from blockwright.codec.identity import derive_bytes, derive_uuid
 from blockwright.device.planned import SegmentTable
 from blockwright.errors import NoSpace, NotFound, UsageError
@@ -153,6 +153,8 @@ def streamed_root(definition: Definition, contents: Contents | None = None) -> t
     table = plan_table(wishes, definition, b"")
     run = table.partitions[[wish.role for wish in wishes].index(ROOT)]
     size = run.size if root.rest else root.size
+    if size is not None and root.rest and definition.verity:
+        size = align_down(size, BLOCK)
     return run.start, None if size is None else align_down(size, root.block_size or 4096)
 
 
@@ -230,6 +232,8 @@ class Draft:
             numbers = {wish.role: number for wish, number in zip(wishes, found, strict=True)}
             for entry in growing:
                 size = table.partition(numbers[entry.role]).size
+                if entry.role == ROOT and self.definition.verity:
+                    size = align_down(size, BLOCK)  # its last block is hashed whole
                 plans[entry.role] = self._planned(entry, size if self.definition.disk_size is not None else None)
         return self._disk(plans, least)
 
@@ -379,6 +383,7 @@ class Draft:
         kind, name = part.type or self._type(entry), _name(entry)
         if role == ROOT:
             name = part.name if part.name is not None else part.label or "root"
+            size = align_up(size, BLOCK) if definition.verity else size  # whose last block is hashed whole
         elif role == CORE:
             size = max(size, _core_size())
         elif role == HASHES and root is not None:
