@@ -6,6 +6,8 @@ import fcntl
 import io
 import os
 import stat
+import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,16 @@ from tests.support.trees import PatternContent, trees
 
 ROOT = os.geteuid() == 0
 OURS = {"uid", "gid"} if not ROOT else set()
+ACL = struct.pack(
+    "<I" + "HHI" * 5,
+    2,
+    *(1, 6, -1 % 2**32),
+    *(2, 4, 12),
+    *(4, 4, -1 % 2**32),
+    *(16, 4, -1 % 2**32),
+    *(32, 4, -1 % 2**32),
+)
+"""Read and write for the owner, read for user 12 and all others."""
 
 
 def directory(**entries: Node) -> Directory:
@@ -177,11 +189,79 @@ def test_special_files(tmp_path: Path) -> None:
 
 
 def test_attributes_that_grant_go_without_their_owner(tmp_path: Path) -> None:
-    tree = directory(f=File(xattrs={b"security.capability": b"x", b"trusted.a": b"1"}))
-    assert dict(extract(tree, str(tmp_path / "out"), ExtractOptions(ME)).left_out) == {"extended attributes": 2}
+    granting = {b"security.capability": b"x", b"trusted.a": b"1", b"system.posix_acl_access": ACL}
+    tree = directory(f=File(xattrs=granting))
+    assert dict(extract(tree, str(tmp_path / "out"), ExtractOptions(ME)).left_out) == {"extended attributes": 3}
     with pytest.raises(UsageError, match=r"f: extended attribute security\.capability: only with --owner keep"):
         extract(tree, str(tmp_path / "strict"), ExtractOptions(ME, strict=True))
     assert below(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="attributes are Linux's")
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOSPC, errno.EPERM])
+def test_attributes_that_the_host_does_not_take_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "setxattr", refused)
+    tree = directory(f=File(xattrs={b"user.a": b"1", b"user.b": b"2"}))
+    assert dict(extract(tree, str(tmp_path / "out")).left_out) == {"extended attributes": 2}
+    with pytest.raises(UsageError, match=rf"f: extended attribute user\.a: {os.strerror(number).lower()}"):
+        extract(tree, str(tmp_path / "strict"), ExtractOptions(strict=True))
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        extract(tree, str(tmp_path / "failed"))
+    assert below(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="attributes are Linux's")
+def test_attributes_come_before_permissions_that_forbid_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its owner's right to write, a file gets no attributes of its owner's; root would not be told."""
+    modes = []
+    monkeypatch.setattr(os, "setxattr", lambda where, *_, **__: modes.append(stat.S_IMODE(os.stat(where).st_mode)))
+    tree = directory(f=File(0o444, xattrs={b"user.a": b"1"}), d=Directory(0o555, xattrs={b"user.a": b"1"}))
+    extract(tree, str(tmp_path / "out"), ExtractOptions(ME))
+    assert modes == [0o700, 0o600]
+
+
+@pytest.mark.skipif(not ROOT or sys.platform != "linux", reason="links have only attributes that root may set")
+def test_attributes_of_a_link_are_its_own(tmp_path: Path) -> None:
+    tree = directory(a=file(), l=Symlink(b"a", xattrs={b"trusted.a": b"1"}))
+    assert not extract(tree, str(tmp_path / "out"), ExtractOptions(KEEP)).left_out
+    assert os.listxattr(tmp_path / "out/l", follow_symlinks=False) == ["trusted.a"]
+    assert os.listxattr(tmp_path / "out/a") == []
+
+
+# -- bytes and times -------------------------------------------------------------------------------------------------
+
+
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: written(fd, data[:1000], offset))
+    content = PatternContent(3 << 20, ((0, 5000), (1 << 20, 3333)))
+    extract(directory(f=File(content=content)), str(tmp_path / "out"))
+    assert (tmp_path / "out/f").read_bytes() == content.read(0, content.size)
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "least", "most"), [(1 << 94, 1 << 31, 1 << 34), (-(1 << 94), -(1 << 32), -1)], ids=["late", "early"]
+)
+def test_times_that_the_host_has_no_number_for(tmp_path: Path, time_ns: int, least: int, most: int) -> None:
+    tree = directory(f=File(mtime_ns=time_ns), l=Symlink(b"x", mtime_ns=time_ns))
+    extract(tree, str(tmp_path / "out"))
+    for name in ("f", "l"):
+        assert least <= (tmp_path / "out" / name).lstat().st_mtime <= most
+
+
+def test_progress_ends_where_everything_is_written(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    tree = directory(a=file(b"x" * 5), b=directory(c=file(b"y" * (2 << 20))), d=file(b"z"))
+    with Extraction(str(tmp_path / "out"), ExtractOptions()) as extraction:
+        extraction.write(tree, lambda done, total: told.append((done, total)))
+    total = 5 + (2 << 20) + 1
+    assert told == [(5, total), (5 + (1 << 20), total), (5 + (2 << 20), total), (total, total)]
 
 
 # -- targets ---------------------------------------------------------------------------------------------------------
@@ -345,6 +425,7 @@ def test_force_replaces_names_and_follows_none(tmp_path: Path) -> None:
     (out / "old").write_bytes(b"a longer old body")
     link = file(b"l")
     tree = directory(f=file(b"new"), d=directory(g=file()), e=directory(h=link), old=file(b"new"), z=link)
+    out.chmod(mode := 0o751)
     extract(tree, str(out), ExtractOptions(force=True))
     assert below(outside) == ["secret"]
     assert (outside / "secret").read_bytes() == b"secret"
@@ -354,6 +435,7 @@ def test_force_replaces_names_and_follows_none(tmp_path: Path) -> None:
     assert (out / "z").stat().st_nlink == 2
     extract(tree, str(out), ExtractOptions(force=True))
     assert (out / "z").stat().st_nlink == 2
+    assert stat.S_IMODE(out.stat().st_mode) == mode  # what was there keeps what it was, and gets what it lacks
 
 
 def test_force_keeps_a_directory_from_a_file(tmp_path: Path) -> None:
