@@ -62,6 +62,9 @@ FILE = NamedContent("file", BytesContent(b"x"))
         ),
         (Definition(table=Table.NONE, partitions=(PartitionDefinition(mount="/", rest=True),)), "size of the whole"),
         (Definition(partitions=(PartitionDefinition(size=MiB),) * 129), "at most 128 partitions, found 129"),
+        (Definition(partitions=(PartitionDefinition(directories=("/a/../b",)),)), "an absolute path within"),
+        (Definition(partitions=(PartitionDefinition(mount="/", files=(("x", "/.."),)),)), "an absolute path within"),
+        (Definition(partitions=(PartitionDefinition(mount="/", in_table=False),)), "a start and an image"),
     ],
 )
 def test_contradictions_are_refused(definition: Definition, said: str) -> None:

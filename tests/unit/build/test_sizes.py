@@ -89,3 +89,10 @@ def test_each_fat_says_where_it_begins():
             for part in plan.parts:
                 hidden = int.from_bytes(device.read(part.start + 0x1C, 4), "little")
                 assert hidden * sector == part.start > 0
+
+
+def test_no_two_file_systems_of_a_disk_have_one_identity():
+    parts = tuple(PartitionDefinition(directories=("/a",)) for _ in range(2))
+    root = PartitionDefinition(mount="/")
+    plan = plan_disk(Directory(), Definition(partitions=(root, *parts)), b"seed")
+    assert len({part.file_system.summary.uuid for part in plan.parts}) == 3
