@@ -43,6 +43,14 @@ def ext4_options(part: PartitionDefinition, seed: bytes, time_ns: int, size: int
     )
 
 
+def check_maximum(part: PartitionDefinition, plan: AnyPlan) -> None:
+    """Raise NoSpace where a partition whose size follows from what it holds would be larger than it may be."""
+    if part.maximum is not None and plan.size > part.maximum:
+        raise NoSpace(
+            f"{part.what}: expected a maximum of at least the {plan.size} bytes that it takes, found {part.maximum}"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class Holding:
     """What a partition is planned from; ``tree`` is empty where it holds no files."""

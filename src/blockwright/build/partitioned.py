@@ -18,13 +18,13 @@ from uuid import UUID
 from blockwright.boot.cmdline import with_root, with_serial, with_verity_root
 from blockwright.boot.machine import programs_machine
 from blockwright.build.definition import Definition, Home, Table
-from blockwright.build.holding import Holding, ext4_options
+from blockwright.build.holding import Holding, check_maximum, ext4_options
 from blockwright.build.listing import BOOT, CORE, HASHES, ROOT, SEED, Entry, listing
 from blockwright.build.partition import EXT, FAT, SWAP
 from blockwright.build.parts import Wish, partition_numbers, plan_table, table_segments
 from blockwright.build.plan import NO_TREES, DiskPlan, Part
 from blockwright.build.trees import split, with_extras
-from blockwright.build.verity import UNKNOWN, partition_guids, plan_verity
+from blockwright.build.verity import BLOCK, UNKNOWN, partition_guids, plan_verity
 from blockwright.codec.identity import derive_bytes, derive_uuid
 from blockwright.device.planned import SegmentTable
 from blockwright.errors import NoSpace, NotFound, UsageError
@@ -153,6 +153,8 @@ def streamed_root(definition: Definition, contents: Contents | None = None) -> t
     table = plan_table(wishes, definition, b"")
     run = table.partitions[[wish.role for wish in wishes].index(ROOT)]
     size = run.size if root.rest else root.size
+    if size is not None and root.rest and definition.verity:
+        size = align_down(size, BLOCK)
     return run.start, None if size is None else align_down(size, root.block_size or 4096)
 
 
@@ -215,26 +217,38 @@ class Draft:
             plans[SEED] = self.volume
         growing = [entry for entry in self.entries if entry.part.rest and entry.role not in plans]
         least: dict[str, int] = {}
+        sized = self.definition.disk_size is not None
         for entry in self.entries:
-            if entry in growing and len(growing) > 1:
-                least[entry.role] = self._planned(entry, None).size
+            if entry in growing and (len(growing) > 1 or not sized):
+                plan = self._planned(entry, None)
+                least[entry.role] = plan.size
+                if not sized:  # there is nothing left to have a share of
+                    plans[entry.role] = plan
             elif entry not in growing and entry.role not in (ROOT, CORE, HASHES, *plans):
                 plans[entry.role] = self._planned(entry, entry.part.size)
         root = next((entry for entry in self.entries if entry.role == ROOT), None)
         if root is not None and root not in growing and ROOT not in plans:
             plans[ROOT] = self._planned(root, root.part.size)
-        if growing:
+        if growing and sized:
             wishes = self._wishes(plans, least, None)
             table = plan_table(wishes, self.definition, self.seed)
             found = partition_numbers(wishes, self.definition)
             numbers = {wish.role: number for wish, number in zip(wishes, found, strict=True)}
             for entry in growing:
                 size = table.partition(numbers[entry.role]).size
-                plans[entry.role] = self._planned(entry, size if self.definition.disk_size is not None else None)
+                if entry.role == ROOT and self.definition.verity:
+                    size = align_down(size, BLOCK)  # its last block is hashed whole
+                plans[entry.role] = self._planned(entry, size)
         return self._disk(plans, least)
 
     def _planned(self, entry: Entry, size: int | None) -> AnyPlan:
         """Return what a partition of ``size`` bytes holds, or of the least size where that is None."""
+        plan = self._held(entry, size)
+        if size is None:
+            check_maximum(entry.part, plan)
+        return plan
+
+    def _held(self, entry: Entry, size: int | None) -> AnyPlan:
         part = entry.part
         if entry.role == BOOT and self.machine is not None:
             return self._esp(entry, UNKNOWN, size)
@@ -379,6 +393,7 @@ class Draft:
         kind, name = part.type or self._type(entry), _name(entry)
         if role == ROOT:
             name = part.name if part.name is not None else part.label or "root"
+            size = align_up(size, BLOCK) if definition.verity else size  # whose last block is hashed whole
         elif role == CORE:
             size = max(size, _core_size())
         elif role == HASHES and root is not None:

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from blockwright.build.definition import Definition, Table
-from blockwright.build.holding import Holding
+from blockwright.build.holding import Holding, check_maximum
 from blockwright.build.trees import with_extras
 from blockwright.device.planned import PlannedDevice, SegmentTable
 from blockwright.errors import UsageError
@@ -109,7 +109,10 @@ def plan_disk(tree: Directory, definition: Definition, seed: bytes, contents: Co
     part = definition.listed[0]
     held = own.get(0, with_extras(tree, part) if part.is_root else Directory(mtime_ns=time_ns))
     size = part.size if part.size is not None else definition.disk_size if part.rest else None
-    return bare(Holding(part, held, seed, time_ns, definition.sector_size).plan(size), definition, contents)
+    plan = Holding(part, held, seed, time_ns, definition.sector_size).plan(size)
+    if size is None:
+        check_maximum(part, plan)
+    return bare(plan, definition, contents)
 
 
 def bare(root: AnyPlan, definition: Definition, contents: Contents | None = None) -> DiskPlan:

@@ -47,8 +47,7 @@ class Target:
 
     def __init__(self, path: str, *, force: bool = False) -> None:
         self.path = path
-        self.replaces = False
-        self.exists = False
+        self.replaces = self._found_empty = False
         self.root_fd = self.stage_fd = self._parent_fd = -1
         self._part = self._stage = ""
         try:
@@ -71,11 +70,11 @@ class Target:
             return
         except NotADirectoryError:
             raise UsageError(f"{self.path}: expected a directory to extract to, found another type") from None
-        self.exists = True
         with os.scandir(self.root_fd) as entries:
             self.replaces = next(entries, None) is not None
         if self.replaces and not force:
             raise UsageError(f"{self.path}: expected an empty directory; --force adds to one that holds something")
+        self._found_empty = not self.replaces
 
     def _make_beside(self) -> None:
         folder, name = os.path.split(self.path.rstrip("/"))
@@ -88,10 +87,11 @@ class Target:
         except FileNotFoundError:
             raise NotFound(f"{folder}: no such directory") from None
         self._final = name
-        _sweep(name[:200], self._parent_fd)
-        part = f".{name[:200]}.{secrets.token_hex(8)}.part"
+        stem = os.fsdecode(os.fsencode(name)[:200])  # so that what is added fits into a name of 255 bytes
+        _sweep(stem, self._parent_fd)
+        part = f".{stem}.{secrets.token_hex(8)}.part"
+        self._part = part  # before it is made: whatever ends this from here on removes it
         os.mkdir(part, 0o700, dir_fd=self._parent_fd)
-        self._part = part
         self.root_fd = os.open(part, DIRECTORY_FLAGS, dir_fd=self._parent_fd)
         _lock(self.root_fd)
 
@@ -117,12 +117,10 @@ class Target:
         """Remove what was made; from a directory that held something only the stage's contents. Idempotent."""
         with suppress(OSError):
             if self._part:
-                os.close(self.root_fd)
-                self.root_fd = -1
                 remove(self._part, self._parent_fd)
                 self._part = ""
-            elif self.exists and self.root_fd >= 0:
-                self._empty(self.stage_fd if self.replaces else self.root_fd)
+            else:
+                self._empty(self.root_fd if self._found_empty else self.stage_fd)
         self._close()
 
     def _empty(self, fd: int) -> None:

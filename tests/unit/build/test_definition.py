@@ -5,7 +5,15 @@ from dataclasses import replace
 import pytest
 
 from blockwright.boot.kinds import Bios, Uefi, Ways
-from blockwright.build.definition import BootOptions, Definition, Home, NamedContent, RootOptions, Table
+from blockwright.build.definition import (
+    BootOptions,
+    Definition,
+    Home,
+    NamedContent,
+    PartitionDefinition,
+    RootOptions,
+    Table,
+)
 from blockwright.errors import UsageError
 from blockwright.tree.content import BytesContent
 from blockwright.units import MiB
@@ -52,6 +60,11 @@ FILE = NamedContent("file", BytesContent(b"x"))
             Definition(boot=BootOptions(ways=Ways(bios=Bios.SYSLINUX), bios_home=Home.ROOT), verity=True),
             "the root's own hash",
         ),
+        (Definition(table=Table.NONE, partitions=(PartitionDefinition(mount="/", rest=True),)), "size of the whole"),
+        (Definition(partitions=(PartitionDefinition(size=MiB),) * 129), "at most 128 partitions, found 129"),
+        (Definition(partitions=(PartitionDefinition(directories=("/a/../b",)),)), "an absolute path within"),
+        (Definition(partitions=(PartitionDefinition(mount="/", files=(("x", "/.."),)),)), "an absolute path within"),
+        (Definition(partitions=(PartitionDefinition(mount="/", in_table=False),)), "a start and an image"),
     ],
 )
 def test_contradictions_are_refused(definition: Definition, said: str) -> None:
@@ -62,6 +75,8 @@ def test_contradictions_are_refused(definition: Definition, said: str) -> None:
 def test_what_agrees_is_taken() -> None:
     Definition().check()
     Definition(table=Table.NONE, size=MiB, root=RootOptions(size=MiB)).check()
+    Definition(table=Table.NONE, size=MiB, partitions=(PartitionDefinition(mount="/", rest=True),)).check()
+    Definition(partitions=(PartitionDefinition(size=MiB),) * 128).check()
     Definition(boot=BootOptions(ways=Ways(uefi=Uefi.KERNEL), kernel=FILE)).check()
     Definition(
         boot=BootOptions(ways=Ways(uefi=Uefi.SYSTEMD_BOOT), kernel=FILE, initrd=FILE, loader=FILE, cmdline="quiet")
@@ -83,6 +98,26 @@ def test_every_option_and_the_tree_change_the_seed() -> None:
     seeds = {each.identity_seed(b"tree") for each in [plain, *changed]} | {plain.identity_seed(b"other tree")}
     assert len(seeds) == len(changed) + 2
     assert plain.identity_seed(b"tree") == Definition().identity_seed(b"tree")
+
+
+def test_what_came_later_changes_no_identity_unless_it_is_asked_for() -> None:
+    """The same input makes the same disk as before those options were there."""
+    plain = Definition()
+    assert plain.identity_seed(b"tree").hex() == "a1205b5c5c648f06cdb7055ee5601294c3aa538c1f22598af2d0b400f6dee4ac"
+    for more in (
+        {"alignment": 512},
+        {"disk_id": "0x1"},
+        {"partitions": (PartitionDefinition(mount="/"),)},
+    ):
+        assert replace(plain, **more).identity_seed(b"tree") != plain.identity_seed(b"tree")
+
+
+def test_a_named_file_counts_by_its_size_and_not_by_its_name() -> None:
+    def seed(name: str, data: bytes) -> bytes:
+        return Definition(boot=BootOptions(kernel=NamedContent(name, BytesContent(data)))).identity_seed(b"tree")
+
+    assert seed("/a/kernel", b"one") == seed("/b/kernel", b"two")
+    assert seed("/a/kernel", b"one") != seed("/a/kernel", b"longer")
 
 
 def test_a_given_seed_is_all_that_counts_and_a_random_one_is_new() -> None:

@@ -1,12 +1,15 @@
-"""Texts of definitions that are read in the time that their length asks for, whatever they hold.
+"""Texts of definitions that are read in the time that their length asks for, whatever they hold, and within limits.
 
-Each took hours where an expression tried every way to share its blanks out.
+Each of the first ones took hours where an expression tried every way to share its blanks out.
 """
 
 import pytest
 
+from blockwright.build import toml_read
+from blockwright.build.definition import Definition
 from blockwright.build.read import read_definition
 from blockwright.build.toml_read import Lines, parse_toml
+from blockwright.build.toml_write import write_toml
 from blockwright.errors import FormatError, UsageError
 from blockwright.tree.changes.cloudinit import META_DATA, NETWORK, check
 
@@ -52,3 +55,19 @@ def test_blank_lines_of_a_seed(name):
 )
 def test_a_seed_that_is_one(name, text):
     assert check(name, text, "seed") is None
+
+
+def test_a_file_of_a_definition_is_no_larger_than_its_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(toml_read, "MAX_FILE", 100)
+    path = tmp_path / "disk.toml"
+    path.write_bytes(b"#" * 100)
+    assert toml_read.read_text(str(path)) == "#" * 100
+    path.write_bytes(b"#" * 101)
+    with pytest.raises(FormatError, match="expected at most 100 bytes, found more"):
+        toml_read.read_text(str(path))
+
+
+def test_every_character_of_a_text_is_written_as_toml_takes_it():
+    text = "".join(map(chr, range(1, 0x100))) + "\u2028\U0001f600"
+    written = write_toml(Definition(seed=text))
+    assert parse_toml(written, "x").definition().seed == text

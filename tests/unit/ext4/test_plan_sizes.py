@@ -14,7 +14,7 @@ from blockwright.errors import NoSpace, UsageError
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import plan
 from blockwright.fs.ext4.plan_geometry import PlannedGeometry, reserved_descriptor_blocks, super_groups
-from blockwright.fs.ext4.plan_sizing import Demand, default_journal_blocks, given_geometries
+from blockwright.fs.ext4.plan_sizing import MAX_INODES, Demand, default_journal_blocks, given_geometries
 from blockwright.fs.ext4.profiles import TYPES
 from blockwright.fs.ext4.stream import StreamPlacer
 from blockwright.tree.content import Content
@@ -204,3 +204,18 @@ def test_a_last_group_without_room_for_files_is_left_out():
         assert (first.groups, first.blocks) == ((2, 1 + 2 * 8192) if spare < 50 else (3, blocks))
         groups[first.groups] = groups.get(first.groups, 0) + 1
     assert set(groups) == {2, 3}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "inodes"), [(16 * TiB // 4096, 0xFFFFFFFF), (17 * TiB // 4096 + 1, 1 << 40), (64 * TiB // 4096, None)]
+)
+def test_there_are_no_more_inodes_than_32_bits_count(blocks, inodes):
+    """Also where every group gets as many, and where the number is rounded up to whole blocks of tables."""
+    for geometry in given_geometries(Demand(11, 20), Ext4Options(inodes=inodes), blocks):
+        assert 0.99 * MAX_INODES < geometry.inodes <= MAX_INODES
+        assert geometry.inodes_per_group * 256 % 4096 == 0
+
+
+def test_inodes_that_no_size_has_are_refused():
+    with pytest.raises(NoSpace, match="expected at most 4292870144 inodes in 131072 groups, found 4294967295"):
+        plan(Directory(), Ext4Options(inodes=MAX_INODES))

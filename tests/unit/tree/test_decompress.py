@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from blockwright.errors import ArchiveRejected, Closed, Corrupt, LimitExceeded, Rejection
+from blockwright.errors import ArchiveRejected, Closed, ConnectionLost, Corrupt, LimitExceeded, Rejection
 from blockwright.tree import decompress
 from blockwright.tree.decompress import OUTPUT_CHUNK, DecodedStream, compression_of
 from blockwright.tree.rules import DEFAULT_RULES, ArchiveRules
@@ -262,3 +262,27 @@ def test_closing_while_the_input_hangs() -> None:
     stream.close()
     assert time.monotonic() - started < 5
     go.set()
+
+
+def test_what_is_not_compressed_has_the_same_limits() -> None:
+    with pytest.raises(ArchiveRejected) as caught:
+        decode(TEXT, rules=ArchiveRules(size=len(TEXT) - 1), step=1000)
+    assert caught.value.reason is Rejection.BYTES
+    assert decode(TEXT, rules=ArchiveRules(size=len(TEXT)), step=1000) == TEXT
+
+
+def test_what_fails_while_it_is_looked_at_fails_when_it_is_read() -> None:
+    """Also where the input would be at its end when it is asked once more."""
+    parts = iter([b"plain text", ConnectionLost("broke off"), b""])
+
+    def read(_length: int) -> bytes:
+        part = next(parts)
+        if isinstance(part, Exception):
+            raise part
+        return part
+
+    with DecodedStream(read) as stream:
+        assert stream.peek(100) == b"plain text"
+        assert stream.read(100) == b"plain text"
+        with pytest.raises(ConnectionLost):
+            stream.read(100)

@@ -1,10 +1,13 @@
 """Trees on the host: all they hold, by whose rule, and nothing where it fails."""
 
+import contextlib
 import errno
 import fcntl
 import io
 import os
 import stat
+import struct
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +27,16 @@ from tests.support.trees import PatternContent, trees
 
 ROOT = os.geteuid() == 0
 OURS = {"uid", "gid"} if not ROOT else set()
+ACL = struct.pack(
+    "<I" + "HHI" * 5,
+    2,
+    *(1, 6, -1 % 2**32),
+    *(2, 4, 12),
+    *(4, 4, -1 % 2**32),
+    *(16, 4, -1 % 2**32),
+    *(32, 4, -1 % 2**32),
+)
+"""Read and write for the owner, read for user 12 and all others."""
 
 
 def directory(**entries: Node) -> Directory:
@@ -176,11 +189,79 @@ def test_special_files(tmp_path: Path) -> None:
 
 
 def test_attributes_that_grant_go_without_their_owner(tmp_path: Path) -> None:
-    tree = directory(f=File(xattrs={b"security.capability": b"x", b"trusted.a": b"1"}))
-    assert dict(extract(tree, str(tmp_path / "out"), ExtractOptions(ME)).left_out) == {"extended attributes": 2}
+    granting = {b"security.capability": b"x", b"trusted.a": b"1", b"system.posix_acl_access": ACL}
+    tree = directory(f=File(xattrs=granting))
+    assert dict(extract(tree, str(tmp_path / "out"), ExtractOptions(ME)).left_out) == {"extended attributes": 3}
     with pytest.raises(UsageError, match=r"f: extended attribute security\.capability: only with --owner keep"):
         extract(tree, str(tmp_path / "strict"), ExtractOptions(ME, strict=True))
     assert below(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="attributes are Linux's")
+@pytest.mark.parametrize("number", [errno.ENOTSUP, errno.ENOSPC, errno.EPERM])
+def test_attributes_that_the_host_does_not_take_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "setxattr", refused)
+    tree = directory(f=File(xattrs={b"user.a": b"1", b"user.b": b"2"}))
+    assert dict(extract(tree, str(tmp_path / "out")).left_out) == {"extended attributes": 2}
+    with pytest.raises(UsageError, match=rf"f: extended attribute user\.a: {os.strerror(number).lower()}"):
+        extract(tree, str(tmp_path / "strict"), ExtractOptions(strict=True))
+    number = errno.EIO
+    with pytest.raises(OSError, match="Input/output error"):
+        extract(tree, str(tmp_path / "failed"))
+    assert below(tmp_path) == ["out"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="attributes are Linux's")
+def test_attributes_come_before_permissions_that_forbid_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without its owner's right to write, a file gets no attributes of its owner's; root would not be told."""
+    modes = []
+    monkeypatch.setattr(os, "setxattr", lambda where, *_, **__: modes.append(stat.S_IMODE(os.stat(where).st_mode)))
+    tree = directory(f=File(0o444, xattrs={b"user.a": b"1"}), d=Directory(0o555, xattrs={b"user.a": b"1"}))
+    extract(tree, str(tmp_path / "out"), ExtractOptions(ME))
+    assert modes == [0o700, 0o600]
+
+
+@pytest.mark.skipif(not ROOT or sys.platform != "linux", reason="links have only attributes that root may set")
+def test_attributes_of_a_link_are_its_own(tmp_path: Path) -> None:
+    tree = directory(a=file(), l=Symlink(b"a", xattrs={b"trusted.a": b"1"}))
+    assert not extract(tree, str(tmp_path / "out"), ExtractOptions(KEEP)).left_out
+    assert os.listxattr(tmp_path / "out/l", follow_symlinks=False) == ["trusted.a"]
+    assert os.listxattr(tmp_path / "out/a") == []
+
+
+# -- bytes and times -------------------------------------------------------------------------------------------------
+
+
+def test_short_writes_are_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = os.pwrite
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: written(fd, data[:1000], offset))
+    content = PatternContent(3 << 20, ((0, 5000), (1 << 20, 3333)))
+    extract(directory(f=File(content=content)), str(tmp_path / "out"))
+    assert (tmp_path / "out/f").read_bytes() == content.read(0, content.size)
+
+
+@pytest.mark.parametrize(
+    ("time_ns", "least", "most"), [(1 << 94, 1 << 31, 1 << 34), (-(1 << 94), -(1 << 32), -1)], ids=["late", "early"]
+)
+def test_times_that_the_host_has_no_number_for(tmp_path: Path, time_ns: int, least: int, most: int) -> None:
+    tree = directory(f=File(mtime_ns=time_ns), l=Symlink(b"x", mtime_ns=time_ns))
+    extract(tree, str(tmp_path / "out"))
+    for name in ("f", "l"):
+        assert least <= (tmp_path / "out" / name).lstat().st_mtime <= most
+
+
+def test_progress_ends_where_everything_is_written(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    tree = directory(a=file(b"x" * 5), b=directory(c=file(b"y" * (2 << 20))), d=file(b"z"))
+    with Extraction(str(tmp_path / "out"), ExtractOptions()) as extraction:
+        extraction.write(tree, lambda done, total: told.append((done, total)))
+    total = 5 + (2 << 20) + 1
+    assert told == [(5, total), (5 + (1 << 20), total), (5 + (2 << 20), total), (total, total)]
 
 
 # -- targets ---------------------------------------------------------------------------------------------------------
@@ -241,6 +322,93 @@ def test_an_interrupt_leaves_nothing(tmp_path: Path) -> None:
     assert below(tmp_path) == []
 
 
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.EIO, "no")])
+def test_a_directory_that_was_not_found_empty_is_not_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, force: bool
+) -> None:
+    """A listing that fails, or is interrupted, tells nothing of what the directory holds."""
+    (tmp_path / "kept").write_bytes(b"kept")
+
+    def failing(_where: object) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", failing)
+        with pytest.raises(type(error)):
+            extract(directory(a=file()), str(tmp_path), ExtractOptions(force=force))
+    assert below(tmp_path) == ["kept"]
+
+
+def test_what_appeared_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+
+    def extracted() -> None:
+        with Extraction(str(out), ExtractOptions()) as extraction:
+            extraction.write(directory(a=file()))
+            out.mkdir()
+            (out / "kept").touch()
+
+    with pytest.raises(UsageError, match="out: appeared while it was made, and is left as it is"):
+        extracted()
+    assert (below(tmp_path), below(out)) == (["out"], ["kept"])
+
+
+def test_a_failure_to_open_what_was_just_made_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = os.open
+
+    def interrupted(path: object, *arguments: object, **options: object) -> int:
+        if str(path).endswith(".part"):
+            monkeypatch.setattr(os, "open", opened)
+            raise KeyboardInterrupt
+        return opened(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "open", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        extract(directory(a=file()), str(tmp_path / "out"))
+    assert below(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "\u00e4" * 127, "\u20ac" * 85], ids=["1", "2", "3"])
+def test_any_name_that_the_host_takes(tmp_path: Path, name: str) -> None:
+    extract(directory(a=file()), str(tmp_path / name))
+    assert below(tmp_path) == [name]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="needs a host that lists descriptors")
+@pytest.mark.parametrize("last", [file(), File(content=Failing())])
+@pytest.mark.parametrize("exists", [False, True])
+def test_no_descriptor_stays_open(tmp_path: Path, last: File, exists: bool) -> None:
+    if exists:
+        (tmp_path / "out").mkdir()
+    before = os.listdir("/proc/self/fd")
+    with contextlib.suppress(OSError):
+        extract(directory(a=file(), d=directory(z=last)), str(tmp_path / "out"))
+    assert os.listdir("/proc/self/fd") == before
+
+
+def test_what_is_under_way_is_nobody_elses(tmp_path: Path) -> None:
+    """Names have no permissions for others before they have those of the tree."""
+
+    class Looking(Content):
+        def read_into(self, offset: int, buffer: memoryview, /) -> None:
+            buffer[:] = bytes(len(buffer))
+            seen.extend(stat.S_IMODE(path.lstat().st_mode) & 0o077 for path in tmp_path.rglob("*"))
+
+    seen: list[int] = []
+    tree = directory(d=Directory(0o777, entries={b"f": File(0o666, content=Looking(5))}))
+    before = os.umask(0)
+    try:
+        with Extraction(str(tmp_path / "out"), ExtractOptions(ME)) as extraction:
+            extraction.place(3, ((0, 3),), lambda buffer: None)
+            extraction.write(tree)
+    finally:
+        os.umask(before)
+    assert len(seen) == 5  # the target, its stage, a body in it, a directory, and the file
+    assert not any(seen)
+    assert stat.S_IMODE((tmp_path / "out/d/f").stat().st_mode) == 0o666
+
+
 # -- force -----------------------------------------------------------------------------------------------------------
 
 
@@ -257,6 +425,7 @@ def test_force_replaces_names_and_follows_none(tmp_path: Path) -> None:
     (out / "old").write_bytes(b"a longer old body")
     link = file(b"l")
     tree = directory(f=file(b"new"), d=directory(g=file()), e=directory(h=link), old=file(b"new"), z=link)
+    out.chmod(mode := 0o751)
     extract(tree, str(out), ExtractOptions(force=True))
     assert below(outside) == ["secret"]
     assert (outside / "secret").read_bytes() == b"secret"
@@ -266,6 +435,7 @@ def test_force_replaces_names_and_follows_none(tmp_path: Path) -> None:
     assert (out / "z").stat().st_nlink == 2
     extract(tree, str(out), ExtractOptions(force=True))
     assert (out / "z").stat().st_nlink == 2
+    assert stat.S_IMODE(out.stat().st_mode) == mode  # what was there keeps what it was, and gets what it lacks
 
 
 def test_force_keeps_a_directory_from_a_file(tmp_path: Path) -> None:
@@ -350,6 +520,18 @@ def test_what_a_killed_process_left_goes_with_the_next_extraction_to_that_name(
     os.close(used)
     assert below(tmp_path) == sorted([names[1], outside.name, ".outs.0123456789abcdef.part", ".out.0123.part", "out"])
     assert below(tmp_path / ".out.0123.part") == ["below"]
+
+
+def test_what_was_made_just_now_or_by_others_is_no_remains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who has just made one has not locked it yet, and what is another's may be under way on another host."""
+    left = tmp_path / ".out.0123456789abcdef.part"
+    left.mkdir()
+    extract(directory(a=file()), str(tmp_path / "out"))
+    monkeypatch.setattr(extract_target, "LEFT_S", -1.0)
+    monkeypatch.setattr(os, "geteuid", lambda: left.stat().st_uid + 1)
+    os.rename(tmp_path / "out", tmp_path / "other")
+    extract(directory(a=file()), str(tmp_path / "out"), ExtractOptions(ME))
+    assert below(tmp_path) == [left.name, "other", "out"]
 
 
 def test_one_under_way_is_left_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """A host directory as a tree."""
 
+import errno
 import os
 import socket
 import stat
@@ -250,8 +251,34 @@ def test_a_changed_file_is_never_read(planned: tuple[Path, HostFile], how: str) 
     with pytest.raises(SourceChanged, match=message) as caught:
         content.read_into(5, memoryview(bytearray(100)))
     assert str(path) in str(caught.value)
-    with pytest.raises(SourceChanged), content.backing(5, 100):
-        raise AssertionError("opened a file that changed")
+    with pytest.raises(SourceChanged):  # before anything is copied
+        content.backing(5, 100).__enter__()
+
+
+def test_holes_are_those_of_the_file_that_was_looked_at(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(10000))
+    status = path.stat()
+    append(path)
+    with pytest.raises(SourceChanged, match="size: expected 10000, found 10004"):
+        SparseHostFile(os.fsencode(tmp_path), b"f", status, status.st_mtime_ns)
+
+
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.ENOTSUP, errno.ENOTTY])
+def test_a_host_that_cannot_tell_holes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(bytes(10000))
+    status = path.stat()
+
+    def refused(*_: object) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "lseek", refused)
+    found = SparseHostFile(os.fsencode(tmp_path), b"f", status, status.st_mtime_ns)
+    assert found.runs() == ((0, 10000),)
+    number = errno.EIO
+    with pytest.raises(SourceChanged, match="cannot be read: Input/output error"):
+        SparseHostFile(os.fsencode(tmp_path), b"f", status, status.st_mtime_ns)
 
 
 @pytest.mark.parametrize("how", ["grown", "shrunk", "rewritten", "touched"])

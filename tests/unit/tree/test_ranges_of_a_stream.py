@@ -151,6 +151,14 @@ def test_who_is_not_wanted_any_more_is_not_asked_again():
     assert len(server.asked) <= 5 + ranges.AT_ONCE
 
 
+def test_who_is_not_wanted_any_more_at_the_first_range_does_not_go_on():
+    def fault(_number, _start):
+        raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        all_of(hastened(slow(), 0, len(DATA), Server(fault)))
+
+
 def test_few_ranges_are_in_memory_however_slowly_they_are_taken():
     server = Server()
     with closing(hastened(slow(), 0, len(DATA), server)) as pieces:

@@ -179,6 +179,27 @@ def test_a_link_that_is_replaced_is_not_followed_any_more() -> None:
     assert paths(root) == [b"l", b"l/c", b"one", b"one/a", b"two", b"two/b"]
 
 
+def test_a_directory_that_is_replaced_is_not_entered_any_more() -> None:
+    unpacker = Unpacker(replace_directories=True)
+    for path, node in (
+        (b"e", Directory()),
+        (b"d/x", File()),
+        (b"d", Symlink(b"e")),
+        (b"d/y", File()),
+    ):
+        unpacker.enter(path, node)
+    assert paths(unpacker.finish(0)) == [b"d", b"e", b"e/y"]
+
+
+def test_a_name_that_is_entered_again_as_itself_replaces_nothing() -> None:
+    unpacker = Unpacker()
+    unpacker.enter(b"a", File())
+    unpacker.link(b"a", b"a")
+    assert unpacker.replaced == 0
+    unpacker.enter(b"a", File())
+    assert unpacker.replaced == 1
+
+
 @pytest.mark.parametrize("links", [[(b"a", b"a")], [(b"a", b"b"), (b"b", b"a")], [(b"a", b"./a/../a")]])
 def test_links_that_turn_in_a_circle(links: list[tuple[bytes, bytes]]) -> None:
     with pytest.raises(ArchiveRejected, match="at most 40 symbolic links"):

@@ -24,7 +24,7 @@ from blockwright.fs.ext4.plan_geometry import (
     reserved_descriptor_blocks,
 )
 from blockwright.fs.ext4.plan_maps import maps_of
-from blockwright.units import ceil_div
+from blockwright.units import align_down, ceil_div
 
 MIN_BLOCKS_FOR_JOURNAL: Final = 2048
 _JOURNAL_TABLE: Final = (
@@ -171,7 +171,11 @@ def auto_geometry(demand: Demand, options: Ext4Options, blocks: int) -> PlannedG
         geometry = _geometry(options, blocks, inodes)
         if geometry.inodes >= inodes:
             return geometry
-        blocks = (ceil_div(inodes, most) - 1) * 8 * options.block_size + 8
+        more = (ceil_div(inodes, most) - 1) * 8 * options.block_size + 8
+        if more <= blocks:
+            found = geometry.inodes
+            raise NoSpace(f"ext4: expected at most {found} inodes in {geometry.groups} groups, found {inodes}")
+        blocks = more
 
 
 def _spare_inodes(demand: Demand, options: Ext4Options) -> int:
@@ -194,6 +198,8 @@ def _geometry(options: Ext4Options, blocks: int, inodes: int) -> PlannedGeometry
     resizable = options.features.compat & Compat.resize_inode
     reserved = reserved_descriptor_blocks(size, blocks, form.descriptor_size) if resizable else 0
     per_group = min(inodes_per_group(size, groups, inodes, form.inode_size), max_inodes_per_group(size))
+    if groups * per_group > MAX_INODES:  # which rounding up has made of as many as there can be
+        per_group = align_down(MAX_INODES // groups, max(8, size // form.inode_size))
     geometry = PlannedGeometry(form, blocks, per_group, reserved)
     if geometry.base_blocks > 4 * size:
         raise UsageError(
