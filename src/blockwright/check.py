@@ -16,6 +16,7 @@ from blockwright.finding import Finding
 from blockwright.format.open import Files, format_of, is_probed
 from blockwright.format.policy import REFUSE, Policy
 from blockwright.format.registry import find_format
+from blockwright.fs import foreign
 from blockwright.fs.ext4.check import check as check_ext4
 from blockwright.fs.fat.check import check as check_fat
 from blockwright.resolve import Known, identify, naming, open_device, sector_size_of
@@ -130,7 +131,9 @@ def check(device: BlockDevice, *, source: str) -> Iterator[Place]:
     if content not in (Known.GPT, Known.MBR):
         place = _check_file_system(device, source, 0)
         if place is None:
-            raise NotThisFormat("expected a partition table or a file system, found neither", source=source)
+            other = foreign.identify(device)
+            found = f"{other}, which is not read" if other else "neither"
+            raise NotThisFormat(f"expected a partition table or a file system, found {found}", source=source)
         yield place
         return
     with naming(source):

@@ -15,6 +15,7 @@ from blockwright.device.window import Window
 from blockwright.errors import FormatError, NotThisFormat
 from blockwright.finding import Finding
 from blockwright.format.describe import Described, Description
+from blockwright.fs import foreign
 from blockwright.fs.reader import Usage
 from blockwright.resolve import Known, identify, naming, open_file_system, sector_size_of
 from blockwright.table import read as tables
@@ -37,7 +38,8 @@ class FileSystemReport:
 class Region:
     """A run of the device: a partition, or the whole device where there is no table. Bytes.
 
-    ``problem`` says why ``file_system`` is None where something was there that could not be read.
+    Where ``file_system`` is None, ``problem`` says why something that was there could not be read, and ``foreign`` is
+    the name of what is known by its marks and not read, such as ``xfs`` or ``luks``.
     """
 
     start: int
@@ -46,6 +48,7 @@ class Region:
     partition: AnyPartition | None
     file_system: FileSystemReport | None
     problem: str = ""
+    foreign: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +72,9 @@ def inspect(device: BlockDevice, *, source: str) -> Report:
     """
     form = device.describe() if isinstance(device, Described) else None
     if identify(device) not in (Known.GPT, Known.MBR):
-        allocated = _allocated(device, 0, device.size)
-        return Report(source, device.size, allocated, None, (_whole(device, source),), format=form)
+        with Window(device, 0, device.size, owns=False) as window:
+            whole = _region(window, 0, None, source)
+        return Report(source, device.size, whole.allocated, None, (whole,), format=form)
     with naming(source):
         table = tables.read(device, sector_size=sector_size_of(device))
     findings = tuple(check_table(device, sector_size=sector_size_of(device)))
@@ -78,27 +82,23 @@ def inspect(device: BlockDevice, *, source: str) -> Report:
     partitions: Sequence[AnyPartition] = table.partitions
     for partition in sorted(partitions, key=lambda each: each.start):
         with Window(device, partition.start, partition.size, owns=False) as window:
-            found, problem = _file_system(window, part_name(source, partition.number))
-        allocated = _allocated(device, partition.start, partition.size)
-        regions.append(Region(partition.start, partition.size, allocated, partition, found, problem))
-    return Report(source, device.size, _allocated(device, 0, device.size), table, tuple(regions), findings, form)
+            regions.append(_region(window, partition.start, partition, part_name(source, partition.number)))
+    return Report(source, device.size, _allocated(device), table, tuple(regions), findings, form)
 
 
-def _whole(device: BlockDevice, source: str) -> Region:
-    with Window(device, 0, device.size, owns=False) as window:
-        found, problem = _file_system(window, source)
-    return Region(0, device.size, _allocated(device, 0, device.size), None, found, problem)
-
-
-def _file_system(device: BlockDevice, source: str) -> tuple[FileSystemReport | None, str]:
+def _region(device: BlockDevice, start: int, partition: AnyPartition | None, source: str) -> Region:
+    """Return what ``device`` holds, which lies at byte ``start`` of the disk. A file system closes it with itself."""
+    size, allocated = device.size, _allocated(device)
+    system, problem, other = None, "", ""
     try:
-        with open_file_system(device, source=source) as system:
-            return FileSystemReport(system.kind, system.label, system.uuid, system.usage(), system.features), ""
+        with open_file_system(device, source=source) as found:
+            system = FileSystemReport(found.kind, found.label, found.uuid, found.usage(), found.features)
     except NotThisFormat:
-        return None, ""
+        other = foreign.identify(device)
     except FormatError as error:
-        return None, str(error)
+        problem = str(error)
+    return Region(start, size, allocated, partition, system, problem, other)
 
 
-def _allocated(device: BlockDevice, start: int, size: int) -> int:
-    return sum(extent.length for extent in device.extents(start, size) if not extent.flags & HOLE)
+def _allocated(device: BlockDevice) -> int:
+    return sum(extent.length for extent in device.extents(0, device.size) if not extent.flags & HOLE)

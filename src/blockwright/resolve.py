@@ -337,7 +337,11 @@ def open_editor(device: BlockDevice, *, source: str, policy: CommitPolicy | None
 
 def _no_file_system(device: BlockDevice, content: Known | None, source: str) -> NotThisFormat:
     if content is None:
-        return NotThisFormat("expected ext2, ext3, ext4 or FAT, found no file system that is known")
+        from blockwright.fs import foreign
+
+        other = foreign.identify(device)
+        there = f"{other}, which is not read" if other else "no file system that is known"
+        return NotThisFormat(f"expected ext2, ext3, ext4 or FAT, found {there}")
     from blockwright.table import read as tables
 
     found = tables.read(device, sector_size=sector_size_of(device))

@@ -143,6 +143,8 @@ def _region_document(region: Region) -> dict[str, Any]:
     }
     if region.problem:
         document["problem"] = region.problem
+    if region.foreign:
+        document["foreign"] = region.foreign
     return document
 
 
@@ -176,7 +178,7 @@ def _row(region: Region) -> tuple[str, ...]:
         format_size(region.size),
         used,
         type_name(part) if part else "",
-        kind or ("unreadable" if region.problem else "-"),
+        kind or region.foreign or ("unreadable" if region.problem else "-"),
         label,
         part.identity if part else identity,
     )

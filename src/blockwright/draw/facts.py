@@ -67,7 +67,7 @@ def columns(picture: Picture) -> tuple[list[str], list[list[str]]]:
 
 def _row(part: Part) -> list[str]:
     system = part.file_system
-    kind = system.kind if system else "unreadable" if part.problem else "-"
+    kind = system.kind if system else part.foreign or ("unreadable" if part.problem else "-")
     return [
         str(part.number or "-"),
         str(part.start),

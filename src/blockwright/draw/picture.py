@@ -93,7 +93,7 @@ class FileSystem:
 class Part:
     """A run of the disk: a partition, its table, or nothing. ``shown`` is what no earlier one covers of it.
 
-    ``bins`` divide the run evenly, in the order of its bytes.
+    ``bins`` divide the run evenly, in the order of its bytes. ``foreign`` names what is known by its marks only.
     """
 
     kind: Kind
@@ -109,6 +109,7 @@ class Part:
     file_system: FileSystem | None = None
     contents: Contents | None = None
     problem: str = ""
+    foreign: str = ""
 
     @property
     def allocated(self) -> int:

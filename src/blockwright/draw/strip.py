@@ -131,7 +131,7 @@ def _detail(part: Part, width: float) -> str:
         label = f"{system.kind} {system.label} {size}" if system.label else ""
         told = [label, f"{system.kind} {size}", size]
     else:
-        told = [size]
+        told = [f"{part.foreign} {size}" if part.foreign else "", size]
     return next((each for each in told if each and clipped(each, _room(width)) == each), "")
 
 
@@ -143,6 +143,8 @@ def describe(part: Part) -> str:
     if system:
         label = f" labelled {system.label}" if system.label else ""
         told.append(f"{system.kind}{label}, {usage(part)} in use")
+    if part.foreign:
+        told.append(f"{part.foreign}, which is not read")
     if part.problem:
         told.append(f"unreadable: {part.problem}")
     told.append(f"{format_size(part.allocated)} stored")

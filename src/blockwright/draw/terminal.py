@@ -129,9 +129,9 @@ class _Drawing:
         if part.problem:
             return self._in("bad", fit("unreadable", width, cut))
         size = format_size(part.size)
-        if system is None:
+        told = f"{system.kind} {system.label}".strip() if system else part.foreign
+        if not told:
             return self._in("quiet", fit(size, width, cut))
-        told = f"{system.kind} {system.label}".strip()
         return fit(f"{told} {size}" if cells(f"{told} {size}") <= width else told, width, cut)
 
     def _used(self, part: Part, width: int) -> str:

@@ -119,7 +119,14 @@ def _part(region: Region, shown: int) -> Part:
     )
     if part is None:
         return Part(
-            Kind.WHOLE, region.start, region.size, shown, (), file_system=system, problem=plain(region.problem)
+            Kind.WHOLE,
+            region.start,
+            region.size,
+            shown,
+            (),
+            file_system=system,
+            problem=plain(region.problem),
+            foreign=region.foreign,
         )
     kind, name, flags = _words(part)
     return Part(
@@ -135,6 +142,7 @@ def _part(region: Region, shown: int) -> Part:
         flags=tuple(map(plain, flags)),
         file_system=system,
         problem=plain(region.problem),
+        foreign=region.foreign,
     )
 
 
