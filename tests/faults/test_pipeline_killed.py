@@ -18,6 +18,7 @@ from blockwright.pipeline.images import Images
 from blockwright.pipeline.request import Request
 from blockwright.pipeline.states import Event, State
 from blockwright.volume import open_pool
+from tests.support.killed import fork
 from tests.support.pipeline import FILES, POOL, content, docker_archive, fetch, home, left, packed, request
 from tests.support.volumes import assert_clean
 
@@ -28,7 +29,7 @@ ALL = 1 << 30
 def run_and_kill(do: Callable[[Callable[[str], None]], object], at: int) -> list[str] | None:
     """Do it in a process that dies at its checkpoint number `at`; return those it met if it came to its end."""
     read, end = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if not pid:
         met: list[str] = []
 

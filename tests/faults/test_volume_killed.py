@@ -21,7 +21,7 @@ from blockwright.source import open_source
 from blockwright.units import MiB
 from blockwright.volume import Driver, State, destroy_pool, open_pool
 from tests.support import volumes
-from tests.support.killed import STEPS, killed_at_every_step
+from tests.support.killed import STEPS, fork, killed_at_every_step
 from tests.support.volumes import SIZE, assert_clean, contents, fill_with, pattern, write
 
 Operation = Callable[[Driver], object]
@@ -68,7 +68,7 @@ OPERATIONS: dict[str, Operation] = {
 def _run(name: str, operation: Operation, kill_at: int) -> int | None:
     """Do it in a process that is killed at a checkpoint; return how many it met if it came to its end."""
     read, end = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if not pid:
         left = kill_at
 

@@ -2,9 +2,11 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
@@ -42,6 +44,16 @@ def document(*arguments: str | os.PathLike[str], code: int = 0) -> dict[str, Any
     """Run the command with --json and return what it printed."""
     parsed: dict[str, Any] = json.loads(blockwright(*arguments, "--json", code=code).stdout)
     return parsed
+
+
+def interrupt(process: subprocess.Popen[bytes], number: signal.Signals) -> bytes:
+    """Return what the process says; a signal behind Python's last look before a call that blocks is not seen."""
+    for _ in range(60):
+        process.send_signal(number)
+        with suppress(subprocess.TimeoutExpired):
+            return process.communicate(timeout=1)[1]
+    process.kill()
+    return process.communicate()[1]
 
 
 def files_in(folder: str | os.PathLike[str]) -> Sequence[str]:

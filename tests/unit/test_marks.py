@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 from blockwright import marks
+from tests.support.killed import fork
 
 _TAKES = "import sys; from blockwright import marks; print(marks.take(sys.argv[1]), flush=True); sys.stdin.read()"
 
@@ -34,7 +35,7 @@ def test_a_process_has_one_mark_in_a_file_and_sees_it_itself(tmp_path):
     assert marks.take(path) == mark
     assert marks.is_held(path, mark)
     read, end = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if not pid:
         # Seen, and so still there after this process itself has asked; and not the child's own.
         os.write(end, bytes([marks.is_held(path, mark), marks.take(path) != mark]))

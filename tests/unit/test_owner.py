@@ -10,6 +10,7 @@ import pytest
 
 from blockwright import owner
 from blockwright.owner import Owner
+from tests.support.killed import fork
 
 
 def test_this_process_is_alive_and_survives_text():
@@ -22,7 +23,7 @@ def test_this_process_is_alive_and_survives_text():
 def test_a_forked_child_is_another():
     read, end = os.pipe()
     Owner.current()
-    pid = os.fork()
+    pid = fork()
     if not pid:
         os.write(end, str(Owner.current()).encode())
         os._exit(0)

@@ -13,6 +13,7 @@ from blockwright.pipeline.states import Event, State
 from blockwright.system.linux import dm
 from blockwright.volume import destroy_pool, open_pool
 from tests.support import volumes
+from tests.support.killed import fork
 from tests.support.pipeline import FILES, POOL, docker_archive, fetch, left, request
 from tests.support.volumes import assert_clean
 
@@ -82,7 +83,7 @@ def test_killed_anywhere_a_thin_volume_is_made_once(thin, tmp_path):
 def killed(wanted, at):
     """Fetch in a process that dies at its checkpoint number `at`; return those it met if it came to its end."""
     read, end = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if not pid:
         met = []
 

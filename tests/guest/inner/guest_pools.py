@@ -21,7 +21,7 @@ from blockwright.volume.pool import undo_unfinished
 from blockwright.volume.thin import tools
 from tests.support import volumes
 from tests.support.inprocess import blockwright, document
-from tests.support.killed import killed_at_every_step
+from tests.support.killed import fork, killed_at_every_step
 from tests.support.loops import sparse
 from tests.support.tools import run, tool
 from tests.support.volumes import SIZE, assert_clean, content, contents, fill_with, pattern, write
@@ -191,7 +191,7 @@ def test_devices_that_hold_something_are_refused(place):
 def killed(step, operation):
     """Run the operation with a checkpoint in a process that ends at its ``step``th; where that was, else None."""
     read, end = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if not pid:
         left = step
 

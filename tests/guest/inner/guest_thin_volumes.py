@@ -14,6 +14,7 @@ from blockwright.volume import State, destroy_pool, open_pool
 from tests.conformance.test_volume_contract import *  # noqa: F403 - the suite, with the pool of this file
 from tests.support import volumes
 from tests.support.inprocess import blockwright, document
+from tests.support.killed import fork
 from tests.support.tools import run, tool
 from tests.support.volumes import SIZE, assert_clean, content, contents, fill_with, pattern, write
 
@@ -62,7 +63,7 @@ KILLED_ELSEWHERE = ("activate", "deactivate")
 def killed_at(what, step):
     """Run the operation in a process that ends there, as by `kill -9`; where that was, None if it came through."""
     read, end = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if not pid:
         left = step
 
@@ -125,7 +126,7 @@ def test_who_dies_while_the_origin_stands_still_does_not_leave_it_so(pool, monke
     path = pool.activate("a").path
     with monkeypatch.context() as patch:
         patch.setattr(dm.Mapper, "resume", lambda _mapper, _name: os._exit(9))
-        pid = os.fork()
+        pid = fork()
         if not pid:
             with open_pool("p") as other:
                 other.snapshot("a", "b")
@@ -143,7 +144,7 @@ def dies(monkeypatch, owner, name, use):
     """Have a process call ``use`` that ends where it would call that function of ``owner``."""
     with monkeypatch.context() as patch:
         patch.setattr(owner, name, lambda *_words, **_more: os._exit(9))
-        pid = os.fork()
+        pid = fork()
         if not pid:
             with open_pool("p") as other:
                 use(other)

@@ -13,6 +13,7 @@ from blockwright.system.linux.mount import mounts
 from blockwright.units import MiB
 from blockwright.volume import State, create_pool, destroy_pool, open_pool
 from tests.support import volumes
+from tests.support.killed import fork
 from tests.support.tools import run, tool
 from tests.support.volumes import assert_clean, pattern, write
 
@@ -64,7 +65,7 @@ OPERATIONS = {
 def killed_at(operation, at, step):
     """Do it in a process that ends there, as by `kill -9`; where that was, None if it came through."""
     read, end = os.pipe()
-    pid = os.fork()
+    pid = fork()
     if not pid:
         left = step
 

@@ -9,6 +9,7 @@ import pytest
 from blockwright.system.linux import loop
 from blockwright.units import MiB
 from tests.support.command import COMMAND, UNMEASURED, blockwright, document
+from tests.support.killed import fork
 from tests.support.loops import attached, needs_loop, sparse
 from tests.support.tools import run, tool
 
@@ -66,7 +67,7 @@ def test_a_partition_of_an_image(image):
 
 @needs_loop
 def test_gc_prints_what_it_detached(image):
-    pid = os.fork()
+    pid = fork()
     if not pid:
         loop.attach(image).__enter__()
         os._exit(0)

@@ -10,7 +10,7 @@ import time
 from blockwright.system.linux import loop
 from blockwright.system.linux.registry import Registry
 from blockwright.units import MiB
-from tests.support.killed import killed_at_every_step
+from tests.support.killed import fork, killed_at_every_step
 from tests.support.loops import attached, needs_loop, sparse
 from tests.support.tools import run, tool
 
@@ -82,7 +82,7 @@ def test_what_was_attached_to_stay_stays(image):
 
 
 def test_a_later_attachment_of_the_same_device_is_not_ours(image, tmp_path):
-    pid = os.fork()
+    pid = fork()
     if not pid:
         loop.attach(image).__enter__()
         os.kill(os.getpid(), signal.SIGKILL)
@@ -96,7 +96,7 @@ def test_a_later_attachment_of_the_same_device_is_not_ours(image, tmp_path):
 
 
 def test_a_device_in_use_is_told_and_kept_for_later(image):
-    pid = os.fork()
+    pid = fork()
     if not pid:
         loop.attach(image).__enter__()
         os.kill(os.getpid(), signal.SIGKILL)

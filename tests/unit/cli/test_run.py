@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -15,7 +14,7 @@ from blockwright import __version__
 from blockwright.cli import run as run_module
 from blockwright.cli.output import show_name, table
 from blockwright.cli.params import Seconds
-from tests.support.command import COMMAND, blockwright
+from tests.support.command import COMMAND, blockwright, interrupt
 from tests.support.commands import every_command
 
 pytestmark = pytest.mark.unprivileged
@@ -157,16 +156,6 @@ def test_text_that_the_terminal_cannot_show_is_escaped(tmp_path: Path) -> None:
     assert b"disk\\xff: no such file" in done.stderr
 
 
-def _interrupt(process: subprocess.Popen[bytes], number: signal.Signals) -> bytes:
-    """Return what the process says; a signal behind Python's last look before a call that blocks is not seen."""
-    for _ in range(60):
-        process.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=1)[1]
-    process.kill()
-    return process.communicate()[1]
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_interrupted_it_says_so_in_one_line_and_exits_with_130(tmp_path: Path, number: signal.Signals) -> None:
     os.mkfifo(tmp_path / "fifo")
@@ -174,7 +163,7 @@ def test_interrupted_it_says_so_in_one_line_and_exits_with_130(tmp_path: Path, n
     (tmp_path / "out").mkdir()
     process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     with open(tmp_path / "fifo", "wb"):  # opened when the command has opened it too
-        told = _interrupt(process, number)
+        told = interrupt(process, number)
     assert process.returncode == 130
     assert json.loads(told)["error"]["code"] == 130
     assert told.count(b"\n") == 1

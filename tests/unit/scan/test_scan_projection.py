@@ -14,6 +14,7 @@ from blockwright.scan.projection import project
 from blockwright.scan.workplace import PREFIX, workplace
 from blockwright.tree.content import Content
 from blockwright.tree.node import Directory, File, Symlink
+from tests.support.command import interrupt
 from tests.support.killed import killed_at_every_step
 from tests.support.scantrees import debian, file, hostile, tree_of
 
@@ -202,6 +203,6 @@ def test_signals_leave_nothing(tmp_path, number):
     )
     assert child.stdout.readline() == b"ready\n"
     assert os.listdir(tmp_path)
-    child.send_signal(number)
-    child.communicate(timeout=20)
+    interrupt(child, number)
+    assert child.returncode > 0
     assert os.listdir(tmp_path) == []

@@ -9,6 +9,7 @@ import pytest
 from blockwright import owner
 from blockwright.system.linux import registry
 from blockwright.system.linux.registry import Registry
+from tests.support.killed import fork
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are told apart by /proc")
 
@@ -32,7 +33,7 @@ def test_a_record_comes_back(records):
 
 
 def test_an_owner_is_dead_when_its_process_is(records):
-    pid = os.fork()
+    pid = fork()
     if not pid:
         records.put("a", {}, owned=True)
         os._exit(0)

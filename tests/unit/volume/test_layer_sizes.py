@@ -11,6 +11,7 @@ from blockwright.units import KiB
 from blockwright.volume import State, open_pool
 from blockwright.volume.file import chain
 from tests.support.command import blockwright
+from tests.support.killed import fork
 from tests.support.volumes import SIZE, assert_clean, content, contents, fill_with, make_pool, pattern, write
 
 HALF = SIZE // 2
@@ -132,7 +133,7 @@ def test_a_base_that_is_cut_while_a_merge_is_half_done_is_not_made_larger_again(
     with open_pool("p") as pool:
         pool.grow("a", 2 * SIZE)
         before = content(pool, "a")
-    pid = os.fork() if hasattr(os, "fork") else pytest.skip("needs fork")
+    pid = fork() if hasattr(os, "fork") else pytest.skip("needs fork")
     if not pid:
         with open_pool("p", checkpoint=lambda name: os._exit(9) if name == "tidy: merge" else None) as pool:
             pool.remove("b")

@@ -11,6 +11,7 @@ from blockwright.volume.pool import undo_unfinished
 from blockwright.volume.spec import unfinished_pools
 from tests.support import volumes
 from tests.support.command import blockwright
+from tests.support.killed import fork
 from tests.support.volumes import SIZE, content
 
 
@@ -65,7 +66,7 @@ def test_the_command_tells_by_its_exit_code(pool, tmp_path):
 def test_who_dies_while_a_pool_is_made_leaves_it_or_none(tmp_path, monkeypatch, place):
     volumes.unsync(monkeypatch)
     monkeypatch.setenv("BLOCKWRIGHT_HOME", str(tmp_path / "home"))
-    pid = os.fork() if hasattr(os, "fork") else pytest.skip("needs fork")
+    pid = fork() if hasattr(os, "fork") else pytest.skip("needs fork")
     if not pid:
         create_pool("p", "file", {}, checkpoint=lambda name: os._exit(9) if name == place else None)
         os._exit(0)
