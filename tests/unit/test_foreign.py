@@ -72,5 +72,5 @@ def test_what_their_programs_make_is_told(tmp_path, name, command):
     run([tool(command[0]), *command[1:], path])
     with open_path(str(path)) as device:
         assert foreign.identify(device) == name
-    assert f"  {name}  " in blockwright("inspect", path).stdout.decode()
+    assert f"  {name}\n" in blockwright("inspect", path).stdout.decode()
     assert document("inspect", path)["regions"][0]["foreign"] == name
