@@ -19,6 +19,7 @@ from typing import Any, Final, NamedTuple
 from blockwright.build import keys
 from blockwright.build.definition import MAX_PARTITIONS, PartitionDefinition
 from blockwright.build.toml_read import Asked, read_text
+from blockwright.codec.lines import lines_of
 from blockwright.errors import BlockwrightError, FormatError, NotFound
 from blockwright.table.gpt.names import TYPES, parse_attributes
 from blockwright.table.plan import DEFAULT_WEIGHT
@@ -27,6 +28,7 @@ from blockwright.units import KiB, MiB, align_down, align_up
 GRAIN: Final = 4 * KiB
 """What sizes are multiples of."""
 DEFAULT_MINIMUM: Final = 10 * MiB
+_BLANKS: Final = " \t\r"
 _FORMATS: Final = {"ext2": "ext2", "ext3": "ext3", "ext4": "ext4", "vfat": "fat", "swap": "swap"}
 _TRUE: Final = ("1", "yes", "y", "true", "t", "on")
 _FALSE: Final = ("0", "no", "n", "false", "f", "off")
@@ -181,12 +183,12 @@ class Found(NamedTuple):
 def settings_of(text: str, path: str) -> Iterator[Setting]:
     """Yield the settings of ``[Partition]``, one for each line, as systemd reads such files. Raises FormatError."""
     section, carried, begun = "", "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
+    for number, line in enumerate(lines_of(text), 1):
+        stripped = line.strip(_BLANKS)
         if stripped.startswith(("#", ";")) or (not stripped and not carried):
             continue
         if line.endswith("\\"):
-            carried, begun = f"{carried}{line[:-1].strip()} ", begun or number
+            carried, begun = f"{carried}{line[:-1].strip(_BLANKS)} ", begun or number
             continue
         whole, first, carried, begun = f"{carried}{stripped}", begun or number, "", 0
         if whole.startswith("[") and whole.endswith("]"):
@@ -199,7 +201,7 @@ def settings_of(text: str, path: str) -> Iterator[Setting]:
             raise FormatError(
                 f"expected Key=Value within [Partition], found {whole[:64]!a}", source=f"{path}:{first}"
             )
-        yield Setting(key.strip(), value.strip(), first)
+        yield Setting(key.strip(_BLANKS), value.strip(_BLANKS), first)
     if carried:
         raise FormatError("expected a line behind the last backslash", source=path)
 
