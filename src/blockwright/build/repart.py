@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
@@ -28,6 +29,7 @@ from blockwright.units import KiB, MiB, align_down, align_up
 GRAIN: Final = 4 * KiB
 """What sizes are multiples of."""
 DEFAULT_MINIMUM: Final = 10 * MiB
+_FLAGS: Final = re.compile(r"0[xX][0-9a-fA-F]{1,64}|0[bB][01]{1,64}|0[oO][0-7]{1,64}|0|[1-9][0-9]{0,63}")
 _BLANKS: Final = " \t\r"
 _FORMATS: Final = {"ext2": "ext2", "ext3": "ext3", "ext4": "ext4", "vfat": "fat", "swap": "swap"}
 _TRUE: Final = ("1", "yes", "y", "true", "t", "on")
@@ -276,8 +278,14 @@ def _sizes(taken: Settings, image: Any, *, small: bool, hashes: bool) -> dict[st
     return fields | {"minimum": low, "maximum": None if hashes else high, "weight": weight}
 
 
+def _flags(text: str) -> int:
+    if not _FLAGS.fullmatch(text):
+        raise ValueError(f"expected a number, found {text[:64]!a}")
+    return int(text, 0)
+
+
 def _attributes(taken: Settings, kind: str) -> tuple[str, ...]:
-    bits = taken.take("Flags", lambda value: int(value, 0), 0)
+    bits = taken.take("Flags", _flags, 0)
     if not 0 <= bits < 1 << 64:
         raise FormatError(f"Flags: expected 64 bits, found {bits:#x}", source=taken.path)
     read_only = taken.take("ReadOnly", _truth, kind.endswith(("-verity", "-verity-sig")) or None)
