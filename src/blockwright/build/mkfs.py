@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -167,13 +168,12 @@ def _plan_fat(
     return open_plan(planned), Made(planned.kind, planned.size, planned.summary.volume_id)
 
 
+_VOLUME_ID: Final = re.compile(r"(0[xX])?([0-9a-fA-F]{1,8}|[0-9a-fA-F]{4}-[0-9a-fA-F]{4})")
+
+
 def _volume_id(text: str | None) -> int | None:
     if text is None:
         return None
-    try:
-        value = int(text.replace("-", ""), 16)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 1 << 32:
+    if not _VOLUME_ID.fullmatch(text):
         raise UsageError(f"volume id: expected 8 hexadecimal digits, found {text[:64]!r}")
-    return value
+    return int(text.replace("-", ""), 16)

@@ -371,7 +371,7 @@ class Draft:
             if entry.part.in_table or entry.part.start is None:
                 continue
             start, end = entry.part.start, entry.part.start + max(held[entry.role].size, entry.part.size or 0)
-            last = table.size if table.kind == "mbr" else table.size - 34 * table.sector_size
+            last = table.size if isinstance(table, MbrTable) else table.usable_end
             if end > last or any(start < high and low < end for low, high in taken):
                 raise NoSpace(f"{entry.part.what}: expected bytes {start} to {end} to be free, found them taken")
             taken.append((start, end))

@@ -5,6 +5,7 @@ Knows: types, places and numbers there. Refuses to know: what partitions hold.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
@@ -37,6 +38,8 @@ _TYPES: Final = {
 }
 _FAT_TYPES: Final = {"fat12": 0x01, "fat16": 0x0E}
 _LINUX: Final = 0x83
+
+_SIGNATURE: Final = re.compile(r"(0[xX])?[0-9a-fA-F]{1,8}")
 
 
 def numbers(logical: Sequence[bool]) -> tuple[list[int], int | None]:
@@ -118,13 +121,9 @@ def _signature(definition: Definition, seed: bytes) -> int:
     text = definition.disk_id
     if text is None:
         return derive_u32(seed, SIGNATURE)
-    try:
-        value = int(text.lower().removeprefix("0x"), 16) if len(text) <= 10 else -1
-    except ValueError:
-        value = -1
-    if not 0 <= value <= 0xFFFFFFFF:
+    if not _SIGNATURE.fullmatch(text):
         raise UsageError(f"build: disk id: expected an MBR's signature of eight hexadecimal digits, found {text!a}")
-    return value
+    return int(text, 16)
 
 
 def identity(definition: Definition, seed: bytes, number: int) -> str:

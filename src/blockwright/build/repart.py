@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any, Final, NamedTuple
@@ -19,6 +20,7 @@ from typing import Any, Final, NamedTuple
 from blockwright.build import keys
 from blockwright.build.definition import MAX_PARTITIONS, PartitionDefinition
 from blockwright.build.toml_read import Asked, read_text
+from blockwright.codec.lines import lines_of
 from blockwright.errors import BlockwrightError, FormatError, NotFound
 from blockwright.table.gpt.names import TYPES, parse_attributes
 from blockwright.table.plan import DEFAULT_WEIGHT
@@ -27,6 +29,8 @@ from blockwright.units import KiB, MiB, align_down, align_up
 GRAIN: Final = 4 * KiB
 """What sizes are multiples of."""
 DEFAULT_MINIMUM: Final = 10 * MiB
+_FLAGS: Final = re.compile(r"0[xX][0-9a-fA-F]{1,64}|0[bB][01]{1,64}|0[oO][0-7]{1,64}|0|[1-9][0-9]{0,63}")
+_BLANKS: Final = " \t\r"
 _FORMATS: Final = {"ext2": "ext2", "ext3": "ext3", "ext4": "ext4", "vfat": "fat", "swap": "swap"}
 _TRUE: Final = ("1", "yes", "y", "true", "t", "on")
 _FALSE: Final = ("0", "no", "n", "false", "f", "off")
@@ -181,12 +185,12 @@ class Found(NamedTuple):
 def settings_of(text: str, path: str) -> Iterator[Setting]:
     """Yield the settings of ``[Partition]``, one for each line, as systemd reads such files. Raises FormatError."""
     section, carried, begun = "", "", 0
-    for number, line in enumerate(text.splitlines(), 1):
-        stripped = line.strip()
+    for number, line in enumerate(lines_of(text), 1):
+        stripped = line.strip(_BLANKS)
         if stripped.startswith(("#", ";")) or (not stripped and not carried):
             continue
         if line.endswith("\\"):
-            carried, begun = f"{carried}{line[:-1].strip()} ", begun or number
+            carried, begun = f"{carried}{line[:-1].strip(_BLANKS)} ", begun or number
             continue
         whole, first, carried, begun = f"{carried}{stripped}", begun or number, "", 0
         if whole.startswith("[") and whole.endswith("]"):
@@ -199,7 +203,7 @@ def settings_of(text: str, path: str) -> Iterator[Setting]:
             raise FormatError(
                 f"expected Key=Value within [Partition], found {whole[:64]!a}", source=f"{path}:{first}"
             )
-        yield Setting(key.strip(), value.strip(), first)
+        yield Setting(key.strip(_BLANKS), value.strip(_BLANKS), first)
     if carried:
         raise FormatError("expected a line behind the last backslash", source=path)
 
@@ -274,8 +278,14 @@ def _sizes(taken: Settings, image: Any, *, small: bool, hashes: bool) -> dict[st
     return fields | {"minimum": low, "maximum": None if hashes else high, "weight": weight}
 
 
+def _flags(text: str) -> int:
+    if not _FLAGS.fullmatch(text):
+        raise ValueError(f"expected a number, found {text[:64]!a}")
+    return int(text, 0)
+
+
 def _attributes(taken: Settings, kind: str) -> tuple[str, ...]:
-    bits = taken.take("Flags", lambda value: int(value, 0), 0)
+    bits = taken.take("Flags", _flags, 0)
     if not 0 <= bits < 1 << 64:
         raise FormatError(f"Flags: expected 64 bits, found {bits:#x}", source=taken.path)
     read_only = taken.take("ReadOnly", _truth, kind.endswith(("-verity", "-verity-sig")) or None)

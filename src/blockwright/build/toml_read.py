@@ -28,6 +28,7 @@ from typing import Any, Final
 
 from blockwright.build import keys
 from blockwright.build.definition import Contradiction, Definition, PartitionDefinition
+from blockwright.codec.lines import lines_of
 from blockwright.errors import BlockwrightError, FormatError, NotFound, UsageError
 from blockwright.units import MiB
 
@@ -82,7 +83,7 @@ class Lines:
         self._headers: dict[int, int] = {}
         index: int | None = None
         count, within, quoted = 0, True, False
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(lines_of(text), 1):
             begins, quoted = not quoted, quoted ^ bool((line.count('"""') + line.count("'''")) % 2)
             header = _HEADER.match(line) if begins else None
             if header is not None:
@@ -135,7 +136,7 @@ def parse_toml(text: str, path: str, options: Collection[str] = ()) -> Asked:
         found = re.search(r"\(at line (\d+), column \d+\)", message)
         place = f"{path}:{found[1]}" if found else path
         if message.endswith("(at end of document)"):
-            place = f"{path}:{max(len(text.splitlines()), 1)}"
+            place = f"{path}:{max(len(lines_of(text)), 1)}"
         raise FormatError(f"definition: {message[:1].lower()}{message[1:]}", source=place) from None
     lines, folder = Lines(path, text), os.path.dirname(os.path.abspath(path))
     asked = Asked(place=lines)

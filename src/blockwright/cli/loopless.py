@@ -6,6 +6,7 @@ Knows: its verbs, how many arguments each takes, and what it prints. Refuses to 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -69,11 +70,9 @@ def _read(part: str, given: Sequence[str]) -> None:
 
 
 def _write(part: str, given: Sequence[str]) -> None:
-    try:
-        mode = int(given[1], 8)
-    except ValueError:
-        raise UsageError(f"mode: expected an octal number, found {given[1][:64]!r}") from None
-    verbs.write(part, os.fsencode(given[0]), sys.stdin.buffer, mode)
+    if not re.fullmatch(r"(0o)?[0-7]{1,12}", given[1]):
+        raise UsageError(f"mode: expected an octal number, found {given[1][:64]!r}")
+    verbs.write(part, os.fsencode(given[0]), sys.stdin.buffer, int(given[1], 8))
 
 
 _VERBS = {

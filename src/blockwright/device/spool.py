@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import stat
 import tempfile
 from typing import BinaryIO, Final
@@ -32,7 +33,7 @@ def spool(stream: BinaryIO, name: str) -> FileDevice:
     scratch = scratch_device(name)
     try:
         size = 0
-        while data := stream.read(PIECE):
+        while data := read_some(stream, PIECE):
             scratch.resize(size + len(data))
             view = memoryview(data)
             for start in range(0, len(view), _STEP):
@@ -47,6 +48,15 @@ def spool(stream: BinaryIO, name: str) -> FileDevice:
             raise NoSpace(f"{name}: no space left in {room} (TMPDIR), where it is kept meanwhile") from None
         raise
     return scratch
+
+
+def read_some(stream: BinaryIO, length: int) -> bytes:
+    """Return up to so many of the next bytes, none at the end; a stream that does not block is waited for."""
+    while True:
+        data: bytes | None = stream.read(length)
+        if data is not None:
+            return data
+        select.select([stream], [], [])
 
 
 def scratch_device(name: str) -> FileDevice:

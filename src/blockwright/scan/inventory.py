@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from blockwright.codec.lines import lines_of
 from blockwright.errors import LimitExceeded
 from blockwright.scan.packages import Package, parse_dpkg
 from blockwright.tree.content import Content
@@ -164,7 +165,7 @@ def _release(root: Directory) -> dict[str, str]:
 
 def _assignments(text: str) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line in text.splitlines():
+    for line in lines_of(text):
         key, equals, value = line.strip().partition("=")
         if not equals or not _NAME.fullmatch(key):
             continue

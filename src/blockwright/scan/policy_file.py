@@ -22,6 +22,7 @@ from dataclasses import replace
 from datetime import date, datetime
 from typing import Any, Final, TypeVar
 
+from blockwright.codec.lines import lines_of
 from blockwright.errors import FormatError, LimitExceeded, NotFound, UsageError
 from blockwright.scan.policy import DAY_S, DEFAULT_POLICY, Allowed, Budget, Policy
 from blockwright.scan.verdict import Severity
@@ -95,7 +96,7 @@ class _Reader:
         self._path = path
         self._lines: dict[tuple[int | None, str], int] = {}
         index: int | None = None
-        for number, line in enumerate(text.splitlines(), 1):
+        for number, line in enumerate(lines_of(text), 1):
             if _HEADER.match(line):
                 index = 0 if index is None else index + 1
                 self._lines[index, ""] = number

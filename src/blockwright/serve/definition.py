@@ -27,6 +27,7 @@ from typing import Any, Final, TypeVar
 
 from blockwright.address import parse_address
 from blockwright.build.definition import Definition, RootOptions, Table
+from blockwright.codec.lines import lines_of
 from blockwright.errors import BlockwrightError, FormatError, NotFound, UsageError
 from blockwright.format.registry import NAMES
 from blockwright.nbd.protocol.session import BlockSizes
@@ -114,7 +115,7 @@ class _Reader:
 
     def __init__(self, path: str, text: str, disk: Definition) -> None:
         self._path = path
-        self._lines = text.splitlines()
+        self._lines = lines_of(text)
         self._disk = disk
         self._folder = os.path.dirname(os.path.abspath(path))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import re
 import zlib
 from collections.abc import Callable, Iterator
 from typing import Final, Protocol, Self
@@ -23,6 +24,9 @@ from blockwright.units import MiB
 INPUT_CHUNK: Final = MiB
 """Enough that most calls of a decoder fill an output chunk: each call must get the interpreter's lock back several
 times from a thread that computes."""
+FIRST_PIECE: Final = 512
+"""Bytes of the input that the decoder of a frame behind a short one gets first. A decoder hands back what lies behind
+its frame as a copy: with all that was read, many short frames would each copy the rest."""
 OUTPUT_CHUNK: Final = 4 * MiB
 READ_AHEAD: Final = 8
 """Chunks decoded before they are asked for."""
@@ -33,6 +37,7 @@ _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE: Final = tuple(bytes([0x50 + i]) + b"\x2a\x4d\x18" for i in range(16))
 _XZ: Final = b"\xfd7zXZ\0"
 _BZIP2: Final = tuple(b"BZh%d" % level for level in range(1, 10))
+_NOT_NULL: Final = re.compile(rb"[^\0]")
 
 
 def compression_of(head: bytes) -> str | None:
@@ -73,12 +78,12 @@ class DecodedStream:
         self._left = memoryview(b"")
         self._failed: BlockwrightError | None = None
         self._ahead: ReadAhead | None = None
-        head = self._input.at_least(MAGIC_LENGTH, b"")
-        self.compression = compression_of(head)
+        self.compression = compression_of(self._input.head(MAGIC_LENGTH))
         if self.compression is None:
-            self._left = memoryview(head)
+            self._left = memoryview(self._input.take(self._input.consumed))
         else:
-            chunks = _decode(self._input, head, self.compression, rules.memory)
+            self._input.watch = self._watch
+            chunks = _decode(self._input, self.compression, rules.memory)
             self._ahead = ReadAhead(chunks, READ_AHEAD, finished=close)
 
     @property
@@ -89,7 +94,7 @@ class DecodedStream:
     def read(self, length: int) -> bytes:
         """Return up to ``length`` bytes, none at the end.
 
-        Raises Corrupt with the byte of the compressed stream where the 1 MiB begins in which decoding failed, or
+        Raises Corrupt with the byte of the compressed stream where the piece begins in which decoding failed, or
         where a cut stream ends; LimitExceeded where the decoder needs too much memory; ArchiveRejected where another
         of the rules is broken; what reading raises.
         """
@@ -127,6 +132,12 @@ class DecodedStream:
         self._left = memoryview(kept + bytes(self._left))
         return kept
 
+    def _watch(self, consumed: int) -> None:
+        """Bound, in the thread that decodes, what goes in and never comes out: frames may be empty, and many."""
+        if self._closed:
+            raise Closed(f"{self._source}: is closed")
+        self._budget.check(0, consumed)
+
     def _next(self, ahead: ReadAhead) -> bytes:
         try:
             return ahead.get()
@@ -156,30 +167,55 @@ def decode(read: Callable[[int], bytes], compression: str, memory: int) -> Itera
 
     ``read`` is as for DecodedStream, ``memory`` bounds the decoder's window. Raises Corrupt, LimitExceeded.
     """
-    source = _Input(read)
-    yield from _decode(source, source.at_least(MAGIC_LENGTH, b""), compression, memory)
+    yield from _decode(_Input(read), compression, memory)
 
 
 class _Input:
-    """The compressed bytes, counted."""
+    """The compressed bytes, counted, with what was read and is not taken yet. ``watch`` is told of every read."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         self._read = read
+        self._kept = b""
+        self._at = 0
         self.consumed = 0
+        self.watch: Callable[[int], object] = lambda _consumed: None
+
+    @property
+    def offset(self) -> int:
+        """Where in the stream the next byte lies that nobody took."""
+        return self.consumed - (len(self._kept) - self._at)
 
     def read(self, length: int = INPUT_CHUNK) -> bytes:
         data = self._read(length)
         self.consumed += len(data)
+        self.watch(self.consumed)
         return data
 
-    def at_least(self, length: int, data: bytes) -> bytes:
-        """Return ``data`` and what follows until it is so long, or the input ends."""
-        while len(data) < length:
+    def head(self, length: int) -> bytes:
+        """Return the next bytes without taking them, fewer only where the input ends."""
+        while len(self._kept) - self._at < length:
             more = self.read()
             if not more:
                 break
-            data += more
+            self._kept, self._at = self._kept[self._at :] + more, 0
+        return self._kept[self._at : self._at + length]
+
+    def take(self, length: int) -> bytes:
+        """Take up to so many bytes of what was read last, or is read now where nothing is left; none at the end."""
+        if self._at == len(self._kept):
+            self._kept, self._at = self.read(), 0
+        data = self._kept[self._at : self._at + length]
+        self._at += len(data)
         return data
+
+    def give_back(self, length: int) -> None:
+        """Have the last bytes that were taken be the next ones again."""
+        self._at -= length
+
+    def skip_nulls(self) -> None:
+        while self.head(1) == b"\0":
+            other = _NOT_NULL.search(self._kept, self._at)
+            self._at = len(self._kept) if other is None else other.start()
 
 
 class _Decoder(Protocol):
@@ -194,25 +230,24 @@ class _Decoder(Protocol):
     def decompress(self, data: bytes, max_length: int = -1, /) -> bytes: ...
 
 
-def _decode(source: _Input, data: bytes, compression: str, memory: int) -> Iterator[bytes]:
+def _decode(source: _Input, compression: str, memory: int) -> Iterator[bytes]:
     """Yield what frame behind frame decodes to, in chunks of at most OUTPUT_CHUNK bytes."""
     make = _DECODERS[compression]
-    while data:
-        if compression_of(data) != compression:
-            raise Corrupt(
-                f"{compression}: expected the end or another frame, found {data[:MAGIC_LENGTH]!r}",
-                offset=source.consumed - len(data),
-            )
-        decoder = make(memory)
-        yield from _frame(source, data, decoder, compression)
-        data = source.at_least(MAGIC_LENGTH, decoder.unused_data)
-        # gzip files come padded from tapes, and xz has stream padding.
-        while compression in ("gzip", "xz") and data[:1] == b"\0":
-            data = source.at_least(MAGIC_LENGTH, data.lstrip(b"\0"))
+    piece = INPUT_CHUNK
+    while head := source.head(MAGIC_LENGTH):
+        begin = source.offset
+        if compression_of(head) != compression:
+            raise Corrupt(f"{compression}: expected the end or another frame, found {head!r}", offset=begin)
+        yield from _frame(source, make(memory), compression, piece)
+        # What the next decoder hands back is bounded by what this one used, and so in all by the stream's length.
+        piece = min(max(FIRST_PIECE, 2 * (source.offset - begin)), INPUT_CHUNK)
+        if compression in ("gzip", "xz"):  # gzip files come padded from tapes, and xz has stream padding
+            source.skip_nulls()
 
 
-def _frame(source: _Input, data: bytes, decoder: _Decoder, compression: str) -> Iterator[bytes]:
-    start = source.consumed - len(data)
+def _frame(source: _Input, decoder: _Decoder, compression: str, piece: int) -> Iterator[bytes]:
+    """Yield what one frame decodes to. Its decoder gets ``piece`` bytes first, then twice as many, and so on."""
+    start, data = source.offset, source.take(piece)
     while True:
         try:
             decoded = decoder.decompress(data, OUTPUT_CHUNK)
@@ -221,10 +256,11 @@ def _frame(source: _Input, data: bytes, decoder: _Decoder, compression: str) -> 
         if decoded:
             yield decoded
         if decoder.eof:
+            source.give_back(len(decoder.unused_data))
             return
         if decoder.needs_input:
-            start = source.consumed
-            data = source.read()
+            piece = min(2 * piece, INPUT_CHUNK)
+            start, data = source.offset, source.take(piece)
             if not data:
                 raise Corrupt(f"{compression}: expected more of a frame, found the end", offset=start)
         elif decoded or data:

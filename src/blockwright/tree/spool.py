@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 
 from blockwright.device.base import ResizableDevice
 from blockwright.device.file import FileDevice
+from blockwright.device.spool import read_some
 from blockwright.tree.content import BytesContent, Content, DeviceContent, DeviceRange, Fill, Runs
 from blockwright.units import MiB
 
@@ -62,7 +63,7 @@ def spooled(source: BinaryIO) -> Iterator[Content]:
     with tempfile.TemporaryFile() as file:
         while head:
             file.write(head)
-            head = source.read(KEPT_IN_MEMORY)
+            head = read_some(source, KEPT_IN_MEMORY)
         file.flush()
         with FileDevice.adopt(os.dup(file.fileno()), "the stream's temporary file", writable=False) as device:
             yield DeviceRange(device, device.size, 0)
@@ -71,7 +72,7 @@ def spooled(source: BinaryIO) -> Iterator[Content]:
 def _up_to(source: BinaryIO, length: int) -> bytes:
     """Return so many of the next bytes, fewer only where the source is at its end."""
     parts, left = [], length
-    while left and (part := source.read(left)):
+    while left and (part := read_some(source, left)):
         parts.append(part)
         left -= len(part)
     return b"".join(parts)

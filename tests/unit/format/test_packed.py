@@ -113,6 +113,25 @@ def test_reads_anywhere(kind):
                 assert not any(DISK[extent.offset : extent.end])
 
 
+class Weighed(MemoryDevice):
+    """Memory that counts the bytes that are read from it."""
+
+    weight = 0
+
+    def _read_into(self, offset, buffers):
+        self.weight += sum(map(len, buffers))
+        super()._read_into(offset, buffers)
+
+
+def test_many_small_members_are_not_read_again_and_again():
+    small, big = gzip.compress(b"") + b"\0", gzip.compress(CHANCE.randbytes(100_000))
+    count = 5000
+    file = Weighed(content=small * count + big + small * count + big)
+    disk = gzipped.open_gzip(file)
+    assert disk.size == 200_000
+    assert file.weight < 2 * file.size + 2 * count * 3 * gzipped.FIRST_INPUT + 8 * gzipped.INPUT
+
+
 @pytest.mark.parametrize("kind", ["gzip", "gzip members"])
 def test_states_stay_few(kind, monkeypatch):
     monkeypatch.setattr(gzipped, "MAX_STATES", 8)

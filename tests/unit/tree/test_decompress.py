@@ -8,6 +8,7 @@ import random
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from blockwright.errors import ArchiveRejected, Closed, ConnectionLost, Corrupt, LimitExceeded, Rejection
 from blockwright.tree import decompress
+from blockwright.tree import rules as rules_of
 from blockwright.tree.decompress import OUTPUT_CHUNK, DecodedStream, compression_of
 from blockwright.tree.rules import DEFAULT_RULES, ArchiveRules
 
@@ -196,6 +198,80 @@ def test_what_comes_out_is_limited(name: str) -> None:
             decode(data, rules=rules)
         assert caught.value.reason is reason
     assert len(decode(data, rules=ArchiveRules(size=30 << 20, ratio=2, ratio_from=30 << 20))) == 30 << 20
+
+
+class Weighed:
+    """A decoder that notes how many bytes it gets and hands back."""
+
+    def __init__(self, inner, moved: list[int]) -> None:
+        self._inner, self._moved = inner, moved
+
+    def __getattr__(self, name: str):
+        return getattr(self._inner, name)
+
+    @property
+    def unused_data(self) -> bytes:
+        self._moved.append(len(self._inner.unused_data))
+        return self._inner.unused_data
+
+    def decompress(self, data: bytes, length: int) -> bytes:
+        self._moved.append(len(data))
+        return self._inner.decompress(data, length)
+
+
+@pytest.mark.parametrize(("name", "between"), [*((name, b"") for name in COMPRESSED), ("gzip", b"\0")])
+def test_many_small_frames_take_no_more_work_than_their_length(
+    name: str, between: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[int] = []
+    make = decompress._DECODERS[name]
+    monkeypatch.setitem(decompress._DECODERS, name, lambda memory: Weighed(make(memory), moved))
+    small, big = ENCODERS[name](b"") + between, ENCODERS[name](random.Random(1).randbytes(100_000))
+    count = 100_000 // len(small)
+    data = small * count + big + small * count + big
+    assert len(decode(data)) == 200_000
+    assert sum(moved) < 2 * len(data) + (2 * count + 2) * 2 * decompress.FIRST_PIECE + 8 * len(big)
+
+
+def forever(data: bytes, reads: int = 200):
+    """Return a reader of the same again and again, which a test is not to read to this end."""
+    times = iter(range(reads))
+
+    def read(_length: int) -> bytes:
+        if next(times, None) is None:
+            raise AssertionError("read on and on")
+        return data
+
+    return read
+
+
+@compressed
+def test_empty_frames_without_end_are_ended_by_the_time(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    ticks = itertools.count()
+    monkeypatch.setattr(rules_of, "time", SimpleNamespace(monotonic=lambda: float(next(ticks))))
+    read = forever(ENCODERS[name](b"") * 50)
+    with DecodedStream(read, rules=ArchiveRules(time_s=20)) as stream, pytest.raises(ArchiveRejected) as caught:
+        stream.read(1)
+    assert caught.value.reason is Rejection.SECONDS
+    assert caught.value.offset == stream.consumed
+
+
+@compressed
+def test_closing_ends_empty_frames_without_end(name: str) -> None:
+    streams: list[DecodedStream] = []
+    again = forever(ENCODERS[name](b"") * 50)
+
+    def read(length: int) -> bytes:
+        while streams and not streams[0]._closed:
+            time.sleep(0.001)
+        return again(length)
+
+    stream = DecodedStream(read)
+    streams.append(stream)
+    stream.close()
+    assert stream._ahead is not None
+    stream._ahead._thread.join(10)
+    assert isinstance(stream._ahead._error, Closed)
 
 
 def test_gzip_without_isal(monkeypatch: pytest.MonkeyPatch) -> None:

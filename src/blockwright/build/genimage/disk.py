@@ -11,6 +11,7 @@ Source: genimage 16, README.rst; sizes and places compared with its program's.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
@@ -343,8 +344,11 @@ def _truth(text: str) -> bool:
     raise ValueError(f"expected true or false, found {text[:64]!a}")
 
 
+_INTEGER: Final = re.compile(r"0[xX][0-9a-fA-F]{1,16}|0|[1-9][0-9]{0,18}")
+
+
 def _integer(text: str) -> int:
-    value = int(text, 0) if len(text) <= 20 else -1
+    value = int(text, 0) if _INTEGER.fullmatch(text) else -1
     if not 0 <= value <= 0xFFFFFFFF:
         raise ValueError(f"expected a number of 32 bits, found {text[:64]!a}")
     return value

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     _Decoder = Any  # zlib does not name its class
 
 INPUT: Final = 16 * KiB
+FIRST_INPUT: Final = 512
+"""Bytes read first of a member behind a short one: what lies behind a member's end is read again for the next."""
 DISTANCE: Final = 4 * MiB
 """Bytes of the disk between two states at first."""
 MAX_STATES: Final = 256
@@ -83,8 +85,9 @@ def open_gzip(file: BlockDevice) -> PackedDevice:
 def _decoded(file: BlockDevice, state: State, states: _States | None) -> Iterator[bytes]:
     """Yield what the file holds from a state on, and keep states on the way."""
     position, at, decoder = state.position, state.at, state.decoder
+    member, length = at, INPUT
     while True:
-        data = file.read(at, min(INPUT, file.size - at))
+        data = file.read(at, min(length, file.size - at))
         if not data:
             raise Corrupt("gzip: expected more of a member, found the end of the file", offset=at)
         end = at + len(data)
@@ -101,9 +104,11 @@ def _decoded(file: BlockDevice, state: State, states: _States | None) -> Iterato
             if decoder.eof:
                 break
             data = decoder.unconsumed_tail
-        at = end
+        at, length = end, min(2 * length, INPUT)
         if decoder.eof:
-            at = _next_member(file, at - len(decoder.unused_data))
+            at -= len(decoder.unused_data)
+            length = min(max(FIRST_INPUT, 2 * (at - member)), INPUT)
+            member = at = _next_member(file, at)
             if at == file.size:
                 return
             decoder = zlib.decompressobj(_WBITS)
@@ -111,8 +116,10 @@ def _decoded(file: BlockDevice, state: State, states: _States | None) -> Iterato
 
 def _next_member(file: BlockDevice, at: int) -> int:
     """Return where the next member begins, behind padding; the file's end where none does. Raises Corrupt."""
+    length = FIRST_INPUT
     while at < file.size:
-        data = file.read(at, min(INPUT, file.size - at))
+        data = file.read(at, min(length, file.size - at))
+        length = min(2 * length, INPUT)
         left = data.lstrip(b"\0")
         at += len(data) - len(left)
         if left:
