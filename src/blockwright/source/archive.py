@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import os
+import select
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ from typing import BinaryIO
 from blockwright.device.base import BlockDevice
 from blockwright.device.descriptor import naming_full
 from blockwright.device.file import FileDevice
+from blockwright.device.spool import read_some
 from blockwright.errors import ArchiveRejected, Closed, FormatError, NotThisFormat, Rejection, UsageError
 from blockwright.oci.choice import ONLY, Choice, begins_like_image, has_marks
 from blockwright.source.base import Source
@@ -112,12 +114,22 @@ def open_stdin(stdin: BinaryIO | None, rules: ArchiveRules, choice: Choice = ONL
     """Return standard input as a source; ``stdin`` in its place where given. A container image is kept in a file."""
     name = "standard input"
     if stdin is not None:
-        return passing(DecodedStream(stdin.read, source=name, rules=rules), name, rules, choice)
+        read = functools.partial(read_some, stdin)
+        return passing(DecodedStream(read, source=name, rules=rules), name, rules, choice)
     if sys.stdin is None:
         raise Closed(f"{name}: is closed")
     # By descriptor: a thread that waits in a buffered file would hold its lock when the program ends.
-    read = functools.partial(os.read, sys.stdin.fileno())
+    read = functools.partial(_read_descriptor, sys.stdin.fileno())
     return passing(DecodedStream(read, source=name, rules=rules), name, rules, choice)
+
+
+def _read_descriptor(fd: int, length: int) -> bytes:
+    """Return up to so many of the next bytes, none at the end; what does not block is waited for."""
+    while True:
+        try:
+            return os.read(fd, length)
+        except BlockingIOError:
+            select.select([fd], [], [])
 
 
 def passing(stream: DecodedStream, name: str, rules: ArchiveRules, choice: Choice, size: int = 0) -> Source:
