@@ -51,7 +51,7 @@ def outside(*starts: int, table: Table = Table.GPT) -> Definition:
 @pytest.mark.parametrize(
     ("table", "starts"),
     [
-        (Table.GPT, (16 * MiB - 4096 - 33 * 512,)),  # over the backup of the table
+        (Table.GPT, (16 * MiB - 4096 - 33 * 512 + 1,)),  # over the backup of the table
         (Table.GPT, (33 * 512,)),  # over the table
         (Table.GPT, (40 * 512, 40 * 512 + 4095)),  # over one another
         (Table.GPT, (40 * 512 + 4095, 40 * 512)),
@@ -67,7 +67,7 @@ def test_what_no_table_tells_of_is_over_nothing_else(table, starts):
 @pytest.mark.parametrize(
     ("table", "starts"),
     [
-        (Table.GPT, (34 * 512, 34 * 512 + 4096, 16 * MiB - 4096 - 34 * 512)),
+        (Table.GPT, (34 * 512, 34 * 512 + 4096, 16 * MiB - 4096 - 33 * 512)),
         (Table.MBR, (512, 512 + 4096, 16 * MiB - 4096)),
     ],
 )
