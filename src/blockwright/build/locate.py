@@ -18,6 +18,7 @@ from blockwright.fs.ext4.plan import Ext4Plan
 from blockwright.fs.fat.plan import FatPlan
 from blockwright.fs.reader import FileSystem, show_path
 from blockwright.resolve import open_file_system
+from blockwright.table.partition import AnyTable, PartitionTable
 
 _SUPERBLOCK = 1024
 
@@ -31,10 +32,20 @@ def locate(plan: DiskPlan, offset: int) -> str:
             return f"{part.role}{number}: {_within(plan, part, offset - part.start)}"
     if offset >= plan.size:
         return "behind the end"
-    if plan.table is None or offset >= min((part.start for part in plan.parts), default=0):
-        end = max((part.start + part.file_system.size for part in plan.parts), default=0)
-        return "partition table" if offset >= end else "between partitions"
-    return "boot code or partition table" if offset < plan.table.sector_size else "partition table"
+    return "behind the file system" if plan.table is None else _beside(plan, plan.table, offset)
+
+
+def _beside(plan: DiskPlan, table: AnyTable, offset: int) -> str:
+    """Return what a byte of a partitioned disk is that no partition has."""
+    if offset < table.sector_size:
+        return "boot code or partition table"
+    if isinstance(table, PartitionTable) and not table.usable_start <= offset < table.usable_end:
+        return "partition table"
+    before = any(part.start <= offset for part in plan.parts)
+    behind = any(part.start > offset for part in plan.parts)
+    if before and behind:
+        return "between partitions"
+    return "behind the last partition" if before else "before the first partition"
 
 
 def _within(plan: DiskPlan, part: Part, position: int) -> str:
