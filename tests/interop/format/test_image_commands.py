@@ -190,7 +190,7 @@ def test_snapshots(raw, tmp_path):
     run([tool("qemu-img"), "snapshot", "-d", "before", image])
     assert ours("disk", "snapshot", "list", image).stdout == ""
     told = ours("disk", "snapshot", "apply", image, "gone", ok=(5,)).stderr
-    assert told == "blockwright: snapshot 'gone': expected one of none\n"
+    assert told == "blockwright: snapshot 'gone': the image has none\n"
     ours("disk", "snapshot", "list", raw, ok=(2,))
 
 

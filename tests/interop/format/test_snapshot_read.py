@@ -96,7 +96,7 @@ def test_nothing_changes_them(image, tmp_path):
 
 def test_what_has_none(image, tmp_path):
     policy = Policy((str(tmp_path),))
-    with pytest.raises(NotFound, match="snapshot 'gone': expected one of before: 1, between"):
+    with pytest.raises(NotFound, match="snapshot 'gone': expected one of 'before: 1', 'between'"):
         open_device(f"{image}#snapshot=gone", policy=policy)
     for name, form in (("base", "raw"), ("disk.vmdk", "vmdk")):
         if form != "raw":

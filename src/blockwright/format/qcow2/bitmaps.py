@@ -107,7 +107,8 @@ def _usable(recording: Recording, name: str) -> Kept:
 
 
 def _missing(name: str, known: list[str]) -> NotFound:
-    return NotFound(f"bitmap {name!r}: expected one of {', '.join(map(repr, known[:20])) or 'none'}")
+    there = f"expected one of {', '.join(map(repr, known[:20]))}" if known else "the image has none"
+    return NotFound(f"bitmap {name!r}: {there}")
 
 
 def _inconsistent(name: str) -> UsageError:

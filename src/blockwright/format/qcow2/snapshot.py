@@ -140,8 +140,8 @@ def find_snapshot(snapshots: list[Snapshot], name: str) -> Snapshot:
     ):
         if wanted:
             return wanted[0]
-    known = ", ".join(each.name or each.id for each in snapshots[:20]) or "none"
-    raise NotFound(f"snapshot {name!r}: expected one of {known}")
+    known = ", ".join(repr(each.name or each.id) for each in snapshots[:20])
+    raise NotFound(f"snapshot {name!r}: {f'expected one of {known}' if known else 'the image has none'}")
 
 
 def open_snapshot(
