@@ -18,7 +18,7 @@ from blockwright.fs.ext4.plan import Ext4Plan
 from blockwright.fs.fat.plan import FatPlan
 from blockwright.fs.reader import FileSystem, show_path
 from blockwright.resolve import open_file_system
-from blockwright.table.partition import AnyTable, PartitionTable
+from blockwright.table.partition import AnyTable, MbrTable, PartitionTable
 
 _SUPERBLOCK = 1024
 
@@ -41,6 +41,10 @@ def _beside(plan: DiskPlan, table: AnyTable, offset: int) -> str:
         return "boot code or partition table"
     if isinstance(table, PartitionTable) and not table.usable_start <= offset < table.usable_end:
         return "partition table"
+    if isinstance(table, MbrTable):
+        records = [each.start for each in table.extended] + [each.record for each in table.partitions]
+        if any(record <= offset < record + table.sector_size for record in records):
+            return "partition table"
     before = any(part.start <= offset for part in plan.parts)
     behind = any(part.start > offset for part in plan.parts)
     if before and behind:

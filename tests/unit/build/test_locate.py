@@ -58,6 +58,28 @@ def test_between_partitions() -> None:
     assert {locate(plan, offset) for offset in (5 * MiB, 8 * MiB - 1)} == {"between partitions"}
 
 
+def test_records_of_logical_partitions_are_of_the_table() -> None:
+    parts = (
+        PartitionDefinition(mount="/", file_system="ext4", size=4 * MiB),
+        *(PartitionDefinition(directories=(f"/{name}",), file_system="ext4", size=2 * MiB) for name in "abcde"),
+    )
+    definition = Definition(table=Table.MBR, size=64 * MiB, partitions=parts)
+    definition.check()
+    plan = plan_disk(TREE, definition, b"seed")
+    with plan.device() as device:
+        disk = device.read(0, device.size)
+    told = {
+        at: locate(plan, at)
+        for at in range(512, len(disk), 512)
+        if disk[at + 510 : at + 512] == b"\x55\xaa" and "partition 1)" not in locate(plan, at)
+    }
+    assert len(told) >= 3
+    assert set(told.values()) == {"partition table"}
+    first = min(told)
+    assert locate(plan, first + 511) == "partition table"
+    assert locate(plan, first + 512) == "between partitions"
+
+
 @pytest.mark.parametrize("block", [1 * KiB, 4 * KiB])
 def test_ext4(block: int) -> None:
     plan, disk = planned(Table.GPT, "ext4", block_size=block)
