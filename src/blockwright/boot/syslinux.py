@@ -13,6 +13,7 @@ installs.
 
 from __future__ import annotations
 
+import itertools
 import re
 import struct
 from collections.abc import Sequence
@@ -131,15 +132,26 @@ class Syslinux:
                 f"ldlinux.sys: the extended patch area lies behind its end: {area.extended}", offset=at + 22
             )
         more = ExtendedArea.parse(self.image, area.extended)
-        for what, start, size, limit in (
-            ("the pointers to the ADV", more.adv_pointers, 16, len(self.image)),
-            ("the directory", more.directory, more.directory_size, len(self.image)),
-            ("the extents", more.extents, more.extent_count * _EXTENT.size, len(self.image)),
-            ("the first address's low half", more.sector_low, 4, 0x1F8),
-            ("the first address's high half", more.sector_high, 4, 0x1F8),
+        written = (
+            (at, PatchArea.SIZE, "the patch area"),
+            (area.extended, ExtendedArea.SIZE, "its extension"),
+            (more.adv_pointers, 16, "the pointers to the ADV"),
+            (more.directory, more.directory_size, "the directory"),
+            (more.extents, more.extent_count * _EXTENT.size, "the extents"),
+        )
+        for what, end, limit in (
+            *((what, start + size, len(self.image)) for start, size, what in written),
+            ("the first address's low half", more.sector_low + 4, 0x1F8),
+            ("the first address's high half", more.sector_high + 4, 0x1F8),
         ):
-            if start + size > limit:
-                raise Corrupt(f"ldlinux.sys: {what}: expected to end by byte {limit}, found {start + size}")
+            if end > limit:
+                raise Corrupt(f"ldlinux.sys: {what}: expected to end by byte {limit}, found {end}")
+        # The checksum is a word of the sum only where it is aligned, and where nothing else is written over it.
+        if at % 4:
+            raise Corrupt("ldlinux.sys: expected the patch area at a multiple of 4 bytes", offset=at)
+        for (start, size, what), (place, _, other) in itertools.pairwise(sorted(written)):
+            if start + size > place:
+                raise Corrupt(f"ldlinux.sys: {what}: lies over {other}", offset=place)
         for place, value in zip((more.sector_low, more.sector_high), _PLACEHOLDERS, strict=True):
             found = int.from_bytes(self.boot_sector[place : place + 4], "little")
             if found != value:

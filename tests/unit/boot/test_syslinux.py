@@ -151,6 +151,30 @@ def test_places_that_lie_outside_are_refused(field: int) -> None:
         Syslinux.of(loaders.boot_sector(), bytes(image), loaders.module(), "here")
 
 
+@pytest.mark.parametrize(
+    ("field", "place", "message"),
+    [
+        (0, 24 + 8, "the patch area: lies over the pointers to the ADV"),  # over the sum of the words
+        (1, 16, "the directory: lies over the patch area"),
+        (5, loaders.EXTENDED - 8, "the extents: lies over its extension"),
+        (0, loaders.DIRECTORY + 60, "the directory: lies over the pointers to the ADV"),
+    ],
+)
+def test_places_that_lie_over_each_other_are_refused(field: int, place: int, message: str) -> None:
+    image = bytearray(loaders.ldlinux())
+    struct.pack_into("<H", image, loaders.EXTENDED + 2 * field, place)
+    with pytest.raises(Corrupt, match=message):
+        Syslinux.of(loaders.boot_sector(), bytes(image), loaders.module(), "here")
+
+
+def test_a_patch_area_that_no_word_holds_is_refused() -> None:
+    image = bytearray(loaders.ldlinux())
+    image[26:50] = image[24:48]
+    image[24:26] = bytes(2)
+    with pytest.raises(Corrupt, match="a multiple of 4 bytes"):
+        Syslinux.of(loaders.boot_sector(), bytes(image), loaders.module(), "here")
+
+
 def test_an_odd_length_is_filled_up(parts: Syslinux) -> None:
     odd = Syslinux.of(parts.boot_sector, parts.image[:-3], parts.module, "here")
     assert len(odd.image) % 4 == 0
