@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 
 UNMEASURED = {"COVERAGE_PROCESS_CONFIG": "", "COVERAGE_PROCESS_START": ""}
@@ -47,13 +46,13 @@ def document(*arguments: str | os.PathLike[str], code: int = 0) -> dict[str, Any
 
 
 def interrupt(process: subprocess.Popen[bytes], number: signal.Signals) -> bytes:
-    """Return what the process says; a signal behind Python's last look before a call that blocks is not seen."""
-    for _ in range(60):
-        process.send_signal(number)
-        with suppress(subprocess.TimeoutExpired):
-            return process.communicate(timeout=1)[1]
-    process.kill()
-    return process.communicate()[1]
+    """Return what the process says that is sent this signal, once; it has a minute to end."""
+    process.send_signal(number)
+    try:
+        return process.communicate(timeout=60)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()[1]
 
 
 def files_in(folder: str | os.PathLike[str]) -> Sequence[str]:

@@ -13,6 +13,7 @@ from typing import Any, Final
 import click
 
 from blockwright.attach import nbd
+from blockwright.cli import signals
 from blockwright.cli.options import size_value
 from blockwright.cli.output import StderrLogger, print_json, print_lines, print_path, show_text, table
 from blockwright.cli.params import Seconds, json_option
@@ -105,6 +106,7 @@ def attach(  # noqa: PLR0913 - a device's settings
 
         return hold(start, pid_path=pid_file, tell=tell, logger=logger)
 
+    signals.unwatch()  # it forks
     return in_background(work)
 
 

@@ -225,7 +225,7 @@ def watch(*, name: str, interval: float, warn: int, metrics: str | None, textfil
 
     A thin pool is looked at when the kernel has an event, and as often as --interval says.
     """
-    from blockwright.cli.run import Interrupted
+    from blockwright.cli.signals import Interrupted
     from blockwright.serve.notify import notify_ready, notify_stopping
 
     with open_pool(name) as driver, ExitStack() as stack:

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import io
 import os
-import signal
 import sys
-from collections.abc import Callable, Sequence
-from types import FrameType
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from blockwright._version import __version__
+from blockwright.cli import signals
 from blockwright.cli.habits import COMPLETING
 from blockwright.cli.lazy import LazyGroup, Subcommands
 from blockwright.cli.output import show_text
@@ -23,13 +22,6 @@ from blockwright.errors import ArchiveRejected, BlockwrightError, FormatError, K
 
 INTERRUPTED = 130
 """Exit code after SIGINT or SIGTERM, as DESIGN and the shell have it."""
-
-
-class Interrupted(BaseException):
-    """SIGINT, SIGTERM or SIGHUP arrived: unwinds the stack, so that what was begun is removed.
-
-    A class of its own, since click takes KeyboardInterrupt for itself.
-    """
 
 
 def _build() -> click.Command:
@@ -228,20 +220,22 @@ def root(debug: bool) -> None:  # noqa: FBT001  # click passes a flag by name
 def run(arguments: Sequence[str], *, last: bool = False) -> int:
     """Run the command and return its exit code; errors are told on standard error in one line.
 
-    ``last`` says that the process ends with it: signals are ignored from then on.
+    ``last`` says that the process is there for it alone: no signal is missed, and they are ignored once it is done.
     """
     arguments = list(arguments)
     debug, as_json = "--debug" in arguments, "--json" in arguments
     _open_streams()
     try:
+        if last:
+            signals.watch()
         return _dispatch(arguments)
     except click.exceptions.NoArgsIsHelpError as error:
         sys.stderr.write(f"{error.format_message()}\n")
         return error.exit_code
     except click.ClickException as error:
         return _tell(_usage_text(error), error, 2, as_json)
-    except (KeyboardInterrupt, Interrupted, click.Abort) as error:
-        _obey_signals(signal.SIG_IGN)  # all is undone, and what is left to do is to say so
+    except (KeyboardInterrupt, signals.Interrupted, click.Abort) as error:
+        signals.ignore()  # all is undone, and what is left to do is to say so
         if sys.stderr.isatty():
             sys.stderr.write("\n")  # behind the terminal's ^C
         return _tell("interrupted", error, INTERRUPTED, as_json)
@@ -254,11 +248,11 @@ def run(arguments: Sequence[str], *, last: bool = False) -> int:
         return _tell(*_text_and_code(error), as_json)
     finally:
         if last:
-            _obey_signals(signal.SIG_IGN)  # done or undone, there is nothing left to end
+            signals.ignore()  # done or undone, there is nothing left to end
 
 
 def _dispatch(arguments: list[str]) -> int:
-    _obey_signals()
+    signals.obey()
     if COMPLETING in os.environ:
         from blockwright.cli.complete import register
 
@@ -289,16 +283,6 @@ def _open_streams() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a label need not fit the terminal's encoding
-
-
-def _stop(_number: int, _frame: FrameType | None) -> None:
-    raise Interrupted
-
-
-def _obey_signals(handler: Callable[[int, FrameType | None], None] | signal.Handlers = _stop) -> None:
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name) and signal.getsignal(getattr(signal, name)) is not signal.SIG_IGN:
-            signal.signal(getattr(signal, name), handler)
 
 
 def _tell(text: str, error: BaseException, code: int, as_json: bool) -> int:  # noqa: FBT001  # as `run` has it

@@ -12,6 +12,7 @@ import pytest
 
 from blockwright import __version__
 from blockwright.cli import run as run_module
+from blockwright.cli import signals
 from blockwright.cli.output import show_name, table
 from blockwright.cli.params import Seconds
 from tests.support.command import COMMAND, blockwright, interrupt
@@ -138,7 +139,8 @@ def test_a_bug_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pyte
         raise RuntimeError("two\nlines")
 
     monkeypatch.setitem(run_module._COMMANDS, "inspect", ("", lambda: click.command(broken)))
-    monkeypatch.setattr(run_module, "_obey_signals", lambda *_: None)
+    monkeypatch.setattr(signals, "obey", lambda: None)
+    monkeypatch.setattr(signals, "ignore", lambda: None)
     assert run_module.run(["inspect"]) == 1
     told = capsys.readouterr().err
     assert told.startswith("blockwright: internal error: RuntimeError: two\\nlines")

@@ -190,9 +190,10 @@ def test_a_workdir_that_is_none_is_one_line(tmp_path):
 def test_signals_leave_nothing(tmp_path, number):
     code = textwrap.dedent("""
         import sys, time
-        from blockwright.cli.run import Interrupted, _obey_signals
+        from blockwright.cli import signals
         from blockwright.scan.workplace import workplace
-        _obey_signals()
+        signals.watch()
+        signals.obey()
         with workplace(sys.argv[1]) as place:
             place.folder("root")
             print("ready", flush=True)
