@@ -16,6 +16,9 @@ if [ ! -w "$repo" ]; then # somebody else's checkout
     venv=${BLOCKWRIGHT_VENV:-$cache/venv}
     build=${BLOCKWRIGHT_BUILD:-$cache/build}
 fi
+# Tests that run beside the others: two halves of about the same length, one for each of two processors.
+# shellcheck disable=SC2034 # for who sources this
+by_themselves=(tests/unit tests/conformance tests/fuzz tests/darwin)
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin:$cache/bin"
 
 say() { printf '==> %s\n' "$*" >&2; }

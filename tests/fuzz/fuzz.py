@@ -2,14 +2,17 @@
 
 A target is a module ``NAME_target.py`` beside this file with ``fuzz_one(data)``, and perhaps ``seeds()`` (inputs to
 start from) and ``MAX_BYTES``. Inputs worth keeping are in ``corpus/NAME``; what a run finds goes to build/fuzz/NAME,
-with the input of a failure as ``crash-…``, ``timeout-…`` or ``oom-…``. Replay one with ``--replay FILE NAME``.
+with the input of a failure as ``crash-…``, ``timeout-…`` or ``oom-…``. Replay one with ``--replay FILE NAME``, or by
+the text that a failure prints of it: ``--replay-text TEXT NAME``.
 """
 
 import argparse
+import base64
 import hashlib
 import importlib.util
 import subprocess
 import sys
+import zlib
 from pathlib import Path
 from types import ModuleType
 
@@ -18,6 +21,8 @@ ROOT = HERE.parents[1]
 FOUND = ROOT / "build" / "fuzz"
 MAX_SECONDS_ONE = 10
 MAX_MIB = 2048
+MAX_TEXT = 16 << 10
+"""Characters of an input that are printed at the most."""
 
 
 def names() -> list[str]:
@@ -61,16 +66,30 @@ def run_all(chosen: list[str], seconds: int) -> int:
     """Fuzz each target in a process of its own; the number of those that failed."""
     failed = 0
     for name in chosen:
+        before = set(FOUND.glob(f"{name}/*-*"))
         argv = [sys.executable, __file__, "--one", "--seconds", str(seconds), name]
         done = subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False, cwd=ROOT)
         output = done.stdout + done.stderr
         runs = next((line.split()[-1] for line in output.splitlines() if "executed_units" in line), "no")
         if done.returncode or runs == "no":
             failed += 1
-            print(f"{name}: FAILED\n{output[-6000:]}\nreplay: scripts/fuzz --replay FILE {name}")
+            print(f"{name}: FAILED\n{output[-6000:]}")
+            for path in sorted(set(FOUND.glob(f"{name}/*-*")) - before):
+                print(f"replay: scripts/fuzz --replay {path} {name}")
+                if len(text := as_text(path.read_bytes())) <= MAX_TEXT:
+                    print(f"replay: scripts/fuzz --replay-text {text} {name}")
         else:
             print(f"{name}: {runs} inputs in {seconds} s, nothing escaped")
     return failed
+
+
+def as_text(data: bytes) -> str:
+    """An input as a word, short where it is empty for the most part."""
+    return base64.b64encode(zlib.compress(data, 9)).decode()
+
+
+def from_text(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text, validate=True))
 
 
 def main() -> int:
@@ -78,15 +97,17 @@ def main() -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(names()))
     parser.add_argument("--seconds", type=int, default=60, help="for each target")
     parser.add_argument("--replay", type=Path, metavar="FILE", help="run one input, without atheris")
+    parser.add_argument("--replay-text", type=from_text, metavar="TEXT", help="the same, for what a failure printed")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.names) - set(names()):
         parser.error(f"no such target: {', '.join(sorted(unknown))}")
-    if options.replay and len(options.names) != 1:
-        parser.error("--replay needs the one target to run")
+    replayed = options.replay.read_bytes() if options.replay else options.replay_text
+    if replayed is not None and len(options.names) != 1:
+        parser.error("a replay needs the one target to run")
     sys.path.insert(0, str(ROOT))
-    if options.replay:
-        load(options.names[0]).fuzz_one(options.replay.read_bytes())
+    if replayed is not None:
+        load(options.names[0]).fuzz_one(replayed)
         return 0
     if options.one:
         run_one(options.names[0], options.seconds)
