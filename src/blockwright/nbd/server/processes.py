@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -229,7 +229,11 @@ class Leaving:
             return None
         if not set(self.session.contexts.values()) <= {BASE_ALLOCATION}:
             return None
-        with self.device.backing(0, self.device.size) as runs:
+        with ExitStack() as stack:
+            try:
+                runs = stack.enter_context(self.device.backing(0, self.device.size))
+            except Exception:  # noqa: BLE001 - a map that is damaged: reads that need it tell what is wrong
+                return None
             if not runs or runs[0].length != self.device.size or runs[0].writable != self.device.traits.writable:
                 return None
             run = runs[0]
