@@ -219,8 +219,9 @@ class Commands:
         for done, offset in enumerate(starts):
             length = min(step, request.offset + request.length - offset)
             if not self._run(length, partial(self._read_piece, reply, offset, length)):
-                if reply.ended(MemoryError(_NO_ROOM), len(starts) - done):
-                    self._refuse(request)
+                with reply.turn:
+                    if reply.ended(MemoryError(_NO_ROOM), len(starts) - done):
+                        self._refuse(request)
                 return
 
     def _read_piece(self, reply: _Reply, offset: int, length: int, ticket: int) -> None:
@@ -278,8 +279,8 @@ class Commands:
                 if reply.ended(MemoryError(_NO_ROOM), len(starts) - done):
                     self._refuse(request)
                 return
-            payload = bytearray(length)
             try:
+                payload = bytearray(length)
                 whole = inbox.take_into(memoryview(payload))
             except BaseException:
                 self._flight.leave(ticket)
