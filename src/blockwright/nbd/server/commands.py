@@ -331,8 +331,7 @@ class Commands:
 
     def _resize(self, request: Request) -> bytes:
         """Give the device the size that stands in the offset ("NBD_CMD_RESIZE", extension-resize)."""
-        if not isinstance(self._device, ResizableDevice):
-            raise Unfit("resize: the device cannot")
+        assert isinstance(self._device, ResizableDevice), "RESIZE was not offered, and is refused then"
         if request.offset % self.rules.minimum:
             raise Unfit(f"resize: expected a multiple of {self.rules.minimum} bytes, found {request.offset}")
         try:
