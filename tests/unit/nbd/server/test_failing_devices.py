@@ -4,10 +4,12 @@ import errno
 import os
 import struct
 import sys
+from contextlib import contextmanager
 
 import pytest
 
 from blockwright.device.file import FileDevice
+from blockwright.device.memory import MemoryDevice
 from blockwright.format.qcow2.create import Options, create
 from blockwright.nbd.protocol.replies import StructuredFraming
 from blockwright.nbd.protocol.requests import Request
@@ -23,10 +25,10 @@ CLUSTER = 64 * KIB
 READ = 0
 
 
-@pytest.fixture
-def damaged(tmp_path):
-    """A qcow2 image of 64 MiB whose first cluster's entry is none, and whose others are whole."""
-    with FileDevice(tmp_path / "disk.qcow2", create=True) as file:
+@contextmanager
+def damaged(file):
+    """Open a qcow2 image of 64 MiB whose first cluster's entry is none, and whose others are whole."""
+    with file:
         create(file, 64 * MIB, Options())
         with opened(file, owns=False) as disk:
             disk.write(0, bytes(range(256)) * (8 * CLUSTER // 256))
@@ -37,21 +39,30 @@ def damaged(tmp_path):
             yield disk
 
 
+HOSTS = {
+    "file": lambda folder: FileDevice(folder / "disk.qcow2", create=True),
+    "memory": lambda folder: MemoryDevice(0),
+}
+
+
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_map_that_is_damaged_fails_a_read_and_no_session(damaged, workers):
+@pytest.mark.parametrize("host", HOSTS)
+def test_a_map_that_is_damaged_fails_a_read_and_no_session(tmp_path, host, workers):
     with (
-        running([Export("", damaged)], workers=workers) as server,
+        damaged(HOSTS[host](tmp_path)) as disk,
+        running([Export("", disk)], workers=workers) as server,
         server.client() as first,
         server.client() as second,
     ):
         for client in (first, second):
             client.go(structured=True)
-            client.request(READ, 1, 0, 4 * CLUSTER)
-            *_, (kind, cookie, payload) = client.chunks()
-            assert (kind, cookie, payload[:4]) == (0x8002, 1, struct.pack(">I", errno.EIO))
-            client.request(READ, 2, 4 * CLUSTER, 4 * CLUSTER)
-            data = b"".join(payload[8:] for _, _, payload in client.chunks())
-            assert data == bytes(range(256)) * (4 * CLUSTER // 256)
+            for length in (512, 4 * CLUSTER):
+                client.request(READ, 1, 0, length)
+                *_, (kind, cookie, payload) = client.chunks()
+                assert (kind & 0x8000, cookie, payload[:4]) == (0x8000, 1, struct.pack(">I", errno.EIO))
+                client.request(READ, 2, 4 * CLUSTER, length)
+                data = b"".join(payload[8:] for _, _, payload in client.chunks())
+                assert data == bytes(range(256)) * (length // 256)
         assert "qcow2 L2 entry 0" in str(server.said("request failed")["reason"])
         assert server.reasons() == []
 
