@@ -117,7 +117,11 @@ class Commands:
         """
         if not self.served.export.growing:
             return False
-        size = self._device.refresh()
+        try:
+            size = self._device.refresh()
+        except Exception as error:  # noqa: BLE001 - the request is refused, which costs no session
+            log_bug(error)
+            return False
         if size <= self.rules.size:
             return False
         self.rules = replace(self.rules, size=size)

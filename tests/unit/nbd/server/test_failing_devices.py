@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import pytest
 
 from blockwright.device.file import FileDevice
+from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.format.qcow2.create import Options, create
 from blockwright.nbd.protocol.replies import StructuredFraming
@@ -65,6 +66,25 @@ def test_a_map_that_is_damaged_fails_a_read_and_no_session(tmp_path, host, worke
                 assert data == bytes(range(256)) * (length // 256)
         assert "qcow2 L2 entry 0" in str(server.said("request failed")["reason"])
         assert server.reasons() == []
+
+
+def test_a_size_that_cannot_be_learnt_stays_what_it_was():
+    class Growing(ForwardingDevice):
+        lost = False
+
+        def _current_size(self):
+            if self.lost:
+                raise OSError(errno.EIO, "input/output error")
+            return super()._current_size()
+
+    device = Growing(MemoryDevice(MIB))
+    with running([Export("", device, growing=True)]) as server, server.client() as client:
+        client.go()
+        device.lost = True
+        client.request(READ, 1, MIB, 512)
+        assert client.reply() == (errno.EINVAL, 1, b"")
+        client.request(READ, 2, 0, 512)
+        assert client.reply(512)[:2] == (0, 2)
 
 
 class Refusing(MemoryStream):
