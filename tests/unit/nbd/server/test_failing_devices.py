@@ -23,7 +23,7 @@ from tests.support.runningserver import running
 
 KIB, MIB = 1 << 10, 1 << 20
 CLUSTER = 64 * KIB
-READ = 0
+READ, WRITE = 0, 1
 
 
 @contextmanager
@@ -66,6 +66,46 @@ def test_a_map_that_is_damaged_fails_a_read_and_no_session(tmp_path, host, worke
                 assert data == bytes(range(256)) * (length // 256)
         assert "qcow2 L2 entry 0" in str(server.said("request failed")["reason"])
         assert server.reasons() == []
+
+
+class Failing(ForwardingDevice):
+    """Fails where it is told to, by all that a device may raise."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(MemoryDevice(content=b"x" * MIB))
+        self.error = error
+
+    def _read_into(self, offset, buffers):
+        raise self.error
+
+    def _read_ready(self, offset, buffers):
+        raise self.error
+
+    def _extents(self, offset, length):
+        if offset:
+            raise self.error
+        return super()._extents(offset, length)
+
+    def _write(self, offset, buffers, *, durable):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "bad sector"), ValueError("a bug")], ids=["error", "bug"])
+@pytest.mark.parametrize("structured", [False, True])
+def test_a_device_in_memory_that_fails_fails_its_requests(error, structured):
+    with running([Export("", Failing(error))]) as server, server.client() as client:
+        client.go(structured=structured)
+        for command, offset in ((READ, 0), (READ, 4096), (WRITE, 0)):
+            client.request(command, 1, offset, 512, bytes(512) if command == WRITE else b"")
+            if structured:
+                [(kind, _, payload)] = client.chunks()
+                found = int.from_bytes(payload[:4], "big") if kind & 0x8000 else 0
+            else:
+                found = client.reply(512)[0]
+            assert found == errno.EIO
+        assert server.reasons() == []
+        counted = server.server.options.metrics.export("").commands()
+        assert (counted[READ].errors, counted[WRITE].errors) == (2, 1)
 
 
 def test_a_size_that_cannot_be_learnt_stays_what_it_was():

@@ -16,7 +16,7 @@ from tests.support.rawnbd import RawClient
 from tests.support.runningserver import running
 
 MIB = 1 << 20
-BLOCK_STATUS, PAYLOAD_LEN = 7, 32
+WRITE, BLOCK_STATUS, PAYLOAD_LEN = 1, 7, 32
 
 
 def test_a_long_extent_becomes_several_of_whole_blocks():
@@ -134,3 +134,24 @@ def test_a_client_that_hangs_up_within_such_a_payload(announced):
         client.sock.shutdown(socket.SHUT_WR)
         assert client.ended()
         assert server.said("disconnected", "hung up within a request")["how"] == "protocol"
+
+
+# -- payloads that nobody would read to their end -----------------------------------------------------------------
+
+
+def test_a_refused_payload_of_more_than_the_old_header_can_say_ends_the_session():
+    with extended() as (server, client):
+        client.sock.sendall(struct.pack(">IHHQQQ", 0x21E41C71, PAYLOAD_LEN, WRITE, 7, 0, (1 << 32) + 1))
+        assert client.ended()
+        assert server.said("disconnected", "expected a payload of at most 4294967296, found 4294967297")
+
+
+def test_a_client_that_hangs_up_within_a_write_has_written_nothing():
+    device = MemoryDevice(MIB)
+    with running([Export("", device)]) as server, server.client() as client:
+        client.go()
+        client.request(WRITE, 1, 0, 512 << 10, b"w" * 100_000)
+        client.sock.shutdown(socket.SHUT_WR)
+        assert client.ended()
+        assert server.said("disconnected", "hung up within a request")["how"] == "protocol"
+        assert device.read(0, MIB) == bytes(MIB)
