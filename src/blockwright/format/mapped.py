@@ -77,7 +77,7 @@ class MappedDevice(BlockDevice, Described):
 
     def _unpacked(self, place: Place) -> memoryview | None:
         """Return the bytes of a compressed cluster where that does not wait, else None."""
-        return None
+        raise NotImplementedError
 
     def _begin_flush(self) -> None:
         """Leave the tables alone: their order matters to whoever flushes."""
@@ -142,9 +142,9 @@ class MappedDevice(BlockDevice, Described):
         finally:
             uses.pop()
 
+    @abstractmethod
     def _resolve_ready(self, offset: int, end: int) -> Iterator[Place | None]:
         """Yield as ``resolve`` does while that does not wait, and None where it would."""
-        yield None
 
     def _fetch_ready(self, place: Place, offset: int, views: Sequence[memoryview]) -> bool:
         if place.kind is Kind.DATA:

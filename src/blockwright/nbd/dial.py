@@ -6,13 +6,19 @@ Knows: which kind of socket each address needs. Refuses to know: NBD, and TLS.
 from __future__ import annotations
 
 import errno
+import math
 import os
 import socket
 import sys
+import time
+from typing import Final
 
 from blockwright.errors import NotFound, NotSupported, UsageError
 from blockwright.nbd.transport import SocketStream
 from blockwright.nbd.uri import NbdUri
+
+PAUSE_S: Final = 0.02
+"""Seconds between two attempts to be among those who wait at a socket file."""
 
 
 def dial(uri: NbdUri, *, timeout_s: float | None = 10.0) -> SocketStream:
@@ -48,10 +54,17 @@ def _connect(uri: NbdUri, timeout_s: float | None) -> socket.socket:
 
 
 def _dialled(sock: socket.socket, address: str | tuple[int, int], timeout_s: float | None) -> socket.socket:
+    ends = math.inf if timeout_s is None else time.monotonic() + timeout_s
     try:
         sock.settimeout(timeout_s)
-        sock.connect(address)
+        while True:
+            try:
+                sock.connect(address)
+                return sock
+            except BlockingIOError:  # as many wait as the server of a socket file takes; nothing tells of room there
+                if time.monotonic() + PAUSE_S > ends:
+                    raise TimeoutError from None
+                time.sleep(PAUSE_S)
     except BaseException:
         sock.close()
         raise
-    return sock

@@ -77,8 +77,8 @@ class Stream(ABC):
     def send_file(self, fd: int, offset: int, length: int) -> int | None:
         """Send bytes of an open file without reading them and return how many; None where this stream cannot.
 
-        Fewer than ``length`` may be sent, and none are where the file has ended. Raises OSError of either side: with
-        EIO, EINVAL, ENOSYS or EOPNOTSUPP the file's, and nothing was sent.
+        Fewer than ``length`` may be sent, and none are where the file has ended. Raises OSError of either side, and
+        nothing was sent then.
         """
         return None
 

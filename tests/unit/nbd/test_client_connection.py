@@ -1,6 +1,10 @@
 """One connection among threads, on a stream that does what a test tells it."""
 
+import signal
+import sys
 import threading
+
+import pytest
 
 from blockwright.nbd.client.connection import Connection, PendingCall
 from blockwright.nbd.protocol.session import ExportInfo, Session
@@ -94,6 +98,75 @@ def test_nobody_returns_while_another_thread_receives_into_his_buffer():
         assert not thread.is_alive()
     assert order == ["left the buffer", "returned"]
     assert slow.lost is not None
+
+
+class Interrupted(BaseException):
+    """What a signal's handler raises."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no signal to be sent to a thread")
+@pytest.mark.parametrize("when", ["sending", "waiting"])
+def test_an_interrupted_call_leaves_its_buffer_to_nobody(when):
+    """Another thread receives into it at that moment, and is gone from it before the interrupt goes on."""
+    inside, go = threading.Event(), threading.Event()
+    order = []
+    slow, data = read(100_000)
+    other, _ = read(10)
+    said = iter([simple(2)])
+
+    def receive(buffer):
+        head = next(said, None)
+        if head is not None:
+            buffer[: len(head)] = head
+            return len(head)
+        if inside.is_set():
+            return 0
+        inside.set()
+        assert go.wait(30)
+        buffer[:] = b"\xff" * len(buffer)
+        order.append("left the buffer")
+        return len(buffer)
+
+    class Sending(Told):
+        def send(self, data, *, more=False):
+            if when == "sending" and connection.load == 2:
+                leader.start()
+                assert inside.wait(30)
+                raise Interrupted
+
+    def interrupt(_number, _frame):
+        raise Interrupted
+
+    connection = Connection(Sending(receive), PLAIN)
+    leader = threading.Thread(target=connection.wait, args=(other, None))
+    letting_go = threading.Timer(0.5, go.set)
+    connection.start([other], None)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        if when == "sending":
+            letting_go.start()
+            with pytest.raises(Interrupted):
+                connection.start([slow], None)
+        else:
+            connection.start([slow], None)
+            leader.start()
+            assert inside.wait(30)
+            letting_go.start()
+            main = threading.main_thread().ident
+            threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGUSR1)).start()
+            with pytest.raises(Interrupted):
+                connection.wait(slow, None)
+        order.append("interrupted")
+    finally:
+        go.set()
+        signal.signal(signal.SIGUSR1, before)
+        leader.join(30)
+    assert not leader.is_alive()
+    assert order == ["left the buffer", "interrupted"]
+    assert data == b"\xff" * len(data)
+    assert slow.lost is not None
+    assert other.lost is not None
+    assert "interrupted" in str(connection.failure)
 
 
 def test_the_task_of_receiving_goes_on_to_the_next_who_waits():

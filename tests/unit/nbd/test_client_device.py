@@ -517,6 +517,20 @@ def test_resize_where_the_server_offers_it(tmp_path):
             assert not isinstance(device, ResizableDevice)
 
 
+def test_a_resize_that_is_refused_says_to_what_size(tmp_path):
+    blocks = wire.INFO_BLOCK_SIZE.pack(wire.InfoType.BLOCK_SIZE, 512, 4096, 1 << 25)
+    rules = Rules(flags=FLAGS | TransmissionFlag.SEND_RESIZE, blocks=blocks)
+    with CrashServer(tmp_path, rules) as server, connect(server.uri, writable=True) as device:
+        with pytest.raises(NotSupported, match="resize: expected a multiple of 512 bytes, found 1000"):
+            device.resize(1000)
+        assert not count(server, Command.RESIZE)
+        rules.raw_reply = lambda request: simple(request.cookie, 28) if request.command == Command.RESIZE else None
+        with pytest.raises(PeerError, match="RESIZE to 2097152 bytes: the server answers ENOSPC"):
+            device.resize(2 << 20)
+        assert device.size == 1 << 20
+        device.write(0, bytes(512))
+
+
 def test_what_a_resize_cuts_off_is_not_written_again(tmp_path):
     flags = FLAGS | TransmissionFlag.SEND_RESIZE
     with CrashServer(tmp_path, Rules(flags=flags)) as server, connect(server.uri, writable=True) as device:
@@ -559,6 +573,17 @@ def test_durable_is_fua_or_a_flush(tmp_path):
             assert server.durable[:4] == b"kept"
             device.zero(0, 2, durable=True)
             assert server.durable[:4] == b"\0\0pt"
+
+
+def test_a_durable_discard_is_flushed_where_there_is_no_fua(tmp_path):
+    rules = Rules(flags=FLAGS & ~TransmissionFlag.SEND_FUA)
+    with CrashServer(tmp_path, rules) as server, connect(server.uri, writable=True) as device:
+        device.discard(0, 4096)
+        device.discard(0, 4096, durable=True)
+        assert [each.command for each in server.requests] == [Command.TRIM, Command.TRIM, Command.FLUSH]
+    with CrashServer(tmp_path) as server, connect(server.uri, writable=True) as device:
+        device.discard(0, 4096, durable=True)
+        assert [(each.command, each.flags) for each in server.requests] == [(Command.TRIM, CommandFlag.FUA)]
 
 
 def test_opening_says_what_is_wrong(tmp_path):

@@ -70,11 +70,6 @@ class GrainMap:
         for index in [each for each in self.tables if not self.keeps(each)][: LIMIT // 8]:
             del self.tables[index]
 
-    def entry(self, offset: int) -> int:
-        """Return the entry of the grain that holds byte ``offset`` of the extent, 0 where it has no table."""
-        table = self.table(offset // self.header.span)
-        return 0 if table is None else table[offset // self.header.grain % ENTRIES]
-
     def resolve(self, offset: int, end: int, below: int) -> Iterator[Place]:
         """Yield the places of [offset, end); the device below has ``below`` bytes. Raises Corrupt."""
         kind, start, host = Kind.HOLE, offset, 0

@@ -28,7 +28,7 @@ from blockwright.format.vmdk.layout import (
     SparseExtentHeader,
     entry_bytes,
 )
-from blockwright.format.vmdk.map import LIMIT, GrainMap, load_table, read_directory
+from blockwright.format.vmdk.map import EMPTY, LIMIT, GrainMap, load_table, read_directory
 from blockwright.format.vmdk.sparse import SparseExtent, reading_traits
 from blockwright.units import SECTOR, KiB, align_down, align_up
 
@@ -165,19 +165,25 @@ class WritableSparse(SparseExtent):
         dirty = grains.dirty.get(index)
         if table is not None and dirty is not None:
             return table, dirty
-        if dirty is None:
-            dirty = set()
+        # What can fail comes first: a table half made would be written to sector 0, or be referred to unwritten.
+        first = second = 0
+        differs = False
         if table is None:
-            table = grains.tables[index] = array("I", bytes(TABLE_BYTES))
-            grains.directory[index] = self._reserve(TABLE_BYTES) // SECTOR
-            grains.fresh.add(index)
+            first = self._reserve(TABLE_BYTES) // SECTOR
         if grains.redundant is not None:
             if not grains.redundant[index]:
-                grains.redundant[index] = self._reserve(TABLE_BYTES) // SECTOR
-                grains.fresh.add(index)
-            elif load_table(self._host, grains.redundant[index] * SECTOR, index) != table:
-                dirty.update(range(TABLE_SECTORS))  # a cut came between the two copies once
-        if index in grains.fresh:
+                second = self._reserve(TABLE_BYTES) // SECTOR
+            else:  # they differ where a cut came between the two copies once
+                differs = load_table(self._host, grains.redundant[index] * SECTOR, index) != (table or EMPTY)
+        if table is None:
+            table = grains.tables[index] = array("I", bytes(TABLE_BYTES))
+            grains.directory[index] = first
+        if grains.redundant is not None and second:
+            grains.redundant[index] = second
+        if first or second:
+            grains.fresh.add(index)
+        dirty = set() if dirty is None else dirty
+        if differs or index in grains.fresh:
             dirty.update(range(TABLE_SECTORS))
         grains.dirty[index] = dirty
         return table, dirty

@@ -88,6 +88,7 @@ class Connection:
                 self.fail(error if isinstance(error, TimeoutError) else _lost(error))
             except BaseException:
                 self.fail(ConnectionLost("a request was interrupted while it was sent"))
+                self._wait_for_receiver()
                 raise
             finally:
                 self._sending.release()
@@ -113,12 +114,17 @@ class Connection:
             self._wait(call, ends)
         except BaseException:  # a signal: half a reply may have been taken
             self.fail(ConnectionLost("a call was interrupted while it waited"))
+            self._wait_for_receiver()
             raise
         finally:
             self._waiting.pop(call.cookie, None)
         if call.lost is not None:
-            with self._receiving:  # the stream has ended, so whoever receives into our buffers is about to leave
-                pass
+            self._wait_for_receiver()
+
+    def _wait_for_receiver(self) -> None:
+        """Return when nobody receives into our buffers any more: the stream has ended, so whoever does is leaving."""
+        with self._receiving:
+            pass
 
     def _wait(self, call: PendingCall, ends: float | None) -> None:
         while not call.whole and call.lost is None:

@@ -11,6 +11,7 @@ Knows: dialling again, backing off, what must be as before. Refuses to know: wha
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -120,7 +121,7 @@ class Pool:
         if best.failure is None:
             if not best.load or len(connections) >= self._limit:
                 return best
-            return self._another() or best
+            return self._another(ends) or best
         return self._recover(best.failure, ends, cancellations)
 
     def idle(self) -> Connection | None:
@@ -150,8 +151,11 @@ class Pool:
 
     # -- more connections --------------------------------------------------------------------------------------
 
-    def _another(self) -> Connection | None:
-        """Return a further connection, unless another thread is making one or the server refuses."""
+    def _another(self, ends: float | None = None) -> Connection | None:
+        """Return a further connection, unless another thread is making one or the server refuses.
+
+        It is made in half the time that is left until ``ends``: the call has to be done too, without it if need be.
+        """
         with self._changed:
             if self._connecting or self._closed or len(self._connections) >= self._limit:
                 return None
@@ -159,7 +163,7 @@ class Pool:
             beside = self._connections
         made = None
         try:
-            made = self._made(None)
+            made = self._made(None if ends is None else _shortest(ends, math.inf) / 2)
         except (OSError, NotFound, Refused, RemoteProtocolError):
             self._limit = max(1, len(beside))
         finally:
@@ -201,12 +205,12 @@ class Pool:
             try:
                 return self._replace(ends)
             except _TryAgain as refusal:
-                failure = refusal.reason
+                reason = refusal.reason
             finally:
                 with self._changed:
                     self._connecting = False
                     self._changed.notify_all()
-            self._back_off(failure, ends, cancellations)
+            self._back_off(reason, ends, cancellations)
 
     def _replace(self, ends: float | None) -> Connection:
         """Connect once, make the unflushed writes again, and put the connection in place of all others."""

@@ -50,8 +50,7 @@ class Unflushed:
     def note(self, calls: Sequence[Call]) -> None:
         """Keep writes that were acknowledged, while their buffers are still there; the caller holds ``lock``."""
         for call in calls:
-            if call.command not in (Command.WRITE, Command.WRITE_ZEROES):
-                continue  # what a discard leaves is anything
+            assert call.command in (Command.WRITE, Command.WRITE_ZEROES), "what a discard leaves is anything"
             if call.flags & CommandFlag.FUA and not self._entries and not self._over:
                 continue  # it is durable, and nothing that is made again could cover it
             self._number += 1

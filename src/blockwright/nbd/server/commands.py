@@ -117,7 +117,11 @@ class Commands:
         """
         if not self.served.export.growing:
             return False
-        size = self._device.refresh()
+        try:
+            size = self._device.refresh()
+        except Exception as error:  # noqa: BLE001 - the request is refused, which costs no session
+            log_bug(error)
+            return False
         if size <= self.rules.size:
             return False
         self.rules = replace(self.rules, size=size)
@@ -219,8 +223,9 @@ class Commands:
         for done, offset in enumerate(starts):
             length = min(step, request.offset + request.length - offset)
             if not self._run(length, partial(self._read_piece, reply, offset, length)):
-                if reply.ended(MemoryError(_NO_ROOM), len(starts) - done):
-                    self._refuse(request)
+                with reply.turn:
+                    if reply.ended(MemoryError(_NO_ROOM), len(starts) - done):
+                        self._refuse(request)
                 return
 
     def _read_piece(self, reply: _Reply, offset: int, length: int, ticket: int) -> None:
@@ -278,8 +283,8 @@ class Commands:
                 if reply.ended(MemoryError(_NO_ROOM), len(starts) - done):
                     self._refuse(request)
                 return
-            payload = bytearray(length)
             try:
+                payload = bytearray(length)
                 whole = inbox.take_into(memoryview(payload))
             except BaseException:
                 self._flight.leave(ticket)
@@ -330,8 +335,7 @@ class Commands:
 
     def _resize(self, request: Request) -> bytes:
         """Give the device the size that stands in the offset ("NBD_CMD_RESIZE", extension-resize)."""
-        if not isinstance(self._device, ResizableDevice):
-            raise Unfit("resize: the device cannot")
+        assert isinstance(self._device, ResizableDevice), "RESIZE was not offered, and is refused then"
         if request.offset % self.rules.minimum:
             raise Unfit(f"resize: expected a multiple of {self.rules.minimum} bytes, found {request.offset}")
         try:

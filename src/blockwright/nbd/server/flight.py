@@ -26,14 +26,15 @@ class InFlight:
     def enter(self, cost: int) -> int | None:
         """Wait for room for ``cost`` bytes and return a ticket; None where there is none within the time limit.
 
-        A piece is let in when nothing else of this connection is under way, whatever others hold.
+        A piece is let in once nothing else of this connection is under way, whatever others hold.
         """
-        limits = self._limits
+        limit = self._limits.request_s
+        began = time.monotonic()
         with self._changed:
-            if not self._changed.wait_for(lambda: self._has_room(cost), limits.request_s):
+            if not self._changed.wait_for(lambda: self._has_room(cost), limit):
                 return None
-            alone = not self._costs and cost <= PIECE
-        if cost and not self._budget.take(cost, at_once=alone, timeout_s=limits.request_s):
+        left = None if limit is None else max(0.0, began + limit - time.monotonic())
+        if cost and not self._budget.take(cost, at_once=lambda: cost <= PIECE and not self._costs, timeout_s=left):
             return None
         with self._changed:
             ticket = self._next = self._next + 1
@@ -49,8 +50,7 @@ class InFlight:
             del self._since[ticket]
             self._bytes -= cost
             self._changed.notify_all()
-        if cost:
-            self._budget.give_back(cost)
+        self._budget.give_back(cost)  # also nothing: whoever waits for the others' bytes may be alone now
 
     def wait_until_empty(self, timeout_s: float | None = None) -> bool:
         """Return whether everything was answered within the time."""

@@ -6,6 +6,7 @@ Knows: the limits, and how bytes in flight are counted. Refuses to know: connect
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -66,13 +67,14 @@ class ByteBudget:
         """The bytes that are taken."""
         return self._used
 
-    def take(self, amount: int, *, at_once: bool = False, timeout_s: float | None = None) -> bool:
+    def take(self, amount: int, *, at_once: Callable[[], bool] | None = None, timeout_s: float | None = None) -> bool:
         """Take ``amount`` bytes when there is room for them; False where ``timeout_s`` passes first.
 
-        ``at_once`` takes them in any case. An amount over the limit is taken when nothing else is.
+        They are taken in any case once ``at_once`` says so, which is asked again when something is given back. An
+        amount over the limit is taken when nothing else is.
         """
         with self._changed:
-            if not at_once and not self._changed.wait_for(lambda: self._fits(amount), timeout_s):
+            if not self._changed.wait_for(lambda: self._fits(amount) or (at_once and at_once()), timeout_s):
                 return False
             self._used += amount
         return True

@@ -11,9 +11,10 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from typing import Final
 
-from blockwright.device.base import BlockDevice
+from blockwright.device.base import BlockDevice, FileRun
 from blockwright.device.extent import ZERO, Extent, merge
 from blockwright.device.vector import zeros
 from blockwright.errors import SourceChanged
@@ -32,7 +33,6 @@ MIN_HOLE: Final = 32 * KiB
 """Zeros within a read that are worth a chunk of their own."""
 
 _DF: Final = int(CommandFlag.DF)
-_NO_SENDFILE: Final = frozenset({errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP})
 _own = threading.local()
 
 
@@ -103,26 +103,12 @@ class LongReads:
         """Let the kernel send the first bytes and return how many; 0 where it cannot."""
         if end - offset <= SMALL:
             return 0
-        with self._device.backing(offset, end - offset) as runs:
-            if not runs:
+        with ExitStack() as stack:
+            try:
+                runs = stack.enter_context(self._device.backing(offset, end - offset))
+            except Exception:  # noqa: BLE001 - a hint; the read itself tells what is wrong, and where
                 return 0
-            run, done = runs[0], 0
-            while done < run.length:
-                try:
-                    count = stream.send_file(run.fd, run.offset + done, run.length - done)
-                except OSError as error:
-                    if error.errno in _NO_SENDFILE:
-                        return done
-                    if error.errno == errno.EIO:  # the file's: no stream says that
-                        raise _DeviceFailed(error, offset + done) from None
-                    raise
-                if count is None:
-                    return done
-                if not count:
-                    changed = SourceChanged(f"the file ends early, {done} bytes into {run.length}")
-                    raise _DeviceFailed(changed, offset + done)
-                done += count
-            return done
+            return _send_run(stream, runs[0], offset) if runs else 0
 
     def _by_reading(self, stream: Stream, offset: int, end: int) -> int:
         """Read a step, send it, and return its length."""
@@ -136,3 +122,24 @@ class LongReads:
             raise _DeviceFailed(error, offset) from None
         stream.send(part)
         return len(part)
+
+
+def _send_run(stream: Stream, run: FileRun, offset: int) -> int:
+    """Send what the kernel sends of a run, which is at ``offset`` of the device, and return how many bytes."""
+    done = 0
+    while done < run.length:
+        try:
+            count = stream.send_file(run.fd, run.offset + done, run.length - done)
+        except OSError as error:
+            if isinstance(error, ConnectionError | TimeoutError):
+                raise
+            if error.errno == errno.EIO:  # the file's: no stream says that, and a disk need not try again
+                raise _DeviceFailed(error, offset + done) from None
+            return done  # no sendfile here, or the file's, or the stream's: who reads and sends learns which
+        if count is None:
+            return done
+        if not count:
+            changed = SourceChanged(f"the file ends early, {done} bytes into {run.length}")
+            raise _DeviceFailed(changed, offset + done)
+        done += count
+    return done

@@ -69,7 +69,7 @@ class Outbox:
             try:
                 threading.Thread(target=self._drain, name="nbd: late replies", daemon=True).start()
             except RuntimeError as error:  # the host has no thread for it, and nobody here may wait
-                self.broke(error)
+                self._broke(error)
                 self._drain()
 
     def _drain(self, *, wait: bool = True) -> bool:
@@ -90,7 +90,7 @@ class Outbox:
                             self._queue[0] = (data[count:], sent)
                             return False
                 except Exception as error:  # noqa: BLE001 - whatever the stream raises ends the connection
-                    self.broke(error)
+                    self._broke(error)
             self._queue.popleft()
             sent()
 
@@ -99,12 +99,10 @@ class Outbox:
         if self._waiting:
             self._free.notify()
 
-    def broke(self, error: Exception) -> None:
-        """Take note that the stream cannot be sent on any more."""
-        with self._lock:
-            if self._broken:
-                return
-            self._broken = True
+    def _broke(self, error: Exception) -> None:
+        """Take note that the stream cannot be sent on any more. Whoever has the turn is the first to learn of it."""
+        assert not self._broken, "nothing is sent behind a failure"
+        self._broken = True
         self._failed(error)
 
     def wait_until_sent(self) -> None:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
@@ -35,6 +35,8 @@ from blockwright.nbd.wire import BASE_ALLOCATION
 
 START_S: Final = 30.0
 """Seconds that a worker process may take to start."""
+PATIENCE_S: Final = 5.0
+"""Seconds that a worker process may take to end."""
 _MAIN = "import sys; from blockwright.nbd.server.worker import main; main(int(sys.argv[1]))"
 
 if sys.platform == "linux":
@@ -202,8 +204,8 @@ class Processes:
                 self._budget.limit += self._share
                 self._count = len(self._workers)
         if first:
-            log("worker not started", reason="the process ended before it could serve")
-            worker.close()
+            log("worker not started", reason="the process ended or did not begin in time")
+            worker.close(patience_s=0)  # it has no session, and a client waits
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,11 +231,18 @@ class Leaving:
             return None
         if not set(self.session.contexts.values()) <= {BASE_ALLOCATION}:
             return None
-        with self.device.backing(0, self.device.size) as runs:
+        with ExitStack() as stack:
+            try:
+                runs = stack.enter_context(self.device.backing(0, self.device.size))
+            except Exception:  # noqa: BLE001 - a map that is damaged: reads that need it tell what is wrong
+                return None
             if not runs or runs[0].length != self.device.size or runs[0].writable != self.device.traits.writable:
                 return None
             run = runs[0]
-            return File(run.fd, run.offset, run.writable) if stat.S_ISREG(os.fstat(run.fd).st_mode) else None
+            status = os.fstat(run.fd)
+            if not stat.S_ISREG(status.st_mode) or status.st_size < run.offset + run.length:  # it was cut since
+                return None
+            return File(run.fd, run.offset, run.writable)
 
     def request(self, file: File, share: int) -> Handoff:
         """Return the message to a worker, which may have ``share`` bytes in flight."""
@@ -304,12 +313,12 @@ class _Worker:
         with suppress(OSError):
             self._channel.send(handoff.STOP)
 
-    def close(self) -> None:
-        """End the process."""
+    def close(self, patience_s: float = PATIENCE_S) -> None:
+        """End the process, which has ``patience_s`` for what it has under way."""
         self._channel.close()
         try:
-            self._process.wait(5.0)
+            self._process.wait(patience_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             with suppress(subprocess.TimeoutExpired):  # a disk that hangs may hold it for ever
-                self._process.wait(5.0)
+                self._process.wait(PATIENCE_S)

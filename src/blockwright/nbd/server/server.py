@@ -99,22 +99,24 @@ class Server:
 
     def serve(self) -> None:
         """Serve until ``stop`` is called; then end every session, and close listeners and exports."""
-        selector = selectors.DefaultSelector()
-        for listener in self.listeners:
-            listener.setblocking(False)
-            selector.register(listener, selectors.EVENT_READ)
-        selector.register(self._woken, selectors.EVENT_READ)
         try:
-            while not self._stopping.is_set():
-                for key, _ in selector.select(TICK_S):
-                    if key.fileobj is not self._woken:
-                        assert isinstance(key.fileobj, socket.socket)
-                        self._accept(key.fileobj)
-                self._cut_off_stuck()
+            with selectors.DefaultSelector() as selector:
+                for listener in self.listeners:
+                    listener.setblocking(False)
+                    selector.register(listener, selectors.EVENT_READ)
+                selector.register(self._woken, selectors.EVENT_READ)
+                self._serve(selector)
         finally:
             self._stopping.set()
-            selector.close()
             self._end()
+
+    def _serve(self, selector: selectors.BaseSelector) -> None:
+        while not self._stopping.is_set():
+            for key, _ in selector.select(TICK_S):
+                if key.fileobj is not self._woken:
+                    assert isinstance(key.fileobj, socket.socket)
+                    self._accept(key.fileobj)
+            self._cut_off_stuck()
 
     # -- connections -----------------------------------------------------------------------------------------
 

@@ -96,9 +96,14 @@ class Transmission:
         wanted = self._framing.request.size
         while inbox.fill(wanted):
             started = time.perf_counter_ns()
-            wanted = self._batch()
-            self._flush()
-            self._count(started)
+            try:
+                wanted = self._batch()
+                self._flush()
+            except RemoteProtocolError:
+                self._flush()  # what came before the request that broke the rules was done
+                raise
+            finally:
+                self._count(started)
             if self._finished:
                 return self._finished
         if inbox.held:
@@ -150,7 +155,10 @@ class Transmission:
             data = filled + framing.data_head_size
             end = data + length
         framing.put_data_head(self._arena, filled, cookie, offset, offset, length)
-        if not ready(offset, (self._room[data:end],)):
+        try:
+            if not ready(offset, (self._room[data:end],)):
+                return False
+        except Exception:  # noqa: BLE001 - whatever a device raises: it is read again, and then the client is told
             return False
         self._filled = end
         self._reads += 1

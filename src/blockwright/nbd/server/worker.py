@@ -58,7 +58,10 @@ class _Worker:
         """Begin each session in a thread of its own."""
         threading.Thread(target=self._tick, name="nbd: tick", daemon=True).start()
         while True:
-            data, descriptors = handoff.receive(self._channel)
+            try:
+                data, descriptors = handoff.receive(self._channel)
+            except ConnectionError:  # closed before it was read that we are ready
+                break
             if not data:
                 break
             if data == handoff.STOP:
@@ -117,15 +120,17 @@ class _Worked:
         self, request: Handoff, descriptors: list[int], budget: ByteBudget, stopping: threading.Event
     ) -> None:
         client, file, answers = descriptors
-        self.answers = socket.socket(fileno=answers)
-        self._stream = SocketStream(socket.socket(fileno=client))
-        self._limits = request.limits
         self._metrics = ExportMetrics(heat=request.heat)
         self._reporting = threading.Lock()
         self._held = 0
-        device: BlockDevice = FileDevice.adopt(file, request.name, writable=request.writable)
-        if request.start or device.size != request.session.export.size:
-            device = Window(device, request.start, request.session.export.size)
+        with contextlib.ExitStack() as made:
+            made.callback(os.close, file)  # whatever becomes of the devices over it
+            self.answers = made.enter_context(socket.socket(fileno=answers))
+            self._stream = SocketStream(made.enter_context(socket.socket(fileno=client)))
+            device: BlockDevice = FileDevice.adopt(file, request.name, writable=request.writable)
+            if request.start or device.size != request.session.export.size:
+                device = Window(device, request.start, request.session.export.size)
+            made.pop_all()
         export = Export(request.session.export.name, device, read_only=not request.writable)
         self._device = device
         self._served = Served(export)
@@ -147,12 +152,14 @@ class _Worked:
 
     def end(self, ending: Ending) -> None:
         """Close what the session has, and report why it ended."""
-        self._stream.close()
-        self._served.close()
-        self._device.close()
-        self._report()
-        handoff.tell(self.answers, "ended", how=ending.how, reason=ending.reason)
-        self.answers.close()
+        with self.answers:
+            try:
+                self._stream.close()
+                self._served.close()
+                self._device.close()
+            finally:
+                self._report()
+                handoff.tell(self.answers, "ended", how=ending.how, reason=ending.reason)
 
     def tick(self) -> None:
         """Report what was counted since the last time, and end a session whose request takes too long."""

@@ -1,6 +1,8 @@
 import os
 import socket
 import stat
+import sys
+import tempfile
 import threading
 
 import pytest
@@ -70,6 +72,59 @@ def test_all_addresses_of_a_name_share_the_port():
     finally:
         for each in made:
             each.close()
+
+
+@pytest.fixture
+def two_addresses(monkeypatch):
+    """A name that has two addresses of this machine, and before them one that is another's."""
+
+    def found(host, port, **_more):
+        addresses = ["192.0.2.1", "127.0.0.1", "127.0.0.2"]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (each, port)) for each in addresses]
+
+    monkeypatch.setattr(listeners.socket, "getaddrinfo", found)
+    if not sys.platform.startswith("linux"):
+        pytest.skip("127.0.0.2 is an address on Linux alone")
+
+
+def test_a_free_port_is_the_same_on_each_address_of_a_name(two_addresses):
+    made = listen_tcp("name", 0)
+    try:
+        assert [each.socket.getsockname() for each in made] == [
+            (address, made[0].uri.port) for address in ("127.0.0.1", "127.0.0.2")
+        ]
+        assert {str(each.uri) for each in made} == {f"nbd://name:{made[0].uri.port}/"}
+    finally:
+        for each in made:
+            each.close()
+
+
+def test_where_one_address_of_a_name_is_taken_the_others_are_left(two_addresses):
+    (taken,) = listen_tcp_at("127.0.0.2", 0)
+    with taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InUse, match=f"name:{port}: is in use"):
+            listen_tcp("name", port)
+        (free,) = listen_tcp_at("127.0.0.1", port)  # nobody listens there any more
+        free.close()
+
+
+def listen_tcp_at(address, port):
+    """Listen without our own code, and without asking for a name."""
+    sock = socket.socket()
+    sock.bind((address, port))
+    sock.listen()
+    return (sock,)
+
+
+def test_without_ipv6_everywhere_is_ipv4(monkeypatch):
+    monkeypatch.setattr(listeners.socket, "has_dualstack_ipv6", lambda: False)
+    (made,) = listen_tcp("", 0)
+    try:
+        assert made.socket.getsockname() == ("0.0.0.0", made.uri.port)
+        reach(socket.AF_INET, ("127.0.0.1", made.uri.port))
+    finally:
+        made.close()
 
 
 def test_a_host_without_address_is_refused():
@@ -157,6 +212,28 @@ def test_of_many_that_start_at_once_one_wins(tmp_path):
         made[0].close()
 
 
+def test_a_directory_that_may_be_entered_and_not_read_is_enough():
+    """What two servers lock there cannot be opened; one that is alone does without."""
+    nobody = 65534
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o300)
+        root = not os.geteuid()
+        if root:
+            os.chown(folder, nobody, nobody)
+            os.seteuid(nobody)
+        try:
+            with pytest.raises(PermissionError):
+                os.listdir(folder)
+            made = listen_unix(f"{folder}/s")
+            reach(socket.AF_UNIX, f"{folder}/s")
+            made.close()
+            assert not os.path.exists(f"{folder}/s")
+        finally:
+            if root:
+                os.seteuid(0)
+            os.chmod(folder, 0o700)
+
+
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path):
     path = tmp_path / "precious"
     path.write_text("data")
@@ -194,6 +271,19 @@ def test_vsock_listens_or_says_why_not():
         assert "vsock" in str(error)  # noqa: PT017 - both outcomes are right, by kernel
     else:
         assert str(made.uri).startswith("nbd+vsock://")
+        made.close()
+
+
+def test_a_vsock_port_that_is_taken_is_in_use_and_one_that_is_inherited_has_an_address():
+    try:
+        made = listen_vsock(0xFFFFFFFF)
+    except NotSupported:
+        pytest.skip("this kernel has no vsock")
+    try:
+        assert listeners.uri_of(made.socket) == made.uri
+        with pytest.raises(InUse, match=f"vsock:{made.uri.port}: is in use"):
+            listen_vsock(made.uri.port)
+    finally:
         made.close()
 
 

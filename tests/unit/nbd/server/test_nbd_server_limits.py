@@ -140,13 +140,17 @@ def test_block_sizes_fit_the_longest_request():
         assert (found.minimum, found.preferred, found.maximum) == told
 
 
-def test_time_within_a_request():
-    with running([FINE], request_s=0.2) as server, server.client() as client, server.client() as other:
+@pytest.mark.parametrize("length", [64 * KIB, 4 * MIB], ids=["short", "in pieces"])
+@pytest.mark.parametrize("device", [FINE.device, Gate(4 * MIB)], ids=["in line", "by workers"])
+def test_time_within_a_request(device, length):
+    exports = [Export("", device), Export("other", MemoryDevice(MIB))]
+    with running(exports, request_s=0.2, grace_s=5) as server, server.client() as client, server.client() as other:
         client.go()
-        other.go()
-        client.request(WRITE, 1, 0, 64 * KIB, bytes(100))
+        other.go("other")
+        client.request(WRITE, 1, 0, length, bytes(100))
         assert client.ended()
         server.said("disconnected", "the peer sent nothing in time")
+        assert server.server.bytes_in_flight == 0
         other.request(READ, 1, 0, 512)
         assert other.reply(512)[0] == 0
 

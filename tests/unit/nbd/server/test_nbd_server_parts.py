@@ -44,7 +44,7 @@ def test_a_budget_is_shared():
     budget = ByteBudget(100)
     assert budget.take(60)
     assert not budget.take(50, timeout_s=0)
-    assert budget.take(50, at_once=True)
+    assert budget.take(50, at_once=lambda: True)
     assert budget.used == 110
     budget.give_back(110)
     assert budget.take(1000)  # alone, whatever it is
@@ -88,6 +88,37 @@ def test_nobody_is_locked_out_by_others():
     assert flight.enter(1) is None
     flight.leave(ticket)
     assert budget.used == MIB
+
+
+@pytest.mark.parametrize("cost", [PIECE, 0])
+def test_who_waits_for_others_is_let_in_when_it_is_alone(cost):
+    """What it had under way when it began to wait may be over long before the others give anything back."""
+    budget = ByteBudget(MIB)
+    budget.take(MIB)
+    flight = InFlight(Limits(request_s=30), budget)
+    ticket, entered = flight.enter(cost), []
+    thread = threading.Thread(target=lambda: entered.append(flight.enter(PIECE)))
+    thread.start()
+    thread.join(0.2)
+    assert entered == [], "others hold all there is, and one request is under way"
+    flight.leave(ticket)
+    thread.join(10)
+    assert entered == [ticket + 1]
+
+
+def test_waiting_for_room_takes_no_more_than_its_time():
+    """Neither for the connection's own, nor for what all have, nor for both."""
+    budget = ByteBudget(MIB)
+    budget.take(MIB)
+    flight = InFlight(Limits(request_s=2, connection_requests=2), budget)
+    first, second = flight.enter(0), flight.enter(0)
+    leaving = threading.Timer(1.5, flight.leave, (second,))
+    leaving.start()
+    began = time.monotonic()
+    assert flight.enter(1) is None
+    assert time.monotonic() - began < 3
+    leaving.join()
+    flight.leave(first)
 
 
 def test_waiting_until_all_is_answered():

@@ -313,6 +313,20 @@ def test_a_bad_magic_ends_it_with_a_reason(server, data):
     server.said("disconnected", "expected the magic")
 
 
+def test_what_came_before_a_bad_magic_is_answered_and_counted():
+    export = Export("", MemoryDevice(SIZE))
+    with running([export]) as server, server.client() as client:
+        client.go()
+        head = struct.pack(">IHHQQI", 0x25609513, 0, WRITE, 7, 512, 512)
+        client.sock.sendall(head + b"w" * 512 + bytes(28))
+        assert client.reply() == (0, 7, b"")
+        assert client.ended()
+        server.said("disconnected", "expected the magic")
+        assert export.device.read(512, 512) == b"w" * 512
+        counted = server.server.options.metrics.export("").commands()[WRITE]
+        assert (counted.requests, counted.bytes) == (1, 512)
+
+
 def test_a_client_that_goes_without_its_replies_is_told_in_words(server):
     with server.client() as client:
         client.go()
