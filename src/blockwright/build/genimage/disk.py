@@ -148,10 +148,10 @@ class _Reader:
         disk: dict[str, Any] = {"table": kind, "alignment": align}
         if size is not None:
             disk["size"] = size
-        signature = options.take("disk-signature", lambda text: text)
+        signature = options.take("disk-signature", _signature)
         guid = options.take("disk-uuid", lambda text: str(keys.uuid(text)))
-        if kind == "mbr" and signature not in (None, "random"):
-            disk["disk-id"] = f"{_integer(signature):08x}"
+        if kind == "mbr" and signature is not None:
+            disk["disk-id"] = f"{signature:08x}"
         elif kind == "gpt" and guid is not None:
             disk["disk-id"] = guid
         location = options.take("gpt-location", parse_size, 2 * SECTOR)
@@ -352,6 +352,11 @@ def _integer(text: str) -> int:
     if not 0 <= value <= 0xFFFFFFFF:
         raise ValueError(f"expected a number of 32 bits, found {text[:64]!a}")
     return value
+
+
+def _signature(text: str) -> int | None:
+    """Return an MBR's signature; None for a random one, which follows from the seed here."""
+    return None if text == "random" else _integer(text)
 
 
 def _type(text: str) -> str:
