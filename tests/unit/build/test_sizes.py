@@ -4,7 +4,7 @@ import pytest
 
 from blockwright.build.definition import Definition, NamedContent, PartitionDefinition, Table
 from blockwright.build.plan import plan_disk
-from blockwright.errors import NoSpace
+from blockwright.errors import NoSpace, UsageError
 from blockwright.tree.content import BytesContent
 from blockwright.tree.node import Directory, File
 from blockwright.units import MiB
@@ -96,3 +96,13 @@ def test_no_two_file_systems_of_a_disk_have_one_identity():
     root = PartitionDefinition(mount="/")
     plan = plan_disk(Directory(), Definition(partitions=(root, *parts)), b"seed")
     assert len({part.file_system.summary.uuid for part in plan.parts}) == 3
+
+
+def test_what_grub_needs_has_a_size_where_nothing_starts():
+    for asked in ({"size": MiB}, {"rest": True}, {"minimum": MiB}, {"image": IMAGE}):
+        parts = (PartitionDefinition(type="bios-boot", **asked),)
+        assert (
+            plan_disk(Directory(), Definition(size=16 * MiB, partitions=parts), b"seed").parts[0].role == "bios-boot"
+        )
+    with pytest.raises(UsageError, match="expected boot by grub on a GPT, an image, or a size"):
+        plan_disk(Directory(), Definition(partitions=(PartitionDefinition(type="bios-boot"),)), b"seed")
