@@ -60,10 +60,10 @@ class Options:
         except (BlockwrightError, ValueError) as error:
             raise _error(option, str(error)) from None
 
-    def take_list(self, name: str) -> tuple[str, ...]:
+    def take_list(self, name: str) -> list[str]:
         """Return the values of an option that is a list."""
         option = self._left.pop(name, None)
-        return () if option is None else option.values
+        return [] if option is None else option.values
 
     def tell(self, names: Mapping[str, str]) -> None:
         """Tell of those options that have no effect, and why."""
@@ -175,9 +175,7 @@ class _Reader:
             fields = self._table_fields(section, options, kind, align, hybrid=hybrid)
             name = options.take("image", lambda text: text)
             held = {} if name is None else self._held(section, name)
-            if fields["size"] is None and not fields["rest"]:
-                fields["size"] = held.pop("size", None)
-            held.pop("size", None)
+            self._settle_size(section, fields, held)
             if fields["size"] is not None and fields["in_table"]:
                 fields["size"] = align_up(fields["size"], fields["alignment"] or align)
             options.finish(("holes",))
@@ -192,6 +190,18 @@ class _Reader:
             asked.partitions = [self._apart(each) for each in asked.partitions]
         if any(each.mount for each in asked.partitions):
             asked.sources = (self._tree,)
+
+    def _settle_size(self, section: Section, fields: dict[str, Any], held: dict[str, Any]) -> None:
+        """Let a partition without a size have its image's. Raises FormatError where it has one that is smaller."""
+        size = held.pop("size", None)
+        if fields["rest"]:
+            fields["minimum"] = max(fields["minimum"], size or 0)
+        elif fields["size"] is None:
+            fields["size"] = size
+            return
+        elif size is not None and size > fields["size"]:
+            raise section.error(f"expected a size of at least the {size} bytes of its image, found {fields['size']}")
+        held.pop("free", None)
 
     def _table_fields(
         self, section: Section, options: Options, kind: str, align: int, *, hybrid: bool
@@ -252,9 +262,7 @@ class _Reader:
 
     def _held(self, partition: Section, name: str) -> dict[str, Any]:
         """Return what a partition holds: the image of that name, or a file."""
-        image = self._images.get(name) or next(
-            (each for each in self._root.sections if each.name == "image" and each.title == name), None
-        )
+        image = self._images.get(name)
         if image is None:
             return {"image": self._file(partition, name), "file_system": None}
         kinds = [each for each in image.sections if each.name != "partition"]
