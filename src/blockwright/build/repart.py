@@ -24,6 +24,7 @@ from blockwright.codec.lines import lines_of
 from blockwright.errors import BlockwrightError, FormatError, NotFound
 from blockwright.table.gpt.names import TYPES, attribute_names, parse_attributes, type_name
 from blockwright.table.plan import DEFAULT_WEIGHT
+from blockwright.table.shares import MAX_WEIGHT
 from blockwright.units import KiB, MiB, align_down, align_up
 
 GRAIN: Final = 4 * KiB
@@ -417,8 +418,8 @@ def _size(value: str) -> int:
 
 
 def _number(value: str) -> int:
-    if not value.isascii() or not value.isdecimal() or len(value) > 7:
-        raise ValueError(f"expected a weight from 0 to 1000000, found {value[:64]!a}")
+    if not value.isascii() or not value.isdecimal() or len(value) > 7 or int(value) > MAX_WEIGHT:
+        raise ValueError(f"expected a weight from 0 to {MAX_WEIGHT}, found {value[:64]!a}")
     return int(value)
 
 
