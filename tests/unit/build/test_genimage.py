@@ -309,3 +309,19 @@ def test_limits_of_the_language(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert parse('a { include("c/d") }', "/x/y", load).sections[0].options["b"].place == "/x/c/d:1"
     assert loaded == ["/x/c/d"]
+
+
+def test_an_extended_partition_that_is_asked_for() -> None:
+    beside = f"partition x {{ in-partition-table = no image = {__file__} offset = 64M }}"
+    parts = beside + "".join(f"partition p{number} {{ size = 1M }}" for number in range(5))
+    for hdimage, logical in (
+        ("", 0),
+        ("extended-partition = 0", 0),
+        ("extended-partition = 4", 2),
+        ("gpt = true", 0),
+    ):
+        made = read(disk(hdimage, parts)).partitions
+        assert [each.logical for each in made] == [False] * (6 - logical) + [True] * logical
+    assert not any(each.logical for each in read(disk("gpt = true extended-partition = 4", parts)).partitions)
+    few = "".join(f"partition p{number} {{ size = 1M }}" for number in range(3))
+    assert not any(each.logical for each in read(disk("extended-partition = 4", few)).partitions)

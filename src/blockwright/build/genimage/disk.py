@@ -24,6 +24,8 @@ from blockwright.units import align_down, align_up, parse_size
 
 SECTOR: Final = 512
 GPT_FRONT: Final = 34 * SECTOR
+EXTENDED: Final = 4
+"""The number of an MBR's extended partition, where it has one."""
 _LETTERS: Final = {
     "L": "linux-generic",
     "S": "swap",
@@ -157,12 +159,15 @@ class _Reader:
         location = options.take("gpt-location", parse_size, 2 * SECTOR)
         if location not in (0, 2 * SECTOR) or options.take("gpt-no-backup", _truth, default=False):
             raise section.error("asks for a GPT elsewhere or without its backup, which cannot be made")
-        if options.take("extended-partition", _integer, 0) not in (0, 4):
+        extended = options.take("extended-partition", _integer, 0)
+        if extended not in (0, EXTENDED):
             raise section.error("asks for another number of the extended partition, which is 4 here")
         options.tell({"fill": "has no effect: the disk ends where it ends"})
         options.finish()
         asked = Asked(disk=disk, remarks=self._remarks)
         self._partitions(image, asked, kind, align, hybrid=hybrid)
+        if extended and kind == "mbr":  # without that only where there are more than four
+            _make_logical(asked)
         return asked
 
     def _partitions(self, image: Section, asked: Asked, kind: str, align: int, *, hybrid: bool) -> None:
@@ -326,6 +331,15 @@ class _Reader:
     def _refuse_programs(self, options: Options) -> None:
         for name in ("exec-pre", "exec-post"):
             options.take(name, _refuse_program)
+
+
+def _make_logical(asked: Asked) -> None:
+    """Have those partitions of the table that come where the extended one is be logical ones."""
+    import dataclasses
+
+    listed = [index for index, part in enumerate(asked.partitions) if part.in_table]
+    for index in listed[EXTENDED - 1 :]:
+        asked.partitions[index] = dataclasses.replace(asked.partitions[index], logical=True)
 
 
 def _table_kind(options: Options, section: Section) -> tuple[str, bool]:
