@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from blockwright.build.partition import EXT, FAT, SWAP, PartitionDefinition
 from blockwright.codec.identity import derive_uuid
-from blockwright.errors import NoSpace
+from blockwright.errors import NoSpace, UsageError
 from blockwright.fs.ext4.options import Ext4Options
 from blockwright.fs.ext4.plan import Ext4Plan
 from blockwright.fs.ext4.plan import plan as plan_ext4
@@ -76,7 +76,10 @@ class Holding:
             from blockwright.fs.swap.plan import SwapPlan
 
             uuid = part.file_system_uuid or derive_uuid(self.seed, "swap uuid")
-            return SwapPlan(align_down(size or part.minimum, PAGE_SIZE), uuid, part.label)
+            room = part.minimum if size is None else size
+            if not room:
+                raise UsageError("expected a size of the disk, or a minimum, for swap that takes the rest")
+            return SwapPlan(align_down(room, PAGE_SIZE), uuid, part.label)
         from blockwright.build.raw import RawPlan
 
         if part.image is None:

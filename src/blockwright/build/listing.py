@@ -85,7 +85,8 @@ def _check(definition: Definition, entries: list[Entry]) -> None:
     for entry in entries:
         if entry.part.hashes and entry.role != HASHES:
             raise UsageError(f"{entry.part.what}: expected verity, and one partition for its hashes")
-        empty = entry.part.image is None and entry.part.size is None
+        part = entry.part
+        empty = part.image is None and part.size is None and not part.rest and not part.minimum
         if entry.part.type == "bios-boot" and entry.role != CORE and empty:
             raise UsageError(f"{entry.part.what}: expected boot by grub on a GPT, an image, or a size")
     if BOOT in roles and definition.boot.esp_size is not None:

@@ -372,7 +372,10 @@ class Draft:
                 continue
             start, end = entry.part.start, entry.part.start + max(held[entry.role].size, entry.part.size or 0)
             last = table.size if isinstance(table, MbrTable) else table.usable_end
-            if end > last or any(start < high and low < end for low, high in taken):
+            if end > last:
+                said = f"expected bytes {start} to {end} to lie on the disk, found room up to byte {last}"
+                raise NoSpace(f"{entry.part.what}: {said}")
+            if any(start < high and low < end for low, high in taken):
                 raise NoSpace(f"{entry.part.what}: expected bytes {start} to {end} to be free, found them taken")
             taken.append((start, end))
             parts.append(Part(entry.role, start, held[entry.role], None))

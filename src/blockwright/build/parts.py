@@ -59,14 +59,17 @@ class Wish:
 
 
 def spaces(wishes: Sequence[Wish], definition: Definition, before: Sequence[int] = ()) -> list[Space]:
-    """Return the room that each asks for; the first begins a MiB from the disk's start unless it says otherwise."""
+    """Return the room that each asks for, and what stays free ``before`` it.
+
+    The first takes room from a MiB on, unless it says otherwise: what a BIOS runs lies before that.
+    """
     alignment = definition.alignment or ALIGNMENT
     asked = []
     for index, wish in enumerate(wishes):
-        start = wish.part.start
-        if start is None and not index and alignment < ALIGNMENT and not any(before[:1]):
-            start = ALIGNMENT
-        asked.append(wish.space(index + 1, start, before[index] if before else 0))
+        start, room = wish.part.start, before[index] if before else 0
+        if start is None and not index and alignment < ALIGNMENT:
+            start = ALIGNMENT + room
+        asked.append(wish.space(index + 1, start, room))
     return asked
 
 

@@ -35,7 +35,11 @@ _TYPES: Final = {
     "raid": 0xFD,
     "luks": 0xE8,
     "prep": 0x41,
+    "microsoft-recovery": 0x27,
+    "apple-hfs": 0xAF,
 }
+_NONE: Final = ("bios-boot", "microsoft-reserved", "apple-apfs", "chromeos-kernel")
+"""Types of a GPT that no master boot record has. What is left is Linux's."""
 _FAT_TYPES: Final = {"fat12": 0x01, "fat16": 0x0E}
 _LINUX: Final = 0x83
 
@@ -70,6 +74,8 @@ def os_type(wish: Wish) -> int:
     name = wish.type_name
     if wish.part.type is not None and name not in GPT_TYPES:
         return parse_type(name)
+    if name in _NONE:
+        raise UsageError(f"{wish.part.what}: expected a type that an MBR has, or a number such as 0x83, found {name}")
     if name == "microsoft-basic-data":
         return _FAT_TYPES.get(wish.part.kind, _TYPES[name])
     return _TYPES.get(name, _LINUX)

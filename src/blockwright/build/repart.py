@@ -13,8 +13,8 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import count
 from typing import Any, Final, NamedTuple
 
 from blockwright.build import keys
@@ -22,8 +22,9 @@ from blockwright.build.definition import MAX_PARTITIONS, PartitionDefinition
 from blockwright.build.toml_read import Asked, read_text
 from blockwright.codec.lines import lines_of
 from blockwright.errors import BlockwrightError, FormatError, NotFound
-from blockwright.table.gpt.names import TYPES, parse_attributes
+from blockwright.table.gpt.names import TYPES, attribute_names, parse_attributes, type_name
 from blockwright.table.plan import DEFAULT_WEIGHT
+from blockwright.table.shares import MAX_WEIGHT
 from blockwright.units import KiB, MiB, align_down, align_up
 
 GRAIN: Final = 4 * KiB
@@ -34,7 +35,11 @@ _BLANKS: Final = " \t\r"
 _FORMATS: Final = {"ext2": "ext2", "ext3": "ext3", "ext4": "ext4", "vfat": "fat", "swap": "swap"}
 _TRUE: Final = ("1", "yes", "y", "true", "t", "on")
 _FALSE: Final = ("0", "no", "n", "false", "f", "off")
-_GROWING: Final = ("root", "usr", "home", "srv", "var", "tmp", "xbootldr")
+_MOUNTED: Final = ("home", "srv", "var", "tmp", "xbootldr")
+"""Types, beside those of roots and /usr, that all of ``_MARKS`` are for."""
+_NAMED: Final = (*_MOUNTED, "esp", "swap", "user-home", "linux-generic")
+_MARKS: Final = {"ReadOnly": "read-only", "NoAuto": "no-auto", "GrowFileSystem": "growfs"}
+"""Attributes that settings of their own ask for."""
 _MACHINES: Final = {
     "x86_64": "x86-64",
     "AMD64": "x86-64",
@@ -103,9 +108,14 @@ class Settings:
         """Return the values of a setting that is a list."""
         return [self._read(each, read) for each in self._left.pop(key, [])]
 
+    def ignore(self, key: str, why: str) -> None:
+        """Tell, where there is such a setting, why it has no effect."""
+        for each in self._left.pop(key, []):
+            self.remarks.append(f"{self.path}:{each.line}: {key}: {why}")
+
     def finish(self) -> None:
         """Tell of what has no effect. Raises FormatError for what was not taken."""
-        for key, found in self._left.items():
+        for key, found in list(self._left.items()):
             each = found[0]
             if key not in _NO_EFFECT:
                 known = {*_KNOWN, *_REFUSED, *_NO_EFFECT}
@@ -113,7 +123,7 @@ class Settings:
                 message = f"asks for {what}, which cannot be made" if what else "is not known"
                 near = "" if what else keys.suggestion(key, dict.fromkeys(known))
                 raise self.error(each, f"{message}{near}")
-            self.remarks.append(f"{self.path}:{each.line}: {key}: {_NO_EFFECT[key]}")
+            self.ignore(key, _NO_EFFECT[key])
 
     def error(self, setting: Setting, message: str) -> FormatError:
         """Return an error with the setting's place."""
@@ -160,14 +170,14 @@ def read_repart(path: str) -> Asked:
     if not names:
         raise NotFound(f"{path}: no *.conf file of a partition")
     asked = Asked(disk={"table": "gpt", "alignment": GRAIN})
-    found: list[Found] = []
-    seen: Counter[str] = Counter()
-    for name in names:
-        file = os.path.join(path, name)
-        if os.path.realpath(file) != os.devnull:  # which masks a file of that name elsewhere
-            found.append(parse_conf(read_text(file), file, asked.remarks, seen))
-    if len(found) > MAX_PARTITIONS:
-        raise FormatError(f"repart.d: expected at most {MAX_PARTITIONS} partitions, found {len(found)}", source=path)
+    files = [os.path.join(path, name) for name in names]
+    files = [
+        each for each in files if os.path.realpath(each) != os.devnull
+    ]  # which masks a file of that name elsewhere
+    if len(files) > MAX_PARTITIONS:
+        raise FormatError(f"repart.d: expected at most {MAX_PARTITIONS} partitions, found {len(files)}", source=path)
+    labels: set[str] = set()
+    found = [parse_conf(read_text(file), file, asked.remarks, labels) for file in files]
     _join_verity(found, asked)
     asked.partitions = [each.part for each in found]
     return asked
@@ -189,7 +199,7 @@ def settings_of(text: str, path: str) -> Iterator[Setting]:
         stripped = line.strip(_BLANKS)
         if stripped.startswith(("#", ";")) or (not stripped and not carried):
             continue
-        if line.endswith("\\"):
+        if (len(line) - len(line.rstrip("\\"))) % 2:  # two are one that is meant
             carried, begun = f"{carried}{line[:-1].strip(_BLANKS)} ", begun or number
             continue
         whole, first, carried, begun = f"{carried}{stripped}", begun or number, "", 0
@@ -208,10 +218,10 @@ def settings_of(text: str, path: str) -> Iterator[Setting]:
         raise FormatError("expected a line behind the last backslash", source=path)
 
 
-def parse_conf(text: str, path: str, remarks: list[str], seen: Counter[str]) -> Found:
+def parse_conf(text: str, path: str, remarks: list[str], labels: set[str]) -> Found:
     """Return the partition that a file's text asks for. Raises FormatError.
 
-    ``remarks`` gets what has no effect; ``seen`` counts partitions that are called after their type.
+    ``remarks`` gets what has no effect; ``labels`` are those of the partitions before it, and get its own.
     """
     taken = Settings(path, list(settings_of(text, path)), remarks)
     kind = taken.take("Type", _type, "linux-generic")
@@ -227,8 +237,8 @@ def parse_conf(text: str, path: str, remarks: list[str], seen: Counter[str]) -> 
     small = taken.take("Minimize", _minimize, default=False)
     name = taken.take("Label", _label)
     if name is None:
-        seen[kind] += 1
-        name = kind if seen[kind] == 1 else f"{kind}-{seen[kind]}"
+        name = _new_label(kind, labels)
+    labels.add(name)
     fields: dict[str, Any] = {
         "type": kind,
         "name": name,
@@ -281,26 +291,37 @@ def _sizes(taken: Settings, image: Any, *, small: bool, hashes: bool) -> dict[st
 def _flags(text: str) -> int:
     if not _FLAGS.fullmatch(text):
         raise ValueError(f"expected a number, found {text[:64]!a}")
-    return int(text, 0)
+    bits = int(text, 0)
+    if bits >= 1 << 64:
+        raise ValueError(f"expected 64 bits, found {bits:#x}")
+    return bits
+
+
+def _marks_of(kind: str) -> tuple[str, ...]:
+    """Return those of ``_MARKS`` that are for partitions of a type."""
+    if kind in _MOUNTED or (kind.startswith(("root-", "usr-")) and not kind.endswith(("-verity", "-verity-sig"))):
+        return tuple(_MARKS.values())
+    if kind.endswith("-verity"):
+        return ("read-only", "no-auto")
+    return ("no-auto",) if kind == "swap" else ()
 
 
 def _attributes(taken: Settings, kind: str) -> tuple[str, ...]:
-    bits = taken.take("Flags", _flags, 0)
-    if not 0 <= bits < 1 << 64:
-        raise FormatError(f"Flags: expected 64 bits, found {bits:#x}", source=taken.path)
-    read_only = taken.take("ReadOnly", _truth, kind.endswith(("-verity", "-verity-sig")) or None)
-    grows = kind in _GROWING or kind.startswith(("root-", "usr-"))
-    growing = taken.take("GrowFileSystem", _truth, (grows and not read_only) or None)
-    for name, wanted in (
-        ("read-only", read_only),
-        ("no-auto", taken.take("NoAuto", _truth)),
-        ("growfs", growing),
-    ):
-        if wanted is not None:
-            bit = parse_attributes([name])
-            bits = bits | bit if wanted else bits & ~bit
-    from blockwright.table.gpt.names import attribute_names
-
+    bits, known = taken.take("Flags", _flags, 0), _marks_of(kind)
+    wanted: dict[str, bool] = {}
+    for key, mark in _MARKS.items():
+        if mark not in known:
+            taken.ignore(key, f"has no effect on a partition of type {kind}")
+            continue
+        implied = kind.endswith("-verity") if mark == "read-only" else None
+        if mark == "growfs":
+            implied = not wanted.get("read-only")
+        asked = taken.take(key, _truth, implied or None)
+        if asked is not None:
+            wanted[mark] = asked
+    for mark, there in wanted.items():
+        bit = parse_attributes([mark])
+        bits = bits | bit if there else bits & ~bit
     return tuple(attribute_names(bits))
 
 
@@ -352,11 +373,9 @@ def _type(value: str) -> str:
             name = "-".join(each for each in (prefix, machine, rest) if each)
     if name in TYPES:
         return name
-    return str(keys.uuid(name)) if len(name) > 30 else _unknown_type(value)
-
-
-def _unknown_type(value: str) -> str:
-    raise ValueError(f"expected a type that is known, or a UUID, found {value[:64]!a}")
+    if len(name) <= 30:
+        raise ValueError(f"expected a type that is known, or a UUID, found {value[:64]!a}")
+    return type_name(keys.uuid(name))
 
 
 def _plain(value: str) -> str:
@@ -369,6 +388,12 @@ def _plain(value: str) -> str:
 
 def _label(value: str) -> str:
     return keys.text(_plain(value))
+
+
+def _new_label(kind: str, taken: set[str]) -> str:
+    """Return what a partition without a label is called: after its type, with a number where that is taken."""
+    name = kind if kind in _NAMED or kind.startswith(("root-", "usr-")) else "linux"
+    return next(each for number in count(1) if (each := name if number == 1 else f"{name}-{number}") not in taken)
 
 
 def _file_system_label(form: str | None, name: str) -> str:
@@ -393,8 +418,8 @@ def _size(value: str) -> int:
 
 
 def _number(value: str) -> int:
-    if not value.isascii() or not value.isdecimal() or len(value) > 7:
-        raise ValueError(f"expected a weight from 0 to 1000000, found {value[:64]!a}")
+    if not value.isascii() or not value.isdecimal() or len(value) > 7 or int(value) > MAX_WEIGHT:
+        raise ValueError(f"expected a weight from 0 to {MAX_WEIGHT}, found {value[:64]!a}")
     return int(value)
 
 

@@ -53,6 +53,15 @@ image small.img {
   partition three { partition-type = 0x83 size = 64K offset = 4M }
 }
 """
+EXTENDED = """\
+image e.img {
+  hdimage { extended-partition = 4 disk-signature = 0x1 }
+  partition one { partition-type = 0x83 size = 1M }
+  partition two { partition-type = 0x83 size = 1M }
+  partition three { partition-type = 0x83 size = 1M }
+  partition four { partition-type = 0x82 size = 2M }
+}
+"""
 HYBRID = """\
 image h.img {
   hdimage { partition-table-type = hybrid align = 64K }
@@ -84,7 +93,7 @@ def table(image: Path) -> dict:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("text", [MBR, GPT, BARE, HYBRID], ids=["mbr", "gpt", "bare", "hybrid"])
+@pytest.mark.parametrize("text", [MBR, GPT, BARE, HYBRID, EXTENDED], ids=["mbr", "gpt", "bare", "hybrid", "extended"])
 def test_the_table_is_genimages(board: Path, text: str) -> None:
     (board / "images.cfg").write_text(MBR.partition("image sdcard")[0])
     (board / "board.cfg").write_text(text)

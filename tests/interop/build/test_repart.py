@@ -9,11 +9,12 @@ import pytest
 
 from blockwright.build.read import read_definition
 from blockwright.errors import FormatError
+from blockwright.table.gpt.names import TYPES as GPT_TYPES
 from tests.support.command import blockwright
 from tests.support.tools import run, tool
 
 RANDOM = 4
-TYPES = ["linux-generic", "home", "srv", "var", "swap", "esp", "root-x86-64"]
+TYPES = ["linux-generic", "home", "srv", "var", "swap", "esp", "root-x86-64", "root-x86-64-verity"]
 
 
 def definitions(folder: Path, files: dict[str, str]) -> Path:
@@ -28,7 +29,7 @@ def random_files(source: random.Random) -> dict[str, str]:
     for number in range(source.randint(1, 7)):
         lines = [
             "[Partition]",
-            "Type=" + source.choice(["linux-generic", "home", "srv", "var", "swap", "esp", "root-x86-64"]),
+            f"Type={source.choice(TYPES)}",
         ]
         least = 0
         if source.random() < 0.6:
@@ -44,6 +45,10 @@ def random_files(source: random.Random) -> dict[str, str]:
             lines.append(f"PaddingMinBytes={source.randint(0, 9 << 20)}")
         elif source.random() < 0.2:
             lines.append(f"PaddingMaxBytes={source.randint(0, 9 << 20)}")
+        marks = [key for key in ("ReadOnly", "NoAuto") if source.random() < 0.2]
+        lines += [f"{key}={source.choice(['yes', 'no'])}" for key in marks]
+        if source.random() < 0.2:
+            lines.append(f"Label={source.choice(TYPES)}")
         files[f"{number:02}.conf"] = "\n".join(lines) + "\n"
     return files
 
@@ -67,6 +72,24 @@ REAL = {
     "35-masked.conf": "",
     "40-swap.conf": "[Partition]\nType=swap\nSizeMaxBytes=64M\nNoAuto=yes\nPriority=1\n",
 }
+
+
+@pytest.mark.slow
+def test_every_type_has_the_marks_and_the_label_that_are_systemd_reparts(tmp_path: Path) -> None:
+    """By UUID, since the program has names for fewer than there are here."""
+    marks = "ReadOnly=yes\nNoAuto=yes\nGrowFileSystem=yes\n"
+    sizes = "SizeMinBytes=10M\nSizeMaxBytes=10M\n"
+    files = {
+        f"{number:02}{more[:1]}.conf": f"[Partition]\nType={each}\n{sizes}{more}"
+        for number, each in enumerate([*GPT_TYPES.values(), "11111111-2222-3333-4444-555555555555"])
+        for more in ("", marks)
+    }
+    folder = definitions(tmp_path / "repart.d", files)
+    done = blockwright("build", "-f", folder, "--size", "1200M", "-o", tmp_path / "ours.img")
+    assert b"00R.conf:6: NoAuto: has no effect on a partition of type esp" in done.stderr
+    ours = table(tmp_path / "ours.img")
+    assert len(ours) == len(files)
+    assert ours == by_repart(folder, tmp_path / "theirs.img", "1200M")
 
 
 @pytest.mark.slow
@@ -146,6 +169,5 @@ def test_what_cannot_be_made_is_named_with_its_line(tmp_path: Path, line: str, s
     folder = definitions(tmp_path / "repart.d", {"10.conf": f"[Partition]\n\nLabel=x\n{line}\n"})
     with pytest.raises(FormatError) as caught:
         read_definition(str(folder))
-    place = f"{folder}/10.conf" if "Flags" in line else f"{folder}/10.conf:4: "
-    assert str(caught.value).startswith(place)
+    assert str(caught.value).startswith(f"{folder}/10.conf:4: ")
     assert said in str(caught.value)

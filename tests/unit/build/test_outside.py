@@ -27,5 +27,5 @@ def test_the_last_place_beside_partitions_ends_where_the_copy_of_the_table_begin
     last = SIZE - (backup + 1) * sector
     plan = plan_disk(Directory(), disk(sector, last), b"seed")
     assert [part.start for part in plan.parts if part.partition is None] == [last]
-    with pytest.raises(NoSpace, match="to be free, found them taken"):
+    with pytest.raises(NoSpace, match=f"to lie on the disk, found room up to byte {last + sector}$"):
         plan_disk(Directory(), disk(sector, last + sector), b"seed")

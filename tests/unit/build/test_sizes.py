@@ -4,7 +4,7 @@ import pytest
 
 from blockwright.build.definition import Definition, NamedContent, PartitionDefinition, Table
 from blockwright.build.plan import plan_disk
-from blockwright.errors import NoSpace
+from blockwright.errors import NoSpace, UsageError
 from blockwright.tree.content import BytesContent
 from blockwright.tree.node import Directory, File
 from blockwright.units import MiB
@@ -51,17 +51,29 @@ def outside(*starts: int, table: Table = Table.GPT) -> Definition:
 @pytest.mark.parametrize(
     ("table", "starts"),
     [
-        (Table.GPT, (16 * MiB - 4096 - 33 * 512 + 1,)),  # over the backup of the table
         (Table.GPT, (33 * 512,)),  # over the table
         (Table.GPT, (40 * 512, 40 * 512 + 4095)),  # over one another
         (Table.GPT, (40 * 512 + 4095, 40 * 512)),
         (Table.MBR, (511,)),
-        (Table.MBR, (16 * MiB - 4095,)),
     ],
 )
 def test_what_no_table_tells_of_is_over_nothing_else(table, starts):
     with pytest.raises(NoSpace, match=r"expected bytes \d+ to \d+ to be free, found them taken"):
         plan_disk(tree(), outside(*starts, table=table), b"seed")
+
+
+@pytest.mark.parametrize(
+    ("table", "start", "room"),
+    [
+        (Table.GPT, 16 * MiB - 4096 - 33 * 512 + 1, 16 * MiB - 33 * 512),  # over the backup of the table
+        (Table.MBR, 16 * MiB - 4095, 16 * MiB),
+        (Table.MBR, 64 * MiB, 16 * MiB),
+    ],
+)
+def test_what_no_table_tells_of_lies_on_the_disk(table, start, room):
+    said = f"expected bytes {start} to {start + 4096} to lie on the disk, found room up to byte {room}$"
+    with pytest.raises(NoSpace, match=said):
+        plan_disk(tree(), outside(start, table=table), b"seed")
 
 
 @pytest.mark.parametrize(
@@ -96,3 +108,13 @@ def test_no_two_file_systems_of_a_disk_have_one_identity():
     root = PartitionDefinition(mount="/")
     plan = plan_disk(Directory(), Definition(partitions=(root, *parts)), b"seed")
     assert len({part.file_system.summary.uuid for part in plan.parts}) == 3
+
+
+def test_what_grub_needs_has_a_size_where_nothing_starts():
+    for asked in ({"size": MiB}, {"rest": True}, {"minimum": MiB}, {"image": IMAGE}):
+        parts = (PartitionDefinition(type="bios-boot", **asked),)
+        assert (
+            plan_disk(Directory(), Definition(size=16 * MiB, partitions=parts), b"seed").parts[0].role == "bios-boot"
+        )
+    with pytest.raises(UsageError, match="expected boot by grub on a GPT, an image, or a size"):
+        plan_disk(Directory(), Definition(partitions=(PartitionDefinition(type="bios-boot"),)), b"seed")

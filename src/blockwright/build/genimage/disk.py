@@ -24,6 +24,8 @@ from blockwright.units import align_down, align_up, parse_size
 
 SECTOR: Final = 512
 GPT_FRONT: Final = 34 * SECTOR
+EXTENDED: Final = 4
+"""The number of an MBR's extended partition, where it has one."""
 _LETTERS: Final = {
     "L": "linux-generic",
     "S": "swap",
@@ -60,10 +62,10 @@ class Options:
         except (BlockwrightError, ValueError) as error:
             raise _error(option, str(error)) from None
 
-    def take_list(self, name: str) -> tuple[str, ...]:
+    def take_list(self, name: str) -> list[str]:
         """Return the values of an option that is a list."""
         option = self._left.pop(name, None)
-        return () if option is None else option.values
+        return [] if option is None else option.values
 
     def tell(self, names: Mapping[str, str]) -> None:
         """Tell of those options that have no effect, and why."""
@@ -148,21 +150,24 @@ class _Reader:
         disk: dict[str, Any] = {"table": kind, "alignment": align}
         if size is not None:
             disk["size"] = size
-        signature = options.take("disk-signature", lambda text: text)
+        signature = options.take("disk-signature", _signature)
         guid = options.take("disk-uuid", lambda text: str(keys.uuid(text)))
-        if kind == "mbr" and signature not in (None, "random"):
-            disk["disk-id"] = f"{_integer(signature):08x}"
+        if kind == "mbr" and signature is not None:
+            disk["disk-id"] = f"{signature:08x}"
         elif kind == "gpt" and guid is not None:
             disk["disk-id"] = guid
         location = options.take("gpt-location", parse_size, 2 * SECTOR)
         if location not in (0, 2 * SECTOR) or options.take("gpt-no-backup", _truth, default=False):
             raise section.error("asks for a GPT elsewhere or without its backup, which cannot be made")
-        if options.take("extended-partition", _integer, 0) not in (0, 4):
+        extended = options.take("extended-partition", _integer, 0)
+        if extended not in (0, EXTENDED):
             raise section.error("asks for another number of the extended partition, which is 4 here")
         options.tell({"fill": "has no effect: the disk ends where it ends"})
         options.finish()
         asked = Asked(disk=disk, remarks=self._remarks)
         self._partitions(image, asked, kind, align, hybrid=hybrid)
+        if extended and kind == "mbr":  # without that only where there are more than four
+            _make_logical(asked)
         return asked
 
     def _partitions(self, image: Section, asked: Asked, kind: str, align: int, *, hybrid: bool) -> None:
@@ -175,9 +180,7 @@ class _Reader:
             fields = self._table_fields(section, options, kind, align, hybrid=hybrid)
             name = options.take("image", lambda text: text)
             held = {} if name is None else self._held(section, name)
-            if fields["size"] is None and not fields["rest"]:
-                fields["size"] = held.pop("size", None)
-            held.pop("size", None)
+            self._settle_size(section, fields, held)
             if fields["size"] is not None and fields["in_table"]:
                 fields["size"] = align_up(fields["size"], fields["alignment"] or align)
             options.finish(("holes",))
@@ -192,6 +195,18 @@ class _Reader:
             asked.partitions = [self._apart(each) for each in asked.partitions]
         if any(each.mount for each in asked.partitions):
             asked.sources = (self._tree,)
+
+    def _settle_size(self, section: Section, fields: dict[str, Any], held: dict[str, Any]) -> None:
+        """Let a partition without a size have its image's. Raises FormatError where it has one that is smaller."""
+        size = held.pop("size", None)
+        if fields["rest"]:
+            fields["minimum"] = max(fields["minimum"], size or 0)
+        elif fields["size"] is None:
+            fields["size"] = size
+            return
+        elif size is not None and size > fields["size"]:
+            raise section.error(f"expected a size of at least the {size} bytes of its image, found {fields['size']}")
+        held.pop("free", None)
 
     def _table_fields(
         self, section: Section, options: Options, kind: str, align: int, *, hybrid: bool
@@ -252,9 +267,7 @@ class _Reader:
 
     def _held(self, partition: Section, name: str) -> dict[str, Any]:
         """Return what a partition holds: the image of that name, or a file."""
-        image = self._images.get(name) or next(
-            (each for each in self._root.sections if each.name == "image" and each.title == name), None
-        )
+        image = self._images.get(name)
         if image is None:
             return {"image": self._file(partition, name), "file_system": None}
         kinds = [each for each in image.sections if each.name != "partition"]
@@ -320,6 +333,15 @@ class _Reader:
             options.take(name, _refuse_program)
 
 
+def _make_logical(asked: Asked) -> None:
+    """Have those partitions of the table that come where the extended one is be logical ones."""
+    import dataclasses
+
+    listed = [index for index, part in enumerate(asked.partitions) if part.in_table]
+    for index in listed[EXTENDED - 1 :]:
+        asked.partitions[index] = dataclasses.replace(asked.partitions[index], logical=True)
+
+
 def _table_kind(options: Options, section: Section) -> tuple[str, bool]:
     """Return the kind of table, and whether its MBR is a hybrid one."""
     kind = options.take("partition-table-type", lambda text: text)
@@ -352,6 +374,11 @@ def _integer(text: str) -> int:
     if not 0 <= value <= 0xFFFFFFFF:
         raise ValueError(f"expected a number of 32 bits, found {text[:64]!a}")
     return value
+
+
+def _signature(text: str) -> int | None:
+    """Return an MBR's signature; None for a random one, which follows from the seed here."""
+    return None if text == "random" else _integer(text)
 
 
 def _type(text: str) -> str:

@@ -21,7 +21,7 @@ MAX_ITEMS: Final = 100_000
 
 _TOKEN: Final = re.compile(
     r"""(?P<space>[ \t\r\n\f\v]+)|(?P<comment>\#[^\n]*|//[^\n]*|/\*.*?\*/)|(?P<mark>\+=|[={}(),])
-    |"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:[^'\\]|\\.)*)'|(?P<word>[^\s={}(),"'\#]+)""",
+    |"(?P<double>(?:[^"\\]|\\.)*)"|'(?P<single>(?:[^'\\]|\\.)*)'|(?P<word>(?:[^\s={}(),"'\#+]|\+(?!=))+)""",
     re.DOTALL | re.VERBOSE,
 )
 _ESCAPE: Final = re.compile(r"\\(.)", re.DOTALL)
@@ -46,7 +46,7 @@ class Option:
     """An option: its values, one unless it is a list, and where it stands."""
 
     name: str
-    values: tuple[str, ...]
+    values: list[str]
     place: str
 
 
@@ -63,7 +63,8 @@ class Section:
     def error(self, message: str) -> FormatError:
         """Return an error with the section's place."""
         title = f" {self.title[:64]}" if self.title else ""
-        return FormatError(f"{self.name[:64]}{title}: {message}", source=self.place)
+        what = f"{self.name[:64]}{title}: " if self.name else ""
+        return FormatError(f"{what}{message}", source=self.place)
 
 
 Load = Callable[[str], str]
@@ -118,7 +119,9 @@ class _Parser:
 
     def _body(self, section: Section, reader: Iterator[Token], depth: int, *, closing: bool) -> None:
         if depth > MAX_DEPTH:
-            raise section.error(f"expected sections at most {MAX_DEPTH} deep, found more")
+            raise section.error(
+                f"expected sections and files that include others at most {MAX_DEPTH} deep, found more"
+            )
         for token in reader:
             self._items += 1
             if self._items > MAX_ITEMS:
@@ -139,8 +142,9 @@ class _Parser:
             values = _values(reader, token)
             before = section.options.get(name.word)
             if token.mark == "+=" and before is not None:
-                values = before.values + values
-            section.options[name.word] = Option(name.word, values, name.place)
+                before.values += values
+            else:
+                section.options[name.word] = Option(name.word, values, name.place)
         else:
             title = ""
             if not token.mark:
@@ -158,7 +162,7 @@ class _Parser:
         if file.mark or _next(reader, file).mark != ")":
             raise FormatError('include: expected ("FILE")', source=name.place)
         self._includes += 1
-        if self._includes > MAX_INCLUDES or depth > MAX_DEPTH:
+        if self._includes > MAX_INCLUDES:
             raise FormatError(f"include: expected at most {MAX_INCLUDES} files, found more", source=name.place)
         path = os.path.join(os.path.dirname(name.path), file.word)
         self.into(section, self._load(path), path, depth + 1)
@@ -171,17 +175,17 @@ def _next(reader: Iterator[Token], before: Token) -> Token:
     return token
 
 
-def _values(reader: Iterator[Token], before: Token) -> tuple[str, ...]:
+def _values(reader: Iterator[Token], before: Token) -> list[str]:
     token = _next(reader, before)
     if not token.mark:
-        return (token.word,)
+        return [token.word]
     if token.mark != "{":
         raise FormatError(f"expected a value, found {token.mark}", source=token.place)
     values: list[str] = []
     while True:
         token = _next(reader, token)
         if token.mark == "}":
-            return tuple(values)
+            return values
         if not token.mark:
             values.append(token.word)
         elif token.mark != ",":
