@@ -29,25 +29,24 @@ def place_content(content: Content, place: Place) -> Content:
 
 def place_tree(tree: Directory, place: Place) -> Directory:
     """The same tree, its bodies placed in the order of a walk; hard links stay links."""
-    copies: dict[int, Node] = {}
-
-    def again(node: Node) -> Node:
-        if id(node) not in copies:
-            metadata = (node.permissions, node.uid, node.gid, node.mtime_ns, node.xattrs)
-            if isinstance(node, Directory):
-                made: Node = Directory(
-                    *metadata, {name: again(child) for name, child in sorted(node.entries.items())}
-                )
-            elif isinstance(node, File):
-                made = File(*metadata, place_content(node.content, place))
-            else:
-                made = node
-            copies[id(node)] = made
-        return copies[id(node)]
-
-    root = again(tree)
+    root = _placed(tree, place, {})
     assert isinstance(root, Directory)
     return root
+
+
+def _placed(node: Node, place: Place, copies: dict[int, Node]) -> Node:
+    """A function that refers to itself would keep the placer, and the device in memory, until Python looks for cycles."""
+    if id(node) not in copies:
+        metadata = (node.permissions, node.uid, node.gid, node.mtime_ns, node.xattrs)
+        if isinstance(node, Directory):
+            entries = {name: _placed(child, place, copies) for name, child in sorted(node.entries.items())}
+            made: Node = Directory(*metadata, entries)
+        elif isinstance(node, File):
+            made = File(*metadata, place_content(node.content, place))
+        else:
+            made = node
+        copies[id(node)] = made
+    return copies[id(node)]
 
 
 def stream_tree(tree: Directory, options: Ext4Options, device: BlockDevice) -> tuple[Directory, Ext4Plan]:
