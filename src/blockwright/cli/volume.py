@@ -16,7 +16,7 @@ from blockwright.cli.params import json_option
 from blockwright.errors import Damaged, UsageError
 from blockwright.units import format_size, parse_size
 from blockwright.volume import Driver, VolumeInfo, open_pool, pool_names
-from blockwright.volume.pool import undo_unfinished
+from blockwright.volume.pool import find_volume, undo_unfinished
 
 
 def _create() -> click.Command:
@@ -41,18 +41,8 @@ def volume_arguments(command: Any) -> Any:
 
 def opened(name: str, pool: str | None) -> tuple[Driver, str]:
     """Return the open pool of a volume, and the volume's name. Raises UsageError where the pool is not said."""
-    text = name.removeprefix("volume:")
-    before, slash, after = text.rpartition("/")
-    if slash:
-        if pool is not None and pool != before:
-            raise UsageError(f"{name}: expected a volume of pool {pool}, found pool {before}")
-        return open_pool(before), after
-    if pool is None:
-        names = pool_names()
-        if len(names) != 1:
-            raise UsageError(f"{name}: expected --pool or POOL/NAME: there are {', '.join(names) or 'no pools'}")
-        pool = names[0]
-    return open_pool(pool), text
+    found, plain = find_volume(name, pool, expected="--pool or POOL/NAME")
+    return open_pool(found), plain
 
 
 @volume.command()
