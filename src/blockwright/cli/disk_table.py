@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from blockwright.cli.disk_options import Opener, opening_options, sector_size_option, seed_option
-from blockwright.cli.options import OrPlugin, allow_backing_option, force_option, size_value
+from blockwright.cli.options import OrPlugin, allow_backing_option, force_option, some_size_value
 from blockwright.cli.output import print_json, print_lines, print_path, show_text
 from blockwright.cli.output import table as aligned
 from blockwright.cli.params import json_option
@@ -33,7 +33,7 @@ from blockwright.units import SECTOR, format_size
 
 @click.command()
 @click.argument("image")
-@click.argument("size", callback=size_value, required=False)
+@click.argument("size", callback=some_size_value, required=False)
 @click.option("--backing", metavar="FILE", help="Stand on FILE, a path from IMAGE's folder on, and read as it does.")
 @click.option("--backing-format", type=click.Choice(NAMES), help="Its format.  [default: what its first bytes say]")
 @allow_backing_option

@@ -30,7 +30,7 @@ from blockwright.pipeline.runner import Outcome
 from blockwright.pipeline.states import Event, State
 from blockwright.pipeline.temporal.place import Place
 from blockwright.tree.rules import DEFAULT_RULES
-from blockwright.units import SECTOR, align_up, parse_size
+from blockwright.units import SECTOR, align_up, parse_new_size
 
 
 def _mode(_ctx: click.Context, _param: click.Parameter, text: str) -> str:
@@ -123,7 +123,7 @@ def fetch_and_create(
     request = Request(
         reference,
         pool,
-        size=None if size is None else align_up(parse_size(size), SECTOR),
+        size=None if size is None else align_up(parse_new_size(size), SECTOR),
         time_s=source_date_epoch(),
         platform=None if take.choice.platform is None else str(take.choice.platform),
         image=take.choice.name,

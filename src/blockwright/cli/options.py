@@ -23,7 +23,7 @@ from blockwright.format.registry import MADE, NAMES, Option, all_options, own_op
 from blockwright.nbd.client.options import CONNECTIONS, MAX_CONNECTIONS, TIMEOUT_S, ClientOptions
 from blockwright.nbd.wire import CHANGED_SINCE
 from blockwright.plugin import FORMATS, find_plugin
-from blockwright.units import parse_fraction, parse_size
+from blockwright.units import parse_fraction, parse_new_size, parse_size
 
 _FEWER = re.compile("-[0-9]")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -39,6 +39,11 @@ def size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     return None if value is None else parse_size(value)
 
 
+def some_size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """Return the bytes of something that is to be, at least one, for an option's ``callback``."""
+    return None if value is None else parse_new_size(value)
+
+
 @dataclass(frozen=True, slots=True)
 class NewSize:
     """A size that something is to get: so many bytes, or with a ``sign`` so many more or fewer than it has."""
@@ -47,11 +52,11 @@ class NewSize:
     sign: str = ""
 
     def of(self, present: int) -> int:
-        """Return the bytes that what has ``present`` is to have. Raises UsageError below nothing."""
+        """Return the bytes that what has ``present`` is to have. Raises UsageError for none of them."""
         if not self.sign:
             return self.size
-        if self.sign == "-" and self.size > present:
-            raise UsageError(f"size '-{self.size}': expected at most the {present} bytes that there are")
+        if self.sign == "-" and self.size >= present:
+            raise UsageError(f"size '-{self.size}': expected less than the {present} bytes that there are")
         return present - self.size if self.sign == "-" else present + self.size
 
 
@@ -60,7 +65,7 @@ def new_size_value(_ctx: click.Context, _param: click.Parameter, value: str | No
     if value is None:
         return None
     sign = value[:1] if value[:1] in ("+", "-") else ""
-    return NewSize(parse_size(value.removeprefix(sign)), sign)
+    return NewSize(parse_size(value[1:]) if sign else parse_new_size(value), sign)
 
 
 class SizedCommand(click.Command):

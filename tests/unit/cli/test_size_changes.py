@@ -2,6 +2,7 @@
 
 import pytest
 
+from blockwright.build.definition import Definition, RootOptions
 from blockwright.device.file import FileDevice
 from blockwright.device.memory import MemoryDevice
 from blockwright.errors import UsageError
@@ -39,7 +40,7 @@ def test_what_is_no_change_of_a_size_is_refused_in_one_line(tmp_path, command):
     image = tmp_path / "image"
     blockwright("fs", "mkfs", image, "--size", "8M")
     for size, told in (
-        ("-9M", b"size '-9437184': expected at most the 8388608 bytes that there are"),
+        ("-9M", b"size '-9437184': expected less than the 8388608 bytes that there are"),
         ("-", b"size '': expected a number with an optional unit"),
         ("-wide", b"o such option"),
         ("--5M", b"o such option"),
@@ -69,3 +70,56 @@ def test_what_was_interrupted_is_not_counted_from(tmp_path, kind, module):
             assert module.resize(disk, 16 * MiB).size == 16 * MiB
             refused += 1
     assert refused
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "build files -o new.img --size 0",
+        "build files -o new.img --root-size 0",
+        "build files -o new.img --esp-size 0k",
+        "build files -o new.img --table none --size 0",
+        "build files -o new.img --partition mount=/,size=0",
+        "build -f none.toml files -o new.img",
+        "build -f number.toml files -o new.img",
+        "disk create new.img 0",
+        "disk create new.qcow2 0 --table gpt",
+        "disk add disk.img --size 0",
+        "disk set disk.img:1 --size 0",
+        "disk resize disk.img 0",
+        "disk size disk.img 0 --shrink",
+        "fetch-and-create files --size 0",
+        "fs mkfs new.ext4 --size 0",
+        "fs mkfs new.fat --type fat --size 0.0M",
+        "fs resize disk.img:1 0",
+        "loop attach disk.img --size 0",
+        "pool grow main 0",
+        "pool grow main --metadata 0",
+        "serve files --size 0",
+        "volume create v --size 0",
+        "volume grow w 0",
+    ],
+)
+def test_nothing_is_made_of_no_bytes(tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BLOCKWRIGHT_HOME", str(tmp_path / "home"))
+    (tmp_path / "files").mkdir()
+    (tmp_path / "none.toml").write_text('size = "0"\n')
+    (tmp_path / "number.toml").write_text("size = 0\n")
+    blockwright("disk", "create", "disk.img", "8M", "--table", "gpt")
+    blockwright("disk", "add", "disk.img", "--size", "2M")
+    before = (tmp_path / "disk.img").read_bytes()
+    blockwright("pool", "create", "main")
+    blockwright("volume", "create", "w", "--size", "1M")
+    told = blockwright(*line.split(), code=1 if "toml" in line else 2).stderr
+    assert b"size '0" in told
+    assert b": expected at least one byte\n" in told
+    assert not [each.name for each in tmp_path.iterdir() if each.name.startswith("new")]
+    assert (tmp_path / "disk.img").read_bytes() == before
+
+
+def test_a_definition_made_in_python_is_of_some_bytes_too():
+    with pytest.raises(UsageError, match="build: size: expected at least one byte, found 0"):
+        Definition(size=0).check()
+    with pytest.raises(UsageError, match="build: root-size: expected at least one byte, found 0"):
+        Definition(root=RootOptions(size=0)).check()
