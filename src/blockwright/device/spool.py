@@ -50,13 +50,28 @@ def spool(stream: BinaryIO, name: str) -> FileDevice:
     return scratch
 
 
-def read_some(stream: BinaryIO, length: int) -> bytes:
-    """Return up to so many of the next bytes, none at the end; a stream that does not block is waited for."""
+def read_some(stream: BinaryIO | int, length: int) -> bytes:
+    """Return up to so many of the next bytes, none at the end; what does not block is waited for.
+
+    ``stream`` may be a descriptor: a thread that waits in a buffered file would hold its lock when the program ends.
+    """
     while True:
-        data: bytes | None = stream.read(length)
+        try:
+            data: bytes | None = os.read(stream, length) if isinstance(stream, int) else stream.read(length)
+        except BlockingIOError:
+            data = None
         if data is not None:
             return data
         select.select([stream], [], [])
+
+
+def read_up_to(stream: BinaryIO | int, length: int) -> bytes:
+    """Return so many of the next bytes, fewer only where the stream is at its end; as ``read_some`` waits."""
+    parts, left = [], length
+    while left and (part := read_some(stream, left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def scratch_device(name: str) -> FileDevice:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import os
-import select
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -118,18 +117,8 @@ def open_stdin(stdin: BinaryIO | None, rules: ArchiveRules, choice: Choice = ONL
         return passing(DecodedStream(read, source=name, rules=rules), name, rules, choice)
     if sys.stdin is None:
         raise Closed(f"{name}: is closed")
-    # By descriptor: a thread that waits in a buffered file would hold its lock when the program ends.
-    read = functools.partial(_read_descriptor, sys.stdin.fileno())
+    read = functools.partial(read_some, sys.stdin.fileno())
     return passing(DecodedStream(read, source=name, rules=rules), name, rules, choice)
-
-
-def _read_descriptor(fd: int, length: int) -> bytes:
-    """Return up to so many of the next bytes, none at the end; what does not block is waited for."""
-    while True:
-        try:
-            return os.read(fd, length)
-        except BlockingIOError:
-            select.select([fd], [], [])
 
 
 def passing(stream: DecodedStream, name: str, rules: ArchiveRules, choice: Choice, size: int = 0) -> Source:
