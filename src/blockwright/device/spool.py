@@ -5,13 +5,15 @@ Knows: that it must be read to its end first. Refuses to know: what it holds.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, Final
 
+from blockwright.device.descriptor import FULL
 from blockwright.device.file import FileDevice
 from blockwright.errors import NoSpace
 from blockwright.units import MiB
@@ -30,6 +32,11 @@ def spool(stream: BinaryIO, name: str) -> FileDevice:
     found = _regular(stream)
     if found is not None:
         return FileDevice.adopt(found, name, writable=False)
+    with kept_meanwhile(name):
+        return _kept(stream, name)
+
+
+def _kept(stream: BinaryIO, name: str) -> FileDevice:
     scratch = scratch_device(name)
     try:
         size = 0
@@ -41,13 +48,25 @@ def spool(stream: BinaryIO, name: str) -> FileDevice:
                 if part != _NOTHING[: len(part)]:
                     scratch.write(size + start, part)
             size += len(data)
-    except BaseException as error:
+    except BaseException:
         scratch.close()
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            room = tempfile.gettempdir()
-            raise NoSpace(f"{name}: no space left in {room} (TMPDIR), where it is kept meanwhile") from None
         raise
     return scratch
+
+
+@contextmanager
+def kept_meanwhile(name: str) -> Iterator[None]:
+    """A context in which ``name`` is kept in the folder for temporary files: where that is full, NoSpace names both.
+
+    An error that names a file is another disk's.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or error.filename not in (None, name):
+            raise
+        room = tempfile.gettempdir()
+        raise NoSpace(f"{name}: no space left in {room} (TMPDIR), where it is kept meanwhile") from None
 
 
 def read_some(stream: BinaryIO | int, length: int) -> bytes:

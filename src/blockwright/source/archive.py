@@ -13,9 +13,8 @@ from contextlib import ExitStack
 from typing import BinaryIO
 
 from blockwright.device.base import BlockDevice
-from blockwright.device.descriptor import naming_full
 from blockwright.device.file import FileDevice
-from blockwright.device.spool import read_some
+from blockwright.device.spool import kept_meanwhile, read_some
 from blockwright.errors import ArchiveRejected, Closed, FormatError, NotThisFormat, Rejection, UsageError
 from blockwright.oci.choice import ONLY, Choice, begins_like_image, has_marks
 from blockwright.source.base import Source
@@ -137,10 +136,10 @@ def passing(stream: DecodedStream, name: str, rules: ArchiveRules, choice: Choic
 
 
 def keep(stream: DecodedStream, name: str, rules: ArchiveRules) -> FileDevice:
-    """Return all of a stream as a temporary file, decoded. Raises ArchiveRejected where that is too large."""
+    """Return all of a stream as a temporary file, decoded. Raises ArchiveRejected where it is too large, NoSpace."""
     import tempfile
 
-    with naming_full(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
+    with kept_meanwhile(name), tempfile.TemporaryFile() as file:
         kept = 0
         while data := stream.read(MiB):
             kept += len(data)

@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 
 from blockwright.device.base import ResizableDevice
 from blockwright.device.file import FileDevice
-from blockwright.device.spool import read_some, read_up_to
+from blockwright.device.spool import kept_meanwhile, read_some, read_up_to
 from blockwright.tree.content import BytesContent, Content, DeviceContent, DeviceRange, Fill, Runs
 from blockwright.units import MiB
 
@@ -61,9 +61,10 @@ def spooled(source: BinaryIO) -> Iterator[Content]:
         yield BytesContent(head)
         return
     with tempfile.TemporaryFile() as file:
-        while head:
-            file.write(head)
-            head = read_some(source, KEPT_IN_MEMORY)
-        file.flush()
+        with kept_meanwhile("the stream"):
+            while head:
+                file.write(head)
+                head = read_some(source, KEPT_IN_MEMORY)
+            file.flush()
         with FileDevice.adopt(os.dup(file.fileno()), "the stream's temporary file", writable=False) as device:
             yield DeviceRange(device, device.size, 0)
