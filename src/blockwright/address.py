@@ -1,12 +1,12 @@
 """Text becomes an address: where a disk is, and which part of it is meant.
 
-An address is a path, or ``file:PATH``, ``mem:SIZE``, ``null:SIZE``, a volume (``volume:POOL/NAME``), an export of an
-NBD server (``nbd://…`` and the other schemes of ``nbd.uri``), an object or disk in a store (``s3://``, ``gs://``,
-``az://``, ``http(s)://``), or ``SCHEME:…`` of a scheme that a plugin adds. On a path or volume a last ``:N`` selects
-partition N and ``:START,SIZE`` a range (bytes, or with a unit: ``1M,4GiB``, ``34s`` in sectors of 512 bytes), unless
-a file of the whole name exists. On a URL, and behind a plugin's scheme, the fragment does, as in ``#2`` and
-``#start=1M,size=4G``. A last ``#snapshot=NAME`` is the image as its internal snapshot has it, behind what selects a
-part: ``disk.qcow2:2#snapshot=NAME``, ``s3://bucket/disk.qcow2#2,snapshot=NAME``.
+An address is a path, or ``file:PATH``, ``mem:SIZE``, ``null:SIZE``, a volume (``volume:POOL/NAME``, ``volume:NAME``
+in the only pool), an export of an NBD server (``nbd://…`` and the other schemes of ``nbd.uri``), an object or disk in
+a store (``s3://``, ``gs://``, ``az://``, ``http(s)://``), or ``SCHEME:…`` of a scheme that a plugin adds. On a path
+or volume a last ``:N`` selects partition N and ``:START,SIZE`` a range (bytes, or with a unit: ``1M,4GiB``, ``34s``
+in sectors of 512 bytes), unless a file of the whole name exists. On a URL, and behind a plugin's scheme, the fragment
+does, as in ``#2`` and ``#start=1M,size=4G``. A last ``#snapshot=NAME`` is the image as its internal snapshot has it,
+behind what selects a part: ``disk.qcow2:2#snapshot=NAME``, ``s3://bucket/disk.qcow2#2,snapshot=NAME``.
 
 Knows: how addresses are written. Refuses to know: what opens them.
 """

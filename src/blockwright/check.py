@@ -6,7 +6,9 @@ Knows: which verifier fits what is found. Refuses to know: any rule.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
+from typing import Final
 
 from blockwright.address import parse_address, part_name
 from blockwright.device.base import BlockDevice
@@ -24,13 +26,17 @@ from blockwright.table import read as tables
 from blockwright.table.check import check as check_table
 from blockwright.table.partition import AnyPartition
 
+MAX_FINDINGS: Final = 100_000
+"""Findings that are kept of one image, beside one of each place: a table may lead to 32,768 file systems."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """Something that was checked: its name (``disk.img:1``), what it is, its findings.
 
     ``start`` is the byte of the checked device where it begins; findings count from there. ``unchecked`` says why
-    it could not be looked at, where that is no damage.
+    it could not be looked at, where that is no damage. ``more`` is how many findings are left out: those past
+    MAX_FINDINGS of the image; there is always one where anything is wrong.
     """
 
     name: str
@@ -38,6 +44,7 @@ class Place:
     start: int
     findings: tuple[Finding, ...]
     unchecked: str | None = None
+    more: int = 0
 
 
 def check_image(
@@ -54,6 +61,12 @@ def check_image(
     opened; one of which the format does not give all that had to be read is ``unreadable``. Raises as ``check`` and
     ``open_device`` do.
     """
+    yield from _capped(_check_image(text, partition, force_unlocked=force_unlocked, form=form, policy=policy))
+
+
+def _check_image(
+    text: str, partition: int | None, *, force_unlocked: bool, form: str | None, policy: Policy
+) -> Iterator[Place]:
     address = parse_address(text, partition=partition)
     found = None
     if address.scheme == "file":
@@ -74,7 +87,7 @@ def check_image(
         return
     with device:
         try:
-            yield from check(device, source=text)
+            yield from _check(device, text)
         except NotThisFormat:
             if found is None or address.is_part:
                 raise
@@ -95,7 +108,7 @@ def _check_format(file: BlockDevice, form: str | None, files: Files) -> Place | 
         return None
     try:
         found = kind.load().check(file, files)
-        return None if found is None else Place(name, kind.name, 0, tuple(found))
+        return None if found is None else Place(name, kind.name, 0, tuple(islice(found, MAX_FINDINGS)))
     except (Unsupported, NotAllowed) as error:
         if isinstance(error, FormatError):
             error.source = error.source or name
@@ -127,6 +140,18 @@ def check(device: BlockDevice, *, source: str) -> Iterator[Place]:
     What cannot be read at all is a finding too (``unreadable``), and what a table that holds in no copy would say
     of partitions is not asked. Raises NotThisFormat where nothing known is there.
     """
+    yield from _capped(_check(device, source))
+
+
+def _capped(places: Iterable[Place]) -> Iterator[Place]:
+    left = MAX_FINDINGS
+    for place in places:
+        kept = place.findings[: max(left, 1)]
+        left = max(0, left - len(kept))
+        yield replace(place, findings=kept, more=len(place.findings) - len(kept))
+
+
+def _check(device: BlockDevice, source: str) -> Iterator[Place]:
     content = identify(device)
     if content not in (Known.GPT, Known.MBR):
         place = _check_file_system(device, source, 0)

@@ -62,6 +62,14 @@ def parse_size(text: str) -> int:
     return int(value)
 
 
+def parse_new_size(text: str) -> int:
+    """Return the bytes of something that is to be, of which there is at least one. Raises as ``parse_size``."""
+    value = parse_size(text)
+    if not value:
+        raise UsageError(f"size {text[:64]!r}: expected at least one byte")
+    return value
+
+
 def parse_fraction(text: str) -> float:
     """Return the fraction that ``text`` names: ``20%`` is 0.2. Raises UsageError outside [0, 95]%."""
     match = re.fullmatch(r"([0-9]{1,3}(?:\.[0-9]{1,6})?)\s*%", text.strip())

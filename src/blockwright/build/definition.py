@@ -217,8 +217,14 @@ class Definition:
         else:
             self._check_root()
         self._check_boot()
+        self._check_sizes()
         if self.verity:
             self._check_verity()
+
+    def _check_sizes(self) -> None:
+        for key, size in (("size", self.size), ("root-size", self.root.size), ("esp-size", self.boot.esp_size)):
+            if size is not None and size < 1:
+                raise Contradiction(key, f"build: {key}: expected at least one byte, found {size}")
 
     def _check_root(self) -> None:
         root = self.root

@@ -17,7 +17,7 @@ from blockwright.build.definition import BootOptions, Definition, Home, Partitio
 from blockwright.build.partition import FILE_SYSTEMS, NamedContent
 from blockwright.errors import UsageError
 from blockwright.table.gpt.names import parse_type, type_name
-from blockwright.units import parse_fraction, parse_size
+from blockwright.units import parse_fraction, parse_new_size, parse_size
 
 MAX_TEXT: Final = 4096
 """Characters in a text, and texts in a list."""
@@ -58,6 +58,11 @@ def size(value: Any) -> int:
     return number(value)
 
 
+def some_size(value: Any) -> int:
+    """Return bytes, at least one, of what is to be. Raises UsageError."""
+    return parse_new_size(value if isinstance(value, str) else str(number(value)))
+
+
 def number(value: Any) -> int:
     """Return a number from 0 on. Raises UsageError."""
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 1 << 63:
@@ -67,7 +72,7 @@ def number(value: Any) -> int:
 
 def size_rule(value: Any) -> int | str:
     """Return bytes, or ``auto`` or ``rest``. Raises UsageError."""
-    return value if value in ("auto", "rest") and isinstance(value, str) else size(value)
+    return value if value in ("auto", "rest") and isinstance(value, str) else some_size(value)
 
 
 def share(value: Any) -> float:
@@ -142,7 +147,7 @@ def _shown(value: object) -> str:
 DISK: Final[dict[str, Key]] = {
     "table": Key("table", lambda value: Table(one_of([each.value for each in Table])(value)), "gpt, mbr or none"),
     "sector-size": Key("sector_size", lambda value: int(one_of(("512", "4096"))(value)), "512 or 4096"),
-    "size": Key("size", size, "size of the whole disk; without it as small as its partitions"),
+    "size": Key("size", some_size, "size of the whole disk; without it as small as its partitions"),
     "alignment": Key("alignment", size, "what partitions begin and end at a multiple of; 1M"),
     "disk-id": Key("disk_id", text, "the GUID of a GPT, the signature of an MBR"),
     "root-size": Key("root.size", size_rule, "size of the root: a size, auto or rest"),
@@ -168,7 +173,7 @@ DISK: Final[dict[str, Key]] = {
     "grub-modules": Key("boot.grub_modules", flag, "all of GRUB's modules beside its configuration"),
     "splash": Key("boot.splash", named, "the picture that the stub of a unified kernel image shows", path=True),
     "devicetree": Key("boot.devicetree", named, "the device tree in a unified kernel image", path=True),
-    "esp-size": Key("boot.esp_size", size, "size of the boot partition where none is listed"),
+    "esp-size": Key("boot.esp_size", some_size, "size of the boot partition where none is listed"),
     "verity": Key("verity", flag, "add a partition of hashes, which prove the root"),
     "seed": Key("seed", text, "text that every identity follows from, or random"),
     "spool": Key("spool", flag, "keep what passes once in a temporary file first"),

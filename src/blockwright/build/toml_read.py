@@ -30,6 +30,7 @@ from blockwright.build import keys
 from blockwright.build.definition import Contradiction, Definition, PartitionDefinition
 from blockwright.codec.lines import lines_of
 from blockwright.errors import BlockwrightError, FormatError, NotFound, UsageError
+from blockwright.oci.reference import meant
 from blockwright.units import MiB
 
 MAX_FILE: Final = 4 * MiB
@@ -110,7 +111,8 @@ def read_text(path: str) -> str:
         with open(path, "rb") as file:
             data = file.read(MAX_FILE + 1)
     except FileNotFoundError:
-        raise NotFound(f"{path}: no such file") from None
+        hint = meant(path, "a definition, and as SOURCE ")
+        raise NotFound(f"{path}: no such file{hint}") from None
     if len(data) > MAX_FILE:
         raise FormatError(f"definition: expected at most {MAX_FILE} bytes, found more", source=path)
     try:

@@ -24,6 +24,7 @@ from blockwright.cli.options import (
     quiet_option,
     share_value,
     size_value,
+    some_size_value,
 )
 from blockwright.cli.output import is_stdout, print_json, print_lines, print_path, progress_bar, tell_remarks
 from blockwright.cli.params import json_option
@@ -51,7 +52,7 @@ DIFFERENT = 3
     help="The partition table; none is a bare file system.",
 )
 @click.option(
-    "--size", callback=size_value, metavar="SIZE", help="Size of the whole disk; the root takes what remains."
+    "--size", callback=some_size_value, metavar="SIZE", help="Size of the whole disk; the root takes what remains."
 )
 @click.option("--root-size", default="auto", show_default=True, metavar="SIZE|auto|rest", help="Size of the root.")
 @click.option(
@@ -102,7 +103,7 @@ DIFFERENT = 3
 @click.option("--splash", metavar="BMP", help="With --boot uki: the picture that its stub shows.")
 @click.option("--devicetree", metavar="DTB", help="With --boot uki: the device tree of the machine.")
 @secure_options
-@click.option("--esp-size", callback=size_value, metavar="SIZE", help="Size of the boot partition.")
+@click.option("--esp-size", callback=some_size_value, metavar="SIZE", help="Size of the boot partition.")
 @click.option("--verity", is_flag=True, help="Add a hash partition; the root is read-only, proven by roothash=….")
 @click.option("--seed", help="Text that every identity follows from, or random. Default: the input.")
 @click.option(

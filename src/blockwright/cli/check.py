@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections import Counter
+from typing import Any, Final
 
 import click
 
-from blockwright.check import Place, check_image
+from blockwright.check import MAX_FINDINGS, Place, check_image
 from blockwright.check import repair as repair_image
 from blockwright.cli.content_options import content_options
 from blockwright.cli.options import ImageFormat, Where, force_unlocked_option, image_options, partition_option
@@ -17,6 +18,8 @@ from blockwright.errors import UsageError
 from blockwright.tree.changes.options import Changes
 
 DAMAGED = 3
+SHOWN: Final = 10
+"""Findings of one rule that are shown of a place; a document has all."""
 
 
 @click.command()
@@ -45,6 +48,7 @@ def check(*, name: str, image_format: ImageFormat, changes: Changes, take: Take,
     """Verify the format, the partition table and the file systems of IMAGE; exit with 3 where something is damaged.
 
     Nothing is changed, unless by --repair: leaks and wrong refcounts of a qcow2 image, which its tables settle.
+    Of each rule the first 10 findings in a place are shown, and how many more there are; --json has them.
     With --against files are compared instead, and every difference is told by path; exit with 3 where there is one.
 
     \b
@@ -95,6 +99,7 @@ def _document(place: Place) -> dict[str, object]:
             {"rule": each.rule, "message": each.message, "offset": each.offset, "repairable": each.repairable}
             for each in place.findings
         ],
+        "more": place.more,
         "unchecked": place.unchecked,
     }
 
@@ -104,4 +109,13 @@ def _text(place: Place) -> list[str]:
         return [f"{place.name}: {place.kind}: not checked: {place.unchecked}"]
     if not place.findings:
         return [f"{place.name}: {place.kind}: clean"]
-    return [f"{place.name}: {place.kind}: {finding}" for finding in place.findings]
+    found: Counter[str] = Counter()
+    lines = []
+    for finding in place.findings:
+        found[finding.rule] += 1
+        if found[finding.rule] <= SHOWN:
+            lines.append(str(finding))
+    lines += [f"{rule}: {count - SHOWN} more" for rule, count in found.items() if count > SHOWN]
+    if place.more:
+        lines.append(f"{place.more} more findings, which are past the {MAX_FINDINGS} that are kept of an image")
+    return [f"{place.name}: {place.kind}: {line}" for line in lines]

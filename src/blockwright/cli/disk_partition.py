@@ -22,12 +22,12 @@ from blockwright.table.gpt.names import parse_type as parse_gpt_type
 from blockwright.table.mbr import change as mbr
 from blockwright.table.mbr.names import parse_type as parse_mbr_type
 from blockwright.table.partition import AnyTable, MbrTable, PartitionTable
-from blockwright.units import MiB, parse_size
+from blockwright.units import MiB, parse_new_size
 
 
 def _room_value(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
     """Return bytes, None for ``rest``."""
-    return None if value in (None, "rest") else parse_size(str(value))
+    return None if value in (None, "rest") else parse_new_size(str(value))
 
 
 @click.command()
@@ -192,7 +192,7 @@ def _changed(table: AnyTable, number: int | None, options: dict[str, Any]) -> An
     else:
         table = _changed_gpt(table, number, bootable, options)
     if size is not None:
-        table = edit.resize(table, number, None if size == "rest" else parse_size(size))
+        table = edit.resize(table, number, None if size == "rest" else parse_new_size(size))
     return table
 
 

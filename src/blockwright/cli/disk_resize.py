@@ -8,13 +8,13 @@ import click
 
 from blockwright.address import part_name
 from blockwright.cli.disk_options import Opener, opening_options
-from blockwright.cli.options import NewSize, new_size_value
+from blockwright.cli.options import NewSize, SizedCommand, new_size_value
 from blockwright.cli.output import print_json, print_path
 from blockwright.cli.params import json_option
 from blockwright.disk.resize import resize as resize_disk
 
 
-@click.command()
+@click.command(cls=SizedCommand)
 @click.argument("image")
 @click.argument("size", callback=new_size_value, required=False)
 @click.option("--partition", type=click.IntRange(min=1), metavar="N", help="The partition that grows, the last one.")
@@ -30,10 +30,10 @@ def resize(
     opener: Opener,
     as_json: bool,
 ) -> None:
-    """Give IMAGE another SIZE (20G, +5G); its last partition grows up to the end, and the ext4 or FAT in it too.
+    """Give IMAGE another SIZE (20G, +5G, -5G); its last partition grows up to the end, and the ext4 or FAT in it too.
 
     Without SIZE the disk has grown already. A smaller one cuts off free room only. Whatever ends the work, the same
-    command finishes it, and for a SIZE with + the command without one.
+    command finishes it; what a SIZE with + began, the command without one, and one with -, the size that was meant.
     """
     with opener(image) as disk:
         done = resize_disk(

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from blockwright.cli.disk_options import Opener, opening_options, sector_size_option, seed_option
-from blockwright.cli.options import OrPlugin, allow_backing_option, force_option, size_value
+from blockwright.cli.options import OrPlugin, allow_backing_option, force_option, some_size_value
 from blockwright.cli.output import print_json, print_lines, print_path, show_text
 from blockwright.cli.output import table as aligned
 from blockwright.cli.params import json_option
 from blockwright.cli.partitions import ALIGN, HEAD, parse_signature, parse_uuid, table_document, table_rows
+from blockwright.device.spool import read_up_to
 from blockwright.disk.backing import create_overlay
 from blockwright.disk.create import KINDS, converted, empty_table
 from blockwright.disk.create import create as create_image
@@ -33,7 +34,7 @@ from blockwright.units import SECTOR, format_size
 
 @click.command()
 @click.argument("image")
-@click.argument("size", callback=size_value, required=False)
+@click.argument("size", callback=some_size_value, required=False)
 @click.option("--backing", metavar="FILE", help="Stand on FILE, a path from IMAGE's folder on, and read as it does.")
 @click.option("--backing-format", type=click.Choice(NAMES), help="Its format.  [default: what its first bytes say]")
 @allow_backing_option
@@ -176,7 +177,7 @@ def boot_code(*, image: str, file: Any, clear: bool, opener: Opener) -> None:
     """Put what a BIOS runs in front of IMAGE's table; partitions and the disk's signature stay."""
     if clear == (file is not None):
         raise UsageError("boot-code: expected --file or --clear")
-    code = b"" if clear else file.read(BOOT_CODE + 1)
+    code = b"" if clear else read_up_to(file, BOOT_CODE + 1)
     if len(code) > BOOT_CODE:
         raise UsageError(f"{file.name}: expected at most {BOOT_CODE} bytes of boot code, found more")
     with opener(image) as disk:

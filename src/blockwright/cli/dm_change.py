@@ -15,6 +15,7 @@ import click
 from blockwright.cli.dm_show import name_argument, name_value, print_info
 from blockwright.cli.output import print_json, print_lines, print_path
 from blockwright.cli.params import Seconds, json_option
+from blockwright.device.spool import read_up_to
 from blockwright.errors import KernelError, LimitExceeded
 from blockwright.system.linux.dm import Mapper, Target, parse_table
 from blockwright.system.linux.dm.device import REMOVE_TIMEOUT_S
@@ -29,7 +30,7 @@ _read_only_option = click.option("-r", "--read-only", is_flag=True, help="Have t
 def _read_table(path: str) -> list[Target]:
     if path == "-":
         name = "standard input"
-        data = b"" if sys.stdin is None else sys.stdin.buffer.read(MAX_TABLE + 1)
+        data = b"" if sys.stdin is None else read_up_to(sys.stdin.buffer, MAX_TABLE + 1)
     else:
         name = path
         with open(path, "rb") as file:

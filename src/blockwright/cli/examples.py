@@ -128,6 +128,7 @@ EXAMPLES: Final[dict[str, tuple[str, ...]]] = {
     ),
     "fs resize": (
         "blockwright fs resize root.ext4 4G",
+        "blockwright fs resize root.ext4 +512M",
         "blockwright fs resize root.ext4 --minimum",
         "blockwright fs resize disk.img:1",
     ),

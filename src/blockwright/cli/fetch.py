@@ -19,8 +19,8 @@ from blockwright.cli.params import json_option, seconds_of
 from blockwright.cli.source_options import Take, source_options
 from blockwright.cli.temporal_options import temporal_options
 from blockwright.epoch import source_date_epoch
-from blockwright.errors import BlockwrightError, UsageError
-from blockwright.oci.reference import is_reference
+from blockwright.errors import BlockwrightError, NotFound, UsageError
+from blockwright.oci.reference import is_reference, meant
 from blockwright.pipeline.context import Context
 from blockwright.pipeline.images import Images
 from blockwright.pipeline.pools import DEFAULT, pool_for
@@ -30,7 +30,7 @@ from blockwright.pipeline.runner import Outcome
 from blockwright.pipeline.states import Event, State
 from blockwright.pipeline.temporal.place import Place
 from blockwright.tree.rules import DEFAULT_RULES
-from blockwright.units import SECTOR, align_up, parse_size
+from blockwright.units import SECTOR, align_up, parse_new_size
 
 
 def _mode(_ctx: click.Context, _param: click.Parameter, text: str) -> str:
@@ -119,11 +119,11 @@ def fetch_and_create(
         raise UsageError("--thin and --verify are of this machine: expected neither with --temporal")
     if take.layers and len(references) > 1:
         raise UsageError("--layers is about one directory: expected no further REF beside it")
-    reference, *over = (_absolute(each, take.store) for each in references)
+    reference, *over = (_absolute(each, take.store, here=place is None) for each in references)
     request = Request(
         reference,
         pool,
-        size=None if size is None else align_up(parse_size(size), SECTOR),
+        size=None if size is None else align_up(parse_new_size(size), SECTOR),
         time_s=source_date_epoch(),
         platform=None if take.choice.platform is None else str(take.choice.platform),
         image=take.choice.name,
@@ -216,8 +216,11 @@ def outcome_document(outcome: Outcome) -> dict[str, Any]:
     }
 
 
-def _absolute(reference: str, store: str | None) -> str:
-    """Return a reference that means the same wherever it is asked for again. Raises UsageError."""
+def _absolute(reference: str, store: str | None, *, here: bool) -> str:
+    """Return a reference that means the same wherever it is asked for again.
+
+    Raises UsageError, and NotFound for what is written as other programs write images, and is no file ``here``.
+    """
     from blockwright.source.key import is_prefix, place
 
     reference = place(reference, store)
@@ -228,6 +231,9 @@ def _absolute(reference: str, store: str | None) -> str:
     if reference == "-" or is_reference(reference):
         return reference
     address = parse_address(reference)
+    hint = meant(reference) if here and address.scheme == "file" else ""
+    if hint and not os.path.lexists(address.rest):
+        raise NotFound(f"{reference}: no such file or directory{hint}")
     return str(replace(address, rest=os.path.abspath(address.rest))) if address.scheme == "file" else reference
 
 

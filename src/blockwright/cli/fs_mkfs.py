@@ -11,7 +11,14 @@ import click
 
 from blockwright.build.mkfs import KINDS, MkfsOptions, make_file_system
 from blockwright.cli.editing import now_ns
-from blockwright.cli.options import compat_option, inode_size_option, partition_option, quiet_option, size_value
+from blockwright.cli.options import (
+    compat_option,
+    inode_size_option,
+    partition_option,
+    quiet_option,
+    size_value,
+    some_size_value,
+)
 from blockwright.cli.output import print_json, progress_bar
 from blockwright.cli.params import json_option
 from blockwright.errors import UsageError
@@ -25,7 +32,7 @@ from blockwright.tree.node import Directory
 @click.option(
     "--type", "kind", type=click.Choice(KINDS), default="ext4", show_default=True, help="The kind of file system."
 )
-@click.option("--size", callback=size_value, metavar="SIZE", help="Default: all of IMAGE, or what SOURCE needs.")
+@click.option("--size", callback=some_size_value, metavar="SIZE", help="Default: all of IMAGE, or what SOURCE needs.")
 @click.option("--label", default="", help="Label of the file system.")
 @click.option("--block-size", callback=size_value, metavar="SIZE", help="Block of ext4, cluster of FAT.")
 @click.option("--fat-bits", type=click.Choice(["12", "16", "32"]), help="The type of FAT.  [default: by the size]")

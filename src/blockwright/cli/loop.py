@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from blockwright.attach import partitions, verity
-from blockwright.cli.options import force_unlocked_option, partition_option, size_value
+from blockwright.cli.options import force_unlocked_option, partition_option, size_value, some_size_value
 from blockwright.cli.output import StderrLogger, print_json, print_lines, print_path, table
 from blockwright.cli.params import json_option
 from blockwright.errors import NotFound, UsageError
@@ -31,7 +31,7 @@ def loop() -> None:
 @partition_option
 @click.option("-r", "--read-only", is_flag=True, help="Open the image for reading only.")
 @click.option("--offset", callback=size_value, metavar="SIZE", help="Start there, in bytes (or 1M, 2048s).")
-@click.option("--size", callback=size_value, metavar="SIZE", help="End after so much.")
+@click.option("--size", callback=some_size_value, metavar="SIZE", help="End after so much.")
 @click.option("--block-size", callback=size_value, metavar="SIZE", help="The device's sector; 512 by default.")
 @click.option("--direct-io", is_flag=True, help="Read and write past the page cache.")
 @click.option("-P", "--partition-scan", is_flag=True, help="Have the kernel look for partitions.")

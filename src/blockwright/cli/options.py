@@ -6,6 +6,7 @@ Knows: spelling. Refuses to know: what a command does with a value.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -22,8 +23,9 @@ from blockwright.format.registry import MADE, NAMES, Option, all_options, own_op
 from blockwright.nbd.client.options import CONNECTIONS, MAX_CONNECTIONS, TIMEOUT_S, ClientOptions
 from blockwright.nbd.wire import CHANGED_SINCE
 from blockwright.plugin import FORMATS, find_plugin
-from blockwright.units import parse_fraction, parse_size
+from blockwright.units import parse_fraction, parse_new_size, parse_size
 
+_FEWER = re.compile("-[0-9]")
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 if TYPE_CHECKING:
@@ -37,21 +39,42 @@ def size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) 
     return None if value is None else parse_size(value)
 
 
+def some_size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> int | None:
+    """Return the bytes of something that is to be, at least one, for an option's ``callback``."""
+    return None if value is None else parse_new_size(value)
+
+
 @dataclass(frozen=True, slots=True)
 class NewSize:
-    """A size that something is to get: so many bytes, or so many more than it has."""
+    """A size that something is to get: so many bytes, or with a ``sign`` so many more or fewer than it has."""
 
     size: int
-    more: bool
+    sign: str = ""
 
     def of(self, present: int) -> int:
-        """Return the bytes that what has ``present`` is to have."""
-        return present + self.size if self.more else self.size
+        """Return the bytes that what has ``present`` is to have. Raises UsageError for none of them."""
+        if not self.sign:
+            return self.size
+        if self.sign == "-" and self.size >= present:
+            raise UsageError(f"size '-{self.size}': expected less than the {present} bytes that there are")
+        return present - self.size if self.sign == "-" else present + self.size
 
 
 def new_size_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> NewSize | None:
-    """Return a size such as 20G or +5G, for an option's ``callback``."""
-    return None if value is None else NewSize(parse_size(value.removeprefix("+")), value.startswith("+"))
+    """Return a size such as 20G, +5G or -5G, for an option's ``callback``; its command is a ``SizedCommand``."""
+    if value is None:
+        return None
+    sign = value[:1] if value[:1] in ("+", "-") else ""
+    return NewSize(parse_size(value[1:]) if sign else parse_new_size(value), sign)
+
+
+class SizedCommand(click.Command):
+    """A command with a size among its arguments, of which ``-5G`` is no option."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Take what begins with a minus and a digit as an argument; no option of ours is called so."""
+        ctx.ignore_unknown_options = any(_FEWER.match(each) for each in args)
+        return super().parse_args(ctx, args)
 
 
 def share_value(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:

@@ -13,11 +13,12 @@ from typing import Any
 
 import click
 
+from blockwright.cli.options import NewSize, new_size_value
 from blockwright.cli.output import print_json, print_lines, print_path, table, tell
 from blockwright.cli.params import Seconds, json_option
 from blockwright.cli.really import meaning, really_option
 from blockwright.errors import BlockwrightError, Corrupt, Damaged, KernelError, NotFound, UsageError
-from blockwright.units import format_size, parse_size
+from blockwright.units import format_size, parse_new_size
 from blockwright.volume import Driver, PoolStatus, create_pool, destroy_pool, load_spec, open_pool, pool_names
 from blockwright.volume.pool import undo_unfinished
 from blockwright.volume.spec import DRIVERS
@@ -189,14 +190,13 @@ def _more(found: PoolStatus) -> str:
 
 @pool.command()
 @click.argument("name")
-@click.argument("size", metavar="[SIZE]", required=False)
+@click.argument("size", metavar="[SIZE]", callback=new_size_value, required=False)
 @click.option("--metadata", metavar="SIZE", help="Give its metadata SIZE, such as 64M.")
-def grow(*, name: str, size: str | None, metadata: str | None) -> None:
+def grow(*, name: str, size: NewSize | None, metadata: str | None) -> None:
     """Give the pool SIZE for data, such as 20G or +2G; without it, all that its devices have by now."""
     with open_pool(name) as driver:
-        more = driver.status().data_total if size is not None and size.startswith("+") else 0
-        wanted = 0 if size is None else more + parse_size(size.removeprefix("+"))
-        driver.grow_pool(wanted, metadata=0 if metadata is None else parse_size(metadata))
+        wanted = 0 if size is None else size.of(driver.status().data_total if size.sign else 0)
+        driver.grow_pool(wanted, metadata=0 if metadata is None else parse_new_size(metadata))
 
 
 @pool.command()

@@ -20,6 +20,7 @@ from blockwright.cli.options import (
     from_option,
     share_value,
     size_value,
+    some_size_value,
 )
 from blockwright.cli.output import print_lines
 from blockwright.epoch import source_date_epoch
@@ -193,7 +194,7 @@ _image_options = _adding(
         show_default=True,
         help="Around a directory or archive: the partition table; none is a bare file system.",
     ),
-    click.option("--size", callback=size_value, metavar="SIZE", help="Size of a directory's disk."),
+    click.option("--size", callback=some_size_value, metavar="SIZE", help="Size of a directory's disk."),
     click.option("--free", callback=share_value, metavar="SHARE", help="Share of it to leave free, such as 20%."),
     click.option("--label", default="root", show_default=True, help="Label of its file system."),
     click.option("--seed", help="Text that its identities follow from, or random."),

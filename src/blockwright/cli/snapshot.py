@@ -8,7 +8,14 @@ from typing import Any, TypeVar
 
 import click
 
-from blockwright.cli.options import ImageFormat, NewSize, force_unlocked_option, image_options, new_size_value
+from blockwright.cli.options import (
+    ImageFormat,
+    NewSize,
+    SizedCommand,
+    force_unlocked_option,
+    image_options,
+    new_size_value,
+)
 from blockwright.cli.output import print_json, print_lines, print_path, show_name, table
 from blockwright.cli.params import json_option
 from blockwright.format.qcow2.snapshot import Snapshot
@@ -73,7 +80,7 @@ def snapshot_delete(image: str, name: str, image_format: ImageFormat, force_unlo
     images_of(image_format, force_unlocked).delete(image, name)
 
 
-@click.command()
+@click.command(cls=SizedCommand)
 @image_argument
 @click.argument("size", metavar="SIZE", callback=new_size_value)
 @click.option("--shrink", is_flag=True, help="Cut off what lies behind SIZE.")
@@ -84,7 +91,7 @@ def size(
     image_format: ImageFormat,
     force_unlocked: bool,  # noqa: FBT001  # a click flag
 ) -> None:
-    """Give the disk in IMAGE the SIZE, such as 20G or +5G, and leave what is on it alone.
+    """Give the disk in IMAGE the SIZE, such as 20G, +5G or -5G, and leave what is on it alone.
 
     What is added reads as zeros.
     """

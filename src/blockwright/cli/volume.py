@@ -11,12 +11,13 @@ from typing import Any
 import click
 
 from blockwright.cli.lazy import LazyGroup, Subcommands
+from blockwright.cli.options import NewSize, new_size_value
 from blockwright.cli.output import print_json, print_lines, print_path, table
 from blockwright.cli.params import json_option
 from blockwright.errors import Damaged, UsageError
-from blockwright.units import format_size, parse_size
+from blockwright.units import format_size
 from blockwright.volume import Driver, VolumeInfo, open_pool, pool_names
-from blockwright.volume.pool import undo_unfinished
+from blockwright.volume.pool import find_volume, undo_unfinished
 
 
 def _create() -> click.Command:
@@ -41,18 +42,8 @@ def volume_arguments(command: Any) -> Any:
 
 def opened(name: str, pool: str | None) -> tuple[Driver, str]:
     """Return the open pool of a volume, and the volume's name. Raises UsageError where the pool is not said."""
-    text = name.removeprefix("volume:")
-    before, slash, after = text.rpartition("/")
-    if slash:
-        if pool is not None and pool != before:
-            raise UsageError(f"{name}: expected a volume of pool {pool}, found pool {before}")
-        return open_pool(before), after
-    if pool is None:
-        names = pool_names()
-        if len(names) != 1:
-            raise UsageError(f"{name}: expected --pool or POOL/NAME: there are {', '.join(names) or 'no pools'}")
-        pool = names[0]
-    return open_pool(pool), text
+    found, plain = find_volume(name, pool, expected="--pool or POOL/NAME")
+    return open_pool(found), plain
 
 
 @volume.command()
@@ -71,14 +62,13 @@ def snapshot(*, origin: str, name: str, pool: str | None, as_json: bool) -> None
 
 @volume.command()
 @volume_arguments
-@click.argument("size", metavar="SIZE")
+@click.argument("size", metavar="SIZE", callback=new_size_value)
 @json_option
-def grow(*, name: str, pool: str | None, size: str, as_json: bool) -> None:
+def grow(*, name: str, pool: str | None, size: NewSize, as_json: bool) -> None:
     """Give the volume the SIZE, such as 20G or +2G. Volumes only grow; their file systems are left alone."""
     driver, plain = opened(name, pool)
     with driver:
-        more = driver.get(plain).size if size.startswith("+") else 0
-        _show_one(driver.grow(plain, more + parse_size(size.removeprefix("+"))), as_json=as_json)
+        _show_one(driver.grow(plain, size.of(driver.get(plain).size)), as_json=as_json)
 
 
 @volume.command()

@@ -15,7 +15,7 @@ from blockwright.cli.params import json_option
 from blockwright.cli.source_options import Take, source_options
 from blockwright.cli.volume import opened, show_volume, volume_arguments
 from blockwright.epoch import source_date_epoch
-from blockwright.units import SECTOR, align_up, parse_size
+from blockwright.units import SECTOR, align_up, parse_new_size
 from blockwright.volume.info import check_name
 
 
@@ -56,7 +56,7 @@ def create(
     driver, plain = opened(name, pool)
     with driver:
         check_name(plain)
-        wanted = align_up(parse_size(size), SECTOR)
+        wanted = align_up(parse_new_size(size), SECTOR)
         if source_name is None:
             show_volume(driver.create(plain, wanted), as_json=as_json)
             return

@@ -21,7 +21,8 @@ from blockwright.units import MiB
 
 Path = str | bytes | os.PathLike[str] | os.PathLike[bytes]
 
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+"""What the host says where a disk, or what one may have of it, is full."""
 PARALLELISM: Final = 16
 """Calls in flight on one file that help; more only queue in the host."""
 
@@ -125,7 +126,7 @@ def named_error(error: OSError, name: str) -> OSError:
 
 def name_full(error: BaseException | None, name: str) -> None:
     """Have an error of a full disk that names no file say which disk that is: the one where ``name`` is."""
-    if isinstance(error, OSError) and error.errno in _FULL and error.filename is None:
+    if isinstance(error, OSError) and error.errno in FULL and error.filename is None:
         error.filename = name
 
 

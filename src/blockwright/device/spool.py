@@ -5,13 +5,15 @@ Knows: that it must be read to its end first. Refuses to know: what it holds.
 
 from __future__ import annotations
 
-import errno
 import os
 import select
 import stat
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, Final
 
+from blockwright.device.descriptor import FULL
 from blockwright.device.file import FileDevice
 from blockwright.errors import NoSpace
 from blockwright.units import MiB
@@ -30,6 +32,11 @@ def spool(stream: BinaryIO, name: str) -> FileDevice:
     found = _regular(stream)
     if found is not None:
         return FileDevice.adopt(found, name, writable=False)
+    with kept_meanwhile(name):
+        return _kept(stream, name)
+
+
+def _kept(stream: BinaryIO, name: str) -> FileDevice:
     scratch = scratch_device(name)
     try:
         size = 0
@@ -41,22 +48,49 @@ def spool(stream: BinaryIO, name: str) -> FileDevice:
                 if part != _NOTHING[: len(part)]:
                     scratch.write(size + start, part)
             size += len(data)
-    except BaseException as error:
+    except BaseException:
         scratch.close()
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            room = tempfile.gettempdir()
-            raise NoSpace(f"{name}: no space left in {room} (TMPDIR), where it is kept meanwhile") from None
         raise
     return scratch
 
 
-def read_some(stream: BinaryIO, length: int) -> bytes:
-    """Return up to so many of the next bytes, none at the end; a stream that does not block is waited for."""
+@contextmanager
+def kept_meanwhile(name: str) -> Iterator[None]:
+    """A context in which ``name`` is kept in the folder for temporary files: where that is full, NoSpace names both.
+
+    An error that names a file is another disk's.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in FULL or error.filename not in (None, name):
+            raise
+        room = tempfile.gettempdir()
+        raise NoSpace(f"{name}: no space left in {room} (TMPDIR), where it is kept meanwhile") from None
+
+
+def read_some(stream: BinaryIO | int, length: int) -> bytes:
+    """Return up to so many of the next bytes, none at the end; what does not block is waited for.
+
+    ``stream`` may be a descriptor: a thread that waits in a buffered file would hold its lock when the program ends.
+    """
     while True:
-        data: bytes | None = stream.read(length)
+        try:
+            data: bytes | None = os.read(stream, length) if isinstance(stream, int) else stream.read(length)
+        except BlockingIOError:
+            data = None
         if data is not None:
             return data
         select.select([stream], [], [])
+
+
+def read_up_to(stream: BinaryIO | int, length: int) -> bytes:
+    """Return so many of the next bytes, fewer only where the stream is at its end; as ``read_some`` waits."""
+    parts, left = [], length
+    while left and (part := read_some(stream, left)):
+        parts.append(part)
+        left -= len(part)
+    return b"".join(parts)
 
 
 def scratch_device(name: str) -> FileDevice:

@@ -6,12 +6,27 @@ shrinks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.errors import BlockwrightError, UsageError
+
+Wanted = int | Callable[[int], int] | None
+"""The size that a file system is to have, also as a function of its present one; None for all of the device."""
+
+
+def size_wanted(device: BlockDevice, wanted: Wanted, present: int, *, interrupted: bool) -> int:
+    """Return what ``wanted`` is in bytes.
+
+    Raises UsageError where it follows from the ``present`` size and that of an interrupted resize is not known.
+    """
+    if not callable(wanted):
+        return device.size if wanted is None else wanted
+    if interrupted:
+        raise UsageError("resize: one was interrupted: expected the size to finish it with, without + or -")
+    return wanted(present)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ _REFERENCE: Final = re.compile(
     r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9._-]{0,127}))?"
     r"(?:@(?P<digest>sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128}))?"
 )
+_TRANSPORT: Final = re.compile(r"(?:oci|oci-archive|docker-archive):(?P<path>[^:]+)(?::(?P<tag>.+))?", re.DOTALL)
+"""How other programs write what is not in a registry."""
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
 _MAX: Final = 512
 
@@ -65,6 +67,31 @@ def is_reference(text: str) -> bool:
     return text.startswith(SCHEME)
 
 
+def meant(text: str, instead: str = "") -> str:
+    """Return how to write what ``text``, found nowhere, was perhaps meant to be; nothing if none is known.
+
+    Meant to go behind a message, after what is expected ``instead`` of it.
+    """
+    between = f": expected {instead}"
+    found = _TRANSPORT.fullmatch(text)
+    if found is not None:
+        tag = f" --image {found['tag'][:128]}" if found["tag"] else ""
+        return f"{between}{found['path'][:200]}{tag} for a container image in a layout or archive"
+    first, slash, rest = text.partition("/")
+    named = bool(slash) and not text.startswith(".") and _has_host(first) and _HOST.fullmatch(first) is not None
+    name = _REFERENCE.fullmatch(rest if named else text) if len(text) <= _MAX else None
+    if name is None or not (name["tag"] or name["digest"]):
+        return ""
+    if not named and "." in name["name"].rpartition("/")[2]:
+        return ""  # disk.img:2
+    host = "" if named or os.environ.get(REGISTRY) else "HOST/"
+    return f"{between}{SCHEME}{host}{text} for a container image in a registry"
+
+
+def _has_host(first: str) -> bool:
+    return "." in first or ":" in first or first == "localhost"
+
+
 def parse_reference(text: str) -> Reference:
     """Return what ``docker://HOST/NAME[:TAG][@DIGEST]`` means; without a tag and a digest that is ``latest``.
 
@@ -76,7 +103,7 @@ def parse_reference(text: str) -> Reference:
     if len(rest) > _MAX:
         raise UsageError(f"{shown}…: expected a reference of at most {_MAX} characters, found {len(rest)}")
     first, slash, name = rest.partition("/")
-    if not slash or not ("." in first or ":" in first or first == "localhost"):
+    if not slash or not _has_host(first):
         first, name = os.environ.get(REGISTRY, ""), rest
         if not first:
             raise UsageError(

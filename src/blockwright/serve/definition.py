@@ -34,7 +34,7 @@ from blockwright.nbd.protocol.session import BlockSizes
 from blockwright.nbd.server.access import access_list
 from blockwright.nbd.server.export import Export
 from blockwright.serve.image import Image, parse_track
-from blockwright.units import MiB, parse_fraction, parse_size
+from blockwright.units import MiB, parse_fraction, parse_new_size, parse_size
 
 MAX_FILE: Final = 4 * MiB
 """Bytes of a file of exports."""
@@ -202,7 +202,7 @@ class _Reader:
         made = replace(
             base,
             table=base.table if kind is None else Table(kind),
-            size=base.size if size is None else self._parsed(at, "size", parse_size, size),
+            size=base.size if size is None else self._parsed(at, "size", parse_new_size, size),
             seed=self._value(table, "seed", str, base.seed, at),
             root=RootOptions(
                 free=base.root.free if free is None else self._parsed(at, "free", parse_fraction, free),

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 import stat
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from blockwright.errors import NotFound, UsageError
 from blockwright.oci.choice import ONLY, Choice
+from blockwright.oci.reference import meant
 from blockwright.plugin import SOURCES, find_plugin
 from blockwright.source.base import NoSource, Source
 from blockwright.source.key import is_layout, locate_all
@@ -22,6 +23,9 @@ from blockwright.tree.content import Place
 from blockwright.tree.host import read_directory
 from blockwright.tree.node import Directory
 from blockwright.tree.rules import DEFAULT_RULES, ArchiveRules, Remarks
+
+if TYPE_CHECKING:
+    from blockwright.address import Address
 
 __all__ = ["DirectorySource", "NoSource", "Source", "open_source", "open_sources"]
 
@@ -98,10 +102,25 @@ def open_source(
             if found is not None:
                 return found
         if address.is_part or address.scheme != "file" or address.snapshot is not None:
-            from blockwright.source.image import open_image
+            return _in_image(name, address)
+        raise NotFound(f"{name}: no such file or directory{meant(name)}") from error
 
-            return open_image(name)
-        raise NotFound(f"{name}: no such file or directory") from error
+
+def _in_image(name: str, address: Address) -> Source:
+    """Return the file system in an image; where there is no such file, the message tells what was perhaps meant."""
+    from blockwright.source.image import open_image
+
+    hint = meant(name) if address.scheme == "file" and not os.path.isfile(address.rest) else ""
+    try:
+        return open_image(name)
+    except NotFound:
+        if hint:
+            raise NotFound(f"{name}: no such file or directory{hint}") from None
+        raise
+    except UsageError:
+        if hint and os.path.isdir(address.rest):
+            raise UsageError(f"{name}: {address.rest} is a directory, of which there are no parts{hint}") from None
+        raise
 
 
 def _checked(found: object, name: str) -> Source:

@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import functools
 import os
-import select
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
 from typing import BinaryIO
 
 from blockwright.device.base import BlockDevice
-from blockwright.device.descriptor import naming_full
 from blockwright.device.file import FileDevice
-from blockwright.device.spool import read_some
+from blockwright.device.spool import kept_meanwhile, read_some
 from blockwright.errors import ArchiveRejected, Closed, FormatError, NotThisFormat, Rejection, UsageError
 from blockwright.oci.choice import ONLY, Choice, begins_like_image, has_marks
 from blockwright.source.base import Source
@@ -118,18 +116,8 @@ def open_stdin(stdin: BinaryIO | None, rules: ArchiveRules, choice: Choice = ONL
         return passing(DecodedStream(read, source=name, rules=rules), name, rules, choice)
     if sys.stdin is None:
         raise Closed(f"{name}: is closed")
-    # By descriptor: a thread that waits in a buffered file would hold its lock when the program ends.
-    read = functools.partial(_read_descriptor, sys.stdin.fileno())
+    read = functools.partial(read_some, sys.stdin.fileno())
     return passing(DecodedStream(read, source=name, rules=rules), name, rules, choice)
-
-
-def _read_descriptor(fd: int, length: int) -> bytes:
-    """Return up to so many of the next bytes, none at the end; what does not block is waited for."""
-    while True:
-        try:
-            return os.read(fd, length)
-        except BlockingIOError:
-            select.select([fd], [], [])
 
 
 def passing(stream: DecodedStream, name: str, rules: ArchiveRules, choice: Choice, size: int = 0) -> Source:
@@ -148,10 +136,10 @@ def passing(stream: DecodedStream, name: str, rules: ArchiveRules, choice: Choic
 
 
 def keep(stream: DecodedStream, name: str, rules: ArchiveRules) -> FileDevice:
-    """Return all of a stream as a temporary file, decoded. Raises ArchiveRejected where that is too large."""
+    """Return all of a stream as a temporary file, decoded. Raises ArchiveRejected where it is too large, NoSpace."""
     import tempfile
 
-    with naming_full(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
+    with kept_meanwhile(name), tempfile.TemporaryFile() as file:
         kept = 0
         while data := stream.read(MiB):
             kept += len(data)

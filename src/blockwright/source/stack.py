@@ -24,7 +24,7 @@ from blockwright.oci.choice import ONLY, Choice, begins_like_image, has_marks
 from blockwright.oci.image import find, is_image
 from blockwright.oci.layer import Layer
 from blockwright.oci.platform import Platform
-from blockwright.oci.reference import is_reference
+from blockwright.oci.reference import is_reference, meant
 from blockwright.source.archive import HEAD, keep
 from blockwright.source.base import Source
 from blockwright.source.key import check_several
@@ -101,7 +101,7 @@ def _status(path: str) -> os.stat_result:
     try:
         status = os.stat(path)
     except FileNotFoundError:
-        raise NotFound(f"{path}: no such file") from None
+        raise NotFound(f"{path}: no such file{meant(path)}") from None
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):
         raise UsageError(f"{path}: expected an archive in a regular file, which is read more than once")
     return status

@@ -13,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import Final
 
-from blockwright.device.descriptor import naming_full
 from blockwright.device.file import FileDevice
+from blockwright.device.spool import kept_meanwhile
 from blockwright.errors import ArchiveRejected, Cancelled, ObjectNotFound, Rejection
 from blockwright.oci.choice import Choice
 from blockwright.source.archive import HEAD, passing
@@ -79,7 +79,7 @@ def keep_objects(urls: Sequence[str], rules: ArchiveRules, owned: ExitStack) -> 
         )
 
     def keep(objects: Objects, info: ObjectInfo) -> FileDevice:
-        with naming_full(tempfile.gettempdir()), tempfile.TemporaryFile() as file:
+        with kept_meanwhile(objects.name_of(info.key)), tempfile.TemporaryFile() as file:
             for piece in download(objects, info):
                 if stopped.is_set():
                     raise Cancelled("layer: is not wanted any more")

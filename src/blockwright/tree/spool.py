@@ -14,7 +14,7 @@ from typing import BinaryIO, Final
 
 from blockwright.device.base import ResizableDevice
 from blockwright.device.file import FileDevice
-from blockwright.device.spool import read_some
+from blockwright.device.spool import kept_meanwhile, read_some, read_up_to
 from blockwright.tree.content import BytesContent, Content, DeviceContent, DeviceRange, Fill, Runs
 from blockwright.units import MiB
 
@@ -56,23 +56,15 @@ def spooled(source: BinaryIO) -> Iterator[Content]:
 
     ``source`` may give less than it is asked for before its end, as a pipe does that nothing buffers.
     """
-    head = _up_to(source, KEPT_IN_MEMORY)
+    head = read_up_to(source, KEPT_IN_MEMORY)
     if len(head) < KEPT_IN_MEMORY:
         yield BytesContent(head)
         return
     with tempfile.TemporaryFile() as file:
-        while head:
-            file.write(head)
-            head = read_some(source, KEPT_IN_MEMORY)
-        file.flush()
+        with kept_meanwhile("the stream"):
+            while head:
+                file.write(head)
+                head = read_some(source, KEPT_IN_MEMORY)
+            file.flush()
         with FileDevice.adopt(os.dup(file.fileno()), "the stream's temporary file", writable=False) as device:
             yield DeviceRange(device, device.size, 0)
-
-
-def _up_to(source: BinaryIO, length: int) -> bytes:
-    """Return so many of the next bytes, fewer only where the source is at its end."""
-    parts, left = [], length
-    while left and (part := read_some(source, left)):
-        parts.append(part)
-        left -= len(part)
-    return b"".join(parts)

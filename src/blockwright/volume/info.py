@@ -145,9 +145,9 @@ def check_transition(operation: Operation, name: str, state: State) -> None:
     raise InUse(f"{name}: {operation.value}: expected a volume that is {wanted}, found it {state.value}")
 
 
-def parse_volume_name(text: str) -> tuple[str, str]:
-    """Return (pool, volume) of ``POOL/NAME``. Raises UsageError."""
+def parse_volume_name(text: str) -> tuple[str | None, str]:
+    """Return (pool, volume) of ``POOL/NAME`` or ``NAME``, which says no pool. Raises UsageError."""
     pool, slash, name = text.partition("/")
     if not slash:
-        raise UsageError(f"{text[:80]!r}: expected POOL/NAME")
+        return None, check_name(text)
     return check_name(pool, "pool"), check_name(name)

@@ -24,6 +24,7 @@ from blockwright.volume.spec import (
     PoolSpec,
     folder_of,
     load_spec,
+    pool_names,
     remove_folder,
     unfinished_pools,
 )
@@ -135,8 +136,30 @@ def destroy_pool(name: str, *, force: bool = False) -> None:
         remove_folder(spec)
 
 
+def find_volume(text: str, pool: str | None = None, *, expected: str = "POOL/NAME") -> tuple[str, str]:
+    """Return the names of the pool and the volume that ``POOL/NAME`` means, or ``NAME`` in ``pool`` or the only pool.
+
+    Whether there is such a volume is not looked at. Raises UsageError where two pools are said, or none and there is
+    not exactly one: it says what was ``expected``, and names the pools.
+    """
+    before, name = parse_volume_name(text.removeprefix("volume:"))
+    if before is not None and pool not in (None, before):
+        raise UsageError(f"{text}: expected a volume of pool {pool}, found pool {before}")
+    said = pool if before is None else before
+    if said is None:
+        names = pool_names()
+        if len(names) != 1:
+            shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+            raise UsageError(f"volume {name}: expected {expected}: there are {shown or 'no pools'}")
+        said = names[0]
+    return said, name
+
+
 def open_volume(text: str, *, writable: bool = False, force_unlocked: bool = False) -> BlockDevice:
-    """Return the volume that ``POOL/NAME`` names as a device of this process. Raises as ``Driver.open`` does."""
-    pool, name = parse_volume_name(text)
+    """Return the volume that ``POOL/NAME``, or ``NAME`` in the only pool, names as a device of this process.
+
+    Raises as ``find_volume`` and ``Driver.open`` do.
+    """
+    pool, name = find_volume(text)
     with open_pool(pool) as driver:
         return driver.open(name, writable=writable, force_unlocked=force_unlocked)

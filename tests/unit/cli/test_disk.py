@@ -1,5 +1,10 @@
 """``blockwright disk``: what each command prints, leaves and refuses."""
 
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 
 from blockwright.table.mbr.names import TYPES, parse_type, type_name
@@ -309,3 +314,20 @@ def test_types_by_name_are_those_of_each_table():
         assert parse_type(type_name(number)) == number
         assert parse_type(f"0x{number:02x}") == number
     assert parse_type("efi") == 0xEF
+
+
+def test_boot_code_that_comes_slowly_is_waited_for(tmp_path):
+    """By standard input that does not block, in a process of its own."""
+    path = tmp_path / "disk.img"
+    blockwright("disk", "create", path, "1M", "--table", "mbr")
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+    command = [sys.executable, "-m", "blockwright", "disk", "boot-code", path, "--file", "-"]
+    with subprocess.Popen(command, stdin=out, stderr=subprocess.PIPE) as running:
+        os.close(out)
+        with os.fdopen(into, "wb", buffering=0) as pipe:
+            for part in (b"\xeb\xfe", b"\x90" * 398):
+                time.sleep(0.8)
+                pipe.write(part)
+        assert (running.wait(60), running.stderr.read()) == (0, b"")
+    assert path.read_bytes()[:400] == b"\xeb\xfe" + b"\x90" * 398

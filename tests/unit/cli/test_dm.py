@@ -1,7 +1,13 @@
 """`blockwright dm` without device-mapper: what is refused, and how what a kernel told is shown."""
 
+import os
+import sys
+import threading
+import time
+
 import pytest
 
+from blockwright.cli.dm_change import _read_table
 from blockwright.errors import NotFound, Unavailable
 from blockwright.system.linux import dm
 from blockwright.system.linux.dm.layout import Line
@@ -131,3 +137,23 @@ def test_a_wait_tells_the_event_or_that_there_was_none(kernel):
     assert shown("wait", "here", "6") == "7\n"
     assert shown("wait", "here", "7", "--timeout", "0", code=1) == ""
     assert document("dm", "wait", "here", "6")["event_nr"] == 7
+
+
+def test_a_table_that_comes_slowly_is_waited_for(kernel, monkeypatch):
+    """Standard input does not block, and is empty at first and between two lines."""
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+
+    def come():
+        with os.fdopen(into, "wb", buffering=0) as pipe:
+            for line in (b"0 2048 zero\n", b"2048 2048 error\n"):
+                time.sleep(0.05)
+                pipe.write(line)
+
+    writer = threading.Thread(target=come)
+    with os.fdopen(out, "r") as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        writer.start()
+        table = _read_table("-")
+    writer.join()
+    assert [(each.kind, each.length) for each in table] == [("zero", MiB), ("error", MiB)]

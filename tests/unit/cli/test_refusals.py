@@ -38,6 +38,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("disk rebase top.qcow2 --backing x --no-backing", 2, "rebase: expected --backing FILE or --no-backing"),
         ("boot install disk.img uki --initrd x", 2, "boot: --initrd is of use with --kernel only"),
         ("build files", 2, "build: expected an output: -o disk.img"),
+        (
+            "build debian:12 -o x",
+            5,
+            "debian:12: no such file or directory: expected docker://HOST/debian:12 for a container image",
+        ),
+        (
+            "build files:12 -o x",
+            2,
+            "files:12: files is a directory, of which there are no parts: expected docker://HOST/f",
+        ),
+        ("build files.d:12 -o x", 5, "files.d: no such file\n"),
+        (
+            "build oci:dir:tag -o x",
+            5,
+            "oci:dir:tag: no such file or directory: expected dir --image tag for a",
+        ),
+        ("build oci:dir:tag a.tgz -o x", 5, "oci:dir:tag: no such file: expected dir --image tag for a"),
+        (
+            "build -f debian:12 -o x",
+            5,
+            "debian:12: no such file: expected a definition, and as SOURCE docker://HOST/debian:12",
+        ),
+        (
+            "build -f oci:dir:tag -o x",
+            5,
+            "oci:dir:tag: no such file: expected a definition, and as SOURCE dir --image",
+        ),
+        ("build -f x.toml -o x", 5, "x.toml: no such file\n"),
+        (
+            "fetch-and-create debian:12",
+            5,
+            "debian:12: no such file or directory: expected docker://HOST/debian:12",
+        ),
+        ("extract debian:12 out", 5, "debian:12: no such file or directory: expected docker://HOST/debian:12"),
         ("build files -o x --dry-run --verify", 2, "build: expected --dry-run or --verify, found both"),
         ("build files -o - --verify", 2, "build: --verify: standard output cannot be read again: expected a name"),
         (

@@ -100,7 +100,6 @@ def test_a_volume_is_an_image_everywhere(pool, tmp_path):
     assert out.read_bytes() == source.read_bytes()
     blockwright("disk", "table", "volume:main/a", "gpt", "--force")
     assert document("inspect", "volume:main/a")
-    assert b"POOL/NAME" in blockwright("inspect", "volume:a", code=2).stderr
     assert b"no such volume" in blockwright("inspect", "volume:main/none", code=5).stderr
 
 
@@ -143,6 +142,24 @@ def test_a_pool_that_is_not_said_is_the_only_one(pool):
     assert b"in pool other" in blockwright("volume", "snapshot", "other/a", "main/b", code=2).stderr
     blockwright("volume", "snapshot", "other/a", "other/b")
     assert document("volume", "show", "other/a")["pool"] == "other"
+
+
+def test_the_only_pool_need_not_be_said_in_an_address(home, pool, tmp_path):
+    blockwright("volume", "create", "a", "--size", "1M")
+    blockwright("disk", "table", "volume:a", "mbr")
+    blockwright("disk", "add", "volume:a", "--start", "4k", "--size", "64k")
+    assert document("inspect", "volume:a")["size"] == 1 << 20
+    assert blockwright("convert", "volume:a:1", tmp_path / "copy").returncode == 0
+    assert os.stat(tmp_path / "copy").st_size == 64 << 10
+    assert b"no such volume" in blockwright("inspect", "volume:b", code=5).stderr
+    for number in range(9):
+        blockwright("pool", "create", f"p{number}")
+    said = blockwright("inspect", "volume:a", code=2).stderr
+    assert b"volume a: expected POOL/NAME: there are main, p0, p1, p2, p3, p4, p5, p6 and 2 more\n" in said
+    assert document("inspect", "volume:main/a")["size"] == 1 << 20
+    for name in ("main", *(f"p{number}" for number in range(9))):
+        blockwright("pool", "destroy", name, "--force")
+    assert b"volume a: expected POOL/NAME: there are no pools\n" in blockwright("inspect", "volume:a", code=2).stderr
 
 
 def test_status_check_and_repair(pool):

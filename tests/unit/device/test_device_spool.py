@@ -5,6 +5,7 @@ import io
 import os
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from typing import cast
 
@@ -80,3 +81,24 @@ def test_a_stream_that_does_not_block_is_waited_for(slow: io.BufferedReader) -> 
 def test_a_content_of_a_stream_that_does_not_block_is_whole(slow: io.BufferedReader) -> None:
     with spooled(slow) as content:
         assert content.read(0, content.size) == b"a" + b"b" * KEPT_IN_MEMORY + b"c"
+
+
+@pytest.mark.parametrize("by_descriptor", [False, True])
+def test_so_much_is_read_as_is_asked_for_however_it_comes(by_descriptor: bool) -> None:
+    out, into = os.pipe()
+    os.set_blocking(out, False)
+
+    def write() -> None:
+        with os.fdopen(into, "wb", 0) as pipe:
+            for _ in range(4):
+                time.sleep(0.02)
+                pipe.write(b"abc")
+
+    thread = threading.Thread(target=write)
+    with os.fdopen(out, "rb", 0) as stream:
+        source = out if by_descriptor else stream
+        thread.start()
+        assert spool.read_up_to(source, 8) == b"abcabcab"
+        assert spool.read_up_to(source, 8) == b"cabc"
+        assert spool.read_up_to(source, 8) == b""
+    thread.join()

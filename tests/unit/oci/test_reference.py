@@ -1,7 +1,7 @@
 import pytest
 
 from blockwright.errors import UsageError
-from blockwright.oci.reference import Reference, is_loopback, parse_reference
+from blockwright.oci.reference import Reference, is_loopback, meant, parse_reference
 
 pytestmark = pytest.mark.unprivileged
 DIGEST = "sha256:" + "a" * 64
@@ -64,3 +64,33 @@ def test_this_machine_is_known_by_its_name(host):
 )
 def test_what_only_begins_like_this_machine_is_another(host):
     assert not is_loopback(host)
+
+
+@pytest.mark.parametrize(
+    ("text", "written"),
+    [
+        ("debian:12", "docker://HOST/debian:12 for a container image in a registry"),
+        ("library/redis:7.2", "docker://HOST/library/redis:7.2 for a container image in a registry"),
+        ("host.example/team/app:1", "docker://host.example/team/app:1 for a container image in a registry"),
+        ("localhost:5000/app:1.0", "docker://localhost:5000/app:1.0 for a container image in a registry"),
+        (f"app@{DIGEST}", f"docker://HOST/app@{DIGEST} for a container image in a registry"),
+        ("oci:dir:tag", "dir --image tag for a container image in a layout or archive"),
+        ("oci:a/dir", "a/dir for a container image in a layout or archive"),
+        ("docker-archive:x.tar:app:1", "x.tar --image app:1 for a container image in a layout or archive"),
+    ],
+)
+def test_what_other_programs_write_is_told_in_our_words(text, written, monkeypatch):
+    monkeypatch.delenv("BLOCKWRIGHT_REGISTRY", raising=False)
+    assert meant(text) == f": expected {written}"
+    if written.startswith("docker://"):
+        parse_reference(written.split()[0].replace("HOST", "registry.example"))
+    monkeypatch.setenv("BLOCKWRIGHT_REGISTRY", "registry.example")
+    assert "HOST" not in meant(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["debian", "disk.img:2", "dir/disk.qcow2:1", "/root:2", "./a:1", "A:1", "a:", "a" * 600 + ":1", ""],
+)
+def test_what_may_be_a_path_as_well_is_left_alone(text):
+    assert meant(text) == ""

@@ -9,6 +9,8 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from blockwright.device.output import OutputFile
+from blockwright.device.spool import kept_meanwhile
+from blockwright.errors import NoSpace
 from blockwright.oci.blobs import BlobStore
 from blockwright.oci.choice import ONLY
 from blockwright.pipeline import objects
@@ -17,6 +19,7 @@ from blockwright.source.stored import keep_objects
 from blockwright.store.objects import ObjectInfo, Version
 from blockwright.tree.extract import Extraction, ExtractOptions
 from blockwright.tree.rules import DEFAULT_RULES
+from blockwright.tree.spool import KEPT_IN_MEMORY, spooled
 from tests.support.objects import MemoryObjects
 from tests.support.oci import docker
 from tests.support.tarmaker import archive, member
@@ -34,6 +37,15 @@ def named(path):
         yield
     assert error.value.filename == str(path)
     assert str(path) in str(error.value)
+
+
+@contextmanager
+def no_room_for(name):
+    with pytest.raises(NoSpace) as error:
+        yield
+    assert (
+        str(error.value) == f"{name}: no space left in {tempfile.gettempdir()} (TMPDIR), where it is kept meanwhile"
+    )
 
 
 def test_where_what_is_made_goes(tmp_path):
@@ -78,10 +90,18 @@ def no_room(monkeypatch):
 
 
 def test_where_what_passes_once_is_kept(no_room, monkeypatch):
-    with named(tempfile.gettempdir()):
+    with no_room_for("standard input"):
         open_stdin(io.BytesIO(docker([archive(member(b"a", b"a"))])), DEFAULT_RULES, ONLY)
     bucket = MemoryObjects()
     bucket.put("key", b"data")
     monkeypatch.setattr("blockwright.source.stored.open_bucket", lambda _name: bucket)
-    with ExitStack() as owned, named(tempfile.gettempdir()):
+    with ExitStack() as owned, no_room_for(bucket.name_of("key")):
         keep_objects(["s3://memory/key"], DEFAULT_RULES, owned)
+    with no_room_for("the stream"), spooled(io.BytesIO(bytes(KEPT_IN_MEMORY))):
+        pass
+    with no_room_for("input"), kept_meanwhile("input"):
+        raise OSError(errno.EDQUOT, "Disk quota exceeded", "input")
+    with pytest.raises(OSError, match="elsewhere"), kept_meanwhile("input"):
+        raise OSError(errno.ENOSPC, "No space left on device", "elsewhere")
+    with pytest.raises(OSError, match="Bad"), kept_meanwhile("input"):
+        raise OSError(errno.EBADF, "Bad file descriptor")

@@ -17,7 +17,7 @@ from blockwright.fs.ext4.resize.move import move_below
 from blockwright.fs.ext4.resize.plan import Plan
 from blockwright.fs.ext4.resize.target import target_of
 from blockwright.fs.ext4.volume import Volume
-from blockwright.fs.resize import ResizeReport, long_enough
+from blockwright.fs.resize import ResizeReport, Wanted, long_enough, size_wanted
 
 __all__ = ["minimum_size", "resize"]
 
@@ -39,8 +39,10 @@ def _least(volume: Volume) -> int:
     return min(least, least_blocks_moved(volume))
 
 
-def resize(device: BlockDevice, size: int | None = None, *, source: str | None = None) -> ResizeReport:
+def resize(device: BlockDevice, size: Wanted = None, *, source: str | None = None) -> ResizeReport:
     """Give the file system ``size`` bytes, or all of the device; a device that can grow grows first.
+
+    ``size`` may be a function of the size that the file system has.
 
     Called again after it was interrupted at any moment, it finishes; only blocks that were moving without a journal
     need e2fsck first. Whole blocks count, and an end too short for a group's metadata is left out. The device keeps
@@ -51,8 +53,9 @@ def resize(device: BlockDevice, size: int | None = None, *, source: str | None =
     that is too short; Unsupported, Corrupt.
     """
     volume = open_volume(device, source)
-    wanted = device.size if size is None else size
     old = volume.geometry
+    present = old.blocks_count * old.block_size
+    wanted = size_wanted(device, size, present, interrupted=not volume.verify)
     target = target_of(volume.superblock, old, wanted // old.block_size, _BackupRoom(volume))
     blocks = target.geometry.blocks_count
     if blocks < old.blocks_count and blocks < least_blocks(volume):

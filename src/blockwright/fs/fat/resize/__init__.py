@@ -19,7 +19,7 @@ from blockwright.fs.fat.resize.target import bounds, least_size, target_of
 from blockwright.fs.fat.resize.tree import drop_lost, read_tree
 from blockwright.fs.fat.resize.values import clear_entries, read_values, write_values
 from blockwright.fs.fat.volume import Volume, read_volume
-from blockwright.fs.resize import ResizeReport, long_enough
+from blockwright.fs.resize import ResizeReport, Wanted, long_enough, size_wanted
 from blockwright.units import MiB
 
 __all__ = ["check_size", "minimum_size", "resize"]
@@ -41,8 +41,10 @@ def check_size(device: BlockDevice, size: int) -> None:
     target_of(_base(read_volume(device)), size)
 
 
-def resize(device: BlockDevice, size: int | None = None) -> ResizeReport:
+def resize(device: BlockDevice, size: Wanted = None) -> ResizeReport:
     """Give the volume ``size`` bytes, or all of the device; a device that can grow grows first.
+
+    ``size`` may be a function of the size that the volume has.
 
     Called again after it was interrupted at any moment, it finishes. An end too short for a cluster, or for the
     larger FATs that it would need, is left out. The device keeps what lies behind a smaller volume.
@@ -52,8 +54,8 @@ def resize(device: BlockDevice, size: int | None = None) -> ResizeReport:
     another type of FAT, or for a device that is too short; Unsupported, Corrupt.
     """
     volume = open_volume(device)
-    wanted = device.size if size is None else size
     base = _base(volume)
+    wanted = size_wanted(device, size, base.size, interrupted=bool(volume.mark))
     target = target_of(base, wanted)
     settled = is_settled(device, volume)
     done = volume.geometry == target.geometry and settled
