@@ -35,7 +35,7 @@ def place_tree(tree: Directory, place: Place) -> Directory:
 
 
 def _placed(node: Node, place: Place, copies: dict[int, Node]) -> Node:
-    """A function that refers to itself would keep the placer, and the device in memory, until Python looks for cycles."""
+    """Apart from `place_tree`: a function inside it would refer to itself, and keep the device in memory for long."""
     if id(node) not in copies:
         metadata = (node.permissions, node.uid, node.gid, node.mtime_ns, node.xattrs)
         if isinstance(node, Directory):

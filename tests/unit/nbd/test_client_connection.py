@@ -6,6 +6,7 @@ import threading
 
 import pytest
 
+from blockwright.nbd.client import connection as connection_module
 from blockwright.nbd.client.connection import Connection, PendingCall
 from blockwright.nbd.protocol.session import ExportInfo, Session
 from blockwright.nbd.transport import Stream
@@ -167,6 +168,23 @@ def test_an_interrupted_call_leaves_its_buffer_to_nobody(when):
     assert slow.lost is not None
     assert other.lost is not None
     assert "interrupted" in str(connection.failure)
+
+
+@pytest.mark.parametrize("name", ["_receiving", "_sending"])
+def test_a_lock_that_an_interrupt_left_taken_keeps_nobody_from_closing(monkeypatch, name):
+    """A signal can come between a lock and the block that gives it back; whoever unwinds would wait for himself."""
+    monkeypatch.setattr(connection_module, "_LEAVE_S", 0.05)
+    closed = []
+
+    class Closing(Told):
+        def close(self):
+            closed.append(self)
+
+    stream = Closing(lambda _: 0)
+    connection = Connection(stream, PLAIN)
+    assert getattr(connection, name).acquire(blocking=False)
+    connection.close()
+    assert closed == [stream]
 
 
 def test_the_task_of_receiving_goes_on_to_the_next_who_waits():

@@ -32,6 +32,9 @@ JOINED: Final = 16 * KiB
 _TICK_S: Final = 1.0
 """How often the receiving thread looks at the clock, where no deadline is nearer."""
 
+_LEAVE_S: Final = 5.0
+"""How long whoever receives or sends may take to leave a stream that has ended."""
+
 
 class PendingCall(Call):
     """A call that a thread waits for. ``lost`` says why its connection ended before the reply was whole."""
@@ -123,8 +126,7 @@ class Connection:
 
     def _wait_for_receiver(self) -> None:
         """Return when nobody receives into our buffers any more: the stream has ended, so whoever does is leaving."""
-        with self._receiving:
-            pass
+        _wait_for(self._receiving)
 
     def _wait(self, call: PendingCall, ends: float | None) -> None:
         while not call.whole and call.lost is None:
@@ -158,8 +160,9 @@ class Connection:
             with suppress(OSError):
                 self._stream.send(encode(goodbye, self.session))
         self.fail(ConnectionLost("the connection is closed"))
-        with self._receiving, self._sending:
-            self._stream.close()
+        self._wait_for_receiver()
+        _wait_for(self._sending)
+        self._stream.close()
 
     # -- sending -----------------------------------------------------------------------------------------------
 
@@ -253,3 +256,9 @@ def _lost(error: Exception) -> Exception:
     if isinstance(error, BlockwrightError):
         return error
     return ConnectionLost(f"the connection broke: {getattr(error, 'strerror', None) or error}".lower())
+
+
+def _wait_for(lock: threading.Lock) -> None:
+    """Return when nobody holds the lock, or after a while: it is ours where a signal came between it and its ``try``."""
+    if lock.acquire(timeout=_LEAVE_S):
+        lock.release()
