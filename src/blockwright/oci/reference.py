@@ -77,6 +77,9 @@ def meant(text: str, instead: str = "") -> str:
     if found is not None:
         tag = f" --image {found['tag'][:128]}" if found["tag"] else ""
         return f"{between}{found['path'][:200]}{tag} for a container image in a layout or archive"
+    path, _, tag = text.rpartition(":")
+    if path and os.path.isfile(os.path.join(path, "oci-layout")):
+        return f"{between}{path[:200]} --image {tag[:128]} for a container image in a layout or archive"
     first, slash, rest = text.partition("/")
     named = bool(slash) and not text.startswith(".") and _has_host(first) and _HOST.fullmatch(first) is not None
     name = _REFERENCE.fullmatch(rest if named else text) if len(text) <= _MAX else None

@@ -110,7 +110,8 @@ def _in_image(name: str, address: Address) -> Source:
     """Return the file system in an image; where there is no such file, the message tells what was perhaps meant."""
     from blockwright.source.image import open_image
 
-    hint = meant(name) if address.scheme == "file" and not os.path.isfile(address.rest) else ""
+    missing = os.path.isdir(address.rest) or not os.path.exists(address.rest)
+    hint = meant(name) if address.scheme == "file" and missing else ""
     try:
         return open_image(name)
     except NotFound:

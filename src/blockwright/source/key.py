@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from blockwright.errors import LimitExceeded, NotFound, ObjectNotFound, UsageError
+from blockwright.oci.reference import meant
 from blockwright.store.address import SCHEMES, is_store_url, parse_object
 
 STORE: Final = "BLOCKWRIGHT_STORE"
@@ -34,7 +35,9 @@ def check_several(names: Sequence[str]) -> None:
             what = "standard input"
         elif os.path.isdir(name) and not is_layout(name):
             what = "a directory"
-        elif not os.path.lexists(name) and not name.startswith("docker://") and parse_address(name).is_part:
+        elif not os.path.lexists(name) and not name.startswith("docker://") and (part := parse_address(name)).is_part:
+            if part.scheme == "file" and not os.path.lexists(part.rest) and meant(name):
+                continue  # is found nowhere: the message of that tells how it is written
             what = "a part of an image"
         else:
             continue

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from blockwright.errors import NotFound
+from blockwright.source import open_source
 from tests.support.inprocess import blockwright
 
 
@@ -12,6 +14,8 @@ from tests.support.inprocess import blockwright
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("refused")
     (made / "files").mkdir()
+    (made / "layout").mkdir()
+    (made / "layout" / "oci-layout").write_text("{}")
     for name in ("a", "b"):
         (made / "files" / name).write_text("hi")
     with tarfile.open(made / "a.tgz", "w:gz") as archive:
@@ -54,6 +58,23 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
             5,
             "oci:dir:tag: no such file or directory: expected dir --image tag for a",
         ),
+        (
+            "build layout:tag -o x",
+            5,
+            "layout:tag: no such file or directory: expected layout --image tag for a container image in a layout",
+        ),
+        (
+            "build layout:1 -o x",
+            2,
+            "layout:1: layout is a directory, of which there are no parts: expected layout --image 1 for a",
+        ),
+        (
+            "build a.tgz debian:12 -o x",
+            5,
+            "debian:12: no such file: expected docker://HOST/debian:12 for a container",
+        ),
+        ("build a.tgz disk.img:1 -o x", 2, "disk.img:1: is a part of an image: expected archives and"),
+        ("build a.tgz none.img:1 -o x", 2, "none.img:1: is a part of an image: expected archives and"),
         ("build oci:dir:tag a.tgz -o x", 5, "oci:dir:tag: no such file: expected dir --image tag for a"),
         (
             "build -f debian:12 -o x",
@@ -202,3 +223,12 @@ def test_what_is_refused_is_said_in_a_line(
     assert done.stdout == b""
     left = {path.name: path.stat().st_mtime_ns for path in folder.iterdir() if path.name != "home"}
     assert left == {name: time for name, time in before.items() if name != "home"}
+
+
+def test_what_is_no_file_and_there_is_not_said_to_be_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A block device in the working directory, as those of /dev are there: what lacks is its partition."""
+    monkeypatch.chdir(folder)
+    (folder / "sda").symlink_to("disk.img")
+    monkeypatch.setattr("os.path.isfile", lambda _path: False)
+    with pytest.raises(NotFound, match=r"^sda: partition 9: is not in the table"):
+        open_source("sda:9")
