@@ -174,7 +174,7 @@ def _kind(path: str, metavar: str, name: str) -> Complete | None:
     if name == "pool" or (top == "pool" and metavar == "name" and path != "pool create"):
         return lambda _ctx, incomplete: _plain(_pools(), incomplete)
     if top == "volume" and (metavar == "origin" or (metavar == "name" and path not in _NEW)):
-        return lambda _ctx, incomplete: _plain(_volumes(), incomplete)
+        return lambda _ctx, incomplete: _named_volumes(incomplete)
     if top in ("dm", "verity") and metavar == "name" and path not in ("dm create", "verity open"):
         return lambda _ctx, incomplete: _plain(_names("/dev/mapper", but="control"), incomplete)
     if metavar.startswith("device"):
@@ -196,7 +196,7 @@ def _plain(values: Iterable[str], incomplete: str) -> list[CompletionItem]:
 def _addresses(incomplete: str) -> list[CompletionItem]:
     """Return partitions behind the colon of a file, volumes behind ``volume:``, and otherwise files."""
     if incomplete.startswith("volume:") or (incomplete and "volume:".startswith(incomplete)):
-        found = _plain((f"volume:{each}" for each in _volumes()), incomplete)
+        found = _named_volumes(incomplete, "volume:")
         if found or incomplete.startswith("volume:"):
             return found
     image, colon, _ = incomplete.rpartition(":")
@@ -234,6 +234,15 @@ def _volumes() -> list[str]:
         with open_pool(name) as driver:
             found += [f"{name}/{each.name}" for each in driver.list()]
     return found
+
+
+def _named_volumes(incomplete: str, before: str = "") -> list[CompletionItem]:
+    """Return volumes by pool and name; where none is so called, by the name alone, if it can only be in one pool."""
+    volumes = _volumes()
+    found = _plain((f"{before}{each}" for each in volumes), incomplete)
+    if found or len(_pools()) != 1:
+        return found
+    return _plain((f"{before}{each.partition('/')[2]}" for each in volumes), incomplete)
 
 
 def _names(folder: str, *, but: str = "") -> list[str]:

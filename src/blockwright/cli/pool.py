@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from blockwright.cli.options import NewSize, new_size_value
+from blockwright.cli.options import NewSize, SizedCommand, new_size_value
 from blockwright.cli.output import print_json, print_lines, print_path, table, tell
 from blockwright.cli.params import Seconds, json_option
 from blockwright.cli.really import meaning, really_option
@@ -188,7 +188,7 @@ def _more(found: PoolStatus) -> str:
     return ", ".join(said)
 
 
-@pool.command()
+@pool.command(cls=SizedCommand)
 @click.argument("name")
 @click.argument("size", metavar="[SIZE]", callback=new_size_value, required=False)
 @click.option("--metadata", metavar="SIZE", help="Give its metadata SIZE, such as 64M.")

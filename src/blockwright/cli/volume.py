@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from blockwright.cli.lazy import LazyGroup, Subcommands
-from blockwright.cli.options import NewSize, new_size_value
+from blockwright.cli.options import NewSize, SizedCommand, new_size_value
 from blockwright.cli.output import print_json, print_lines, print_path, table
 from blockwright.cli.params import json_option
 from blockwright.errors import Damaged, UsageError
@@ -60,7 +60,7 @@ def snapshot(*, origin: str, name: str, pool: str | None, as_json: bool) -> None
         _show_one(driver.snapshot(source, plain), as_json=as_json)
 
 
-@volume.command()
+@volume.command(cls=SizedCommand)
 @volume_arguments
 @click.argument("size", metavar="SIZE", callback=new_size_value)
 @json_option

@@ -15,7 +15,7 @@ from blockwright.serve.image import Image
 from blockwright.serve.scrape import ScrapeServer
 from blockwright.volume.file import survey
 from blockwright.volume.metrics import CONTENT_TYPE, render
-from tests.support import inprocess
+from tests.support import command, inprocess
 from tests.support.inprocess import blockwright, document
 from tests.support.runningserver import running
 
@@ -131,6 +131,14 @@ def test_mounting_without_root_points_to_serve(pool, tmp_path, monkeypatch):
     assert document("volume", "show", "a")["state"] == "inactive"
 
 
+def test_what_only_grows_says_so_to_a_smaller_size(pool):
+    blockwright("volume", "create", "a", "--size", "2M")
+    told = b"a: has 2097152 bytes, and volumes only grow: found 1048576"
+    assert told in blockwright("volume", "grow", "a", "-1M", code=2).stderr
+    assert b"No such option" not in blockwright("pool", "grow", "main", "-1M", code=2).stderr
+    assert b"'-8388608': expected less than the 2097152" in blockwright("volume", "grow", "a", "-8M", code=2).stderr
+
+
 def test_a_pool_that_is_not_said_is_the_only_one(pool):
     found, name = opened("x", None)
     found.close()
@@ -160,6 +168,29 @@ def test_the_only_pool_need_not_be_said_in_an_address(home, pool, tmp_path):
     for name in ("main", *(f"p{number}" for number in range(9))):
         blockwright("pool", "destroy", name, "--force")
     assert b"volume a: expected POOL/NAME: there are no pools\n" in blockwright("inspect", "volume:a", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("line", "alone", "beside"),
+    [
+        ("volume show ro", ["root"], []),
+        ("volume show ", ["main/root"], ["main/root"]),
+        ("volume show main/r", ["main/root"], ["main/root"]),
+        ("inspect volume:ro", ["volume:root"], []),
+        ("inspect volume:", ["volume:main/root"], ["volume:main/root"]),
+    ],
+)
+def test_a_volume_is_completed_by_its_name_where_the_pool_need_not_be_said(pool, line, alone, beside):
+    blockwright("volume", "create", "root", "--size", "1M")
+
+    def answers() -> list[str]:
+        env = {"COMP_LINE": f"blockwright {line}", "_BLOCKWRIGHT_COMPLETE": "bash_complete"}
+        said = command.blockwright(env=env).stdout.decode()
+        return [each.split("\t")[1] for each in said.split("\n") if each]
+
+    assert answers() == alone
+    blockwright("pool", "create", "other")
+    assert answers() == beside
 
 
 def test_status_check_and_repair(pool):
