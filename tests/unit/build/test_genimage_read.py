@@ -214,6 +214,12 @@ def test_what_a_partition_holds_of_the_tree() -> None:
     assert made.files == (("/where/input/a/b", "/b"), ("/where/input/e", "/c/d"))
 
 
+def test_no_bytes_are_no_size_as_in_genimage() -> None:
+    asked = read(disk(partitions="partition p { image = i size = 0 }", beside="image i { ext4 {} size = 1M }"))
+    assert "size" not in read(disk(inside="size = 0")).disk
+    assert asked.partitions[0].size == MiB
+
+
 def test_sizes_of_images() -> None:
     assert [held("ext4 {}", f"size = {each}").partitions[0].size for each in ("1023", "1024")] == [512, 1024]
     shares = {"100%": 0.0, "125%": 0.2, "400%": 0.75, "9999%": 0.95}

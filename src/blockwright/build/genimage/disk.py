@@ -137,7 +137,7 @@ class _Reader:
 
     def _disk(self, image: Section) -> Asked:
         outer = Options(image, self._remarks)
-        size = outer.take("size", parse_size)
+        size = outer.take("size", parse_size) or None
         self._refuse_programs(outer)
         outer.tell({"name": "has no effect", "temporary": "has no effect"})
         outer.finish(_IMAGE_OPTIONS)
