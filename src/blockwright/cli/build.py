@@ -17,6 +17,7 @@ from blockwright.cli.content_options import content_options
 from blockwright.cli.definition import asked_for, definition_options, in_file
 from blockwright.cli.layout import plan_document, plan_lines
 from blockwright.cli.options import (
+    check_new_file,
     compat_option,
     force_option,
     inode_size_option,
@@ -172,6 +173,8 @@ def _make(asked: Asked, definition: Definition, take: Take, options: dict[str, A
         )
     if output is None and not dry_run:
         raise UsageError("build: expected an output: -o disk.img")
+    if output is not None and not dry_run and not options["verify_only"]:
+        check_new_file(output)
     image = options["output_image"](output or "")
     # A build makes millions of objects, none of them in cycles, and ends: collecting would only cost.
     gc.disable()

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from blockwright.cli.disk_options import Opener, opening_options, sector_size_option, seed_option
-from blockwright.cli.options import OrPlugin, allow_backing_option, force_option, some_size_value
+from blockwright.cli.options import OrPlugin, allow_backing_option, check_new_file, force_option, some_size_value
 from blockwright.cli.output import print_json, print_lines, print_path, show_text
 from blockwright.cli.output import table as aligned
 from blockwright.cli.params import json_option
@@ -57,6 +57,7 @@ def create(
 
     With --backing it is a qcow2 image that reads as FILE does and takes what is written; SIZE is FILE's by default.
     """
+    check_new_file(image)
     if backing is not None:
         if options["kind"] is not None or options["form"] not in (None, "qcow2"):
             raise UsageError("--backing: is for qcow2 images, whose table is that of the backing file")

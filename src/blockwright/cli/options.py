@@ -44,6 +44,12 @@ def some_size_value(_ctx: click.Context, _param: click.Parameter, value: str | N
     return None if value is None else parse_new_size(value)
 
 
+def check_new_file(path: str) -> None:
+    """Raise UsageError where the file that is to be made would from then on be taken for a volume of that name."""
+    if path.startswith("volume:") and not os.path.lexists(path):
+        raise UsageError(f"{path}: expected a file, found a volume: 'volume create' makes one, ./{path} is a file")
+
+
 @dataclass(frozen=True, slots=True)
 class NewSize:
     """A size that something is to get: so many bytes, or with a ``sign`` so many more or fewer than it has."""

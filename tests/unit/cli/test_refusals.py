@@ -75,6 +75,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ),
         ("build a.tgz disk.img:1 -o x", 2, "disk.img:1: is a part of an image: expected archives and"),
         ("build a.tgz none.img:1 -o x", 2, "none.img:1: is a part of an image: expected archives and"),
+        ("build files -o volume:v", 2, "volume:v: expected a file, found a volume: 'volume create' makes one"),
+        ("disk create volume:v 1M", 2, "volume:v: expected a file, found a volume: 'volume create' makes one"),
         ("build oci:dir:tag a.tgz -o x", 5, "oci:dir:tag: no such file: expected dir --image tag for a"),
         (
             "build -f debian:12 -o x",
@@ -232,3 +234,10 @@ def test_what_is_no_file_and_there_is_not_said_to_be_missing(folder: Path, monke
     monkeypatch.setattr("os.path.isfile", lambda _path: False)
     with pytest.raises(NotFound, match=r"^sda: partition 9: is not in the table"):
         open_source("sda:9")
+
+
+def test_a_file_may_be_called_as_a_volume_where_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    blockwright("disk", "create", "./volume:v", "1M")
+    blockwright("disk", "create", "volume:v", "2M", "--force")
+    assert (tmp_path / "volume:v").stat().st_size == 2 << 20
