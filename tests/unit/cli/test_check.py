@@ -7,6 +7,7 @@ import pytest
 
 from blockwright import check as checking
 from blockwright.cli.check import SHOWN
+from blockwright.device.file import FileDevice
 from blockwright.finding import Finding
 from tests.support.command import blockwright
 from tests.support.inprocess import blockwright as inprocess
@@ -78,5 +79,7 @@ def test_what_is_kept_of_an_image_is_bounded(tmp_path: Path, monkeypatch: pytest
         inprocess("fs", "mkfs", f"{image}:{number}", "--type", "fat")
     found = document("check", image, code=3)["places"]
     assert [(len(each["findings"]), each["more"]) for each in found] == [(0, 0), (10, 0), (2, 8), (1, 9), (1, 9)]
+    with FileDevice(image) as device:
+        assert [each.more for each in checking.check(device, source="disk")] == [0, 0, 8, 9, 9]
     said = inprocess("check", image, code=3).stdout.decode().splitlines()
     assert said[-1].startswith(f"{image}:4: fat: 9 more findings, which are past the ")

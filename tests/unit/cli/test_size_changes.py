@@ -41,6 +41,7 @@ def test_what_is_no_change_of_a_size_is_refused_in_one_line(tmp_path, command):
     blockwright("fs", "mkfs", image, "--size", "8M")
     for size, told in (
         ("-9M", b"size '-9437184': expected less than the 8388608 bytes that there are"),
+        ("-8M", b"size '-8388608': expected less than the 8388608 bytes that there are"),
         ("-", b"size '': expected a number with an optional unit"),
         ("-wide", b"o such option"),
         ("--5M", b"o such option"),
