@@ -48,7 +48,7 @@ def check(*, name: str, image_format: ImageFormat, changes: Changes, take: Take,
     """Verify the format, the partition table and the file systems of IMAGE; exit with 3 where something is damaged.
 
     Nothing is changed, unless by --repair: leaks and wrong refcounts of a qcow2 image, which its tables settle.
-    Of each rule the first 10 findings in a place are shown, and how many more there are; --json has them.
+    Of each rule the first 10 findings in a place are shown, and how many more were found; --json has them.
     With --against files are compared instead, and every difference is told by path; exit with 3 where there is one.
 
     \b
