@@ -259,6 +259,6 @@ def _lost(error: Exception) -> Exception:
 
 
 def _wait_for(lock: threading.Lock) -> None:
-    """Return when nobody holds the lock, or after a while: it is ours where a signal came between it and its ``try``."""
+    """Return when nobody holds the lock, or after a while: it may be ours, if a signal came before its ``try``."""
     if lock.acquire(timeout=_LEAVE_S):
         lock.release()
