@@ -57,9 +57,11 @@ class Watch:
 
     def _run(self) -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the main thread's
+        noted = select.poll()  # select() takes no descriptor from 1024 on
+        noted.register(self._read, select.POLLIN)
         while True:
-            select.select([self._read], [], [])
+            noted.poll()
             if self._ended.wait(_PATIENCE_S):
                 return
-            if select.select([self._read], [], [], 0)[0]:
+            if noted.poll(0):
                 signal.pthread_kill(self._main, signal.SIGURG)

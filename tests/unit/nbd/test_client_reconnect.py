@@ -185,9 +185,35 @@ def test_a_connection_beside_the_first_is_made_within_the_time_of_its_call(tmp_p
         assert started.wait(30)
         began = time.monotonic()
         try:
-            with device.time_limit(0.5), pytest.raises(TimeoutError):
+            with device.time_limit(2), pytest.raises(TimeoutError):
                 device.read(0, 1)
             assert time.monotonic() - began < 5, "the handshake has 10 s of its own"
+        finally:
+            held.set()
+            busy.join(30)
+
+
+@pytest.mark.parametrize(("limit_s", "tried"), [(0.4, False), (2, True)])
+def test_a_call_with_little_time_leaves_further_connections_to_others(monkeypatch, tmp_path, limit_s, tried):
+    """A server that takes no more of them does not answer: one that had no time to would be taken for one."""
+    held, started, made = threading.Event(), threading.Event(), []
+
+    def before(request):
+        started.set()
+        assert held.wait(30)
+
+    rules = Rules(flags=FLAGS | TransmissionFlag.CAN_MULTI_CONN, before=before)
+    with CrashServer(tmp_path, rules) as server, connect(server.uri, options=QUICK) as device:
+        make = pool.Pool._made
+        monkeypatch.setattr(pool.Pool, "_made", lambda self, left: made.append(left) or make(self, left))
+        busy = threading.Thread(target=device.read, args=(4096, 1))
+        busy.start()
+        try:
+            assert started.wait(30)
+            with device.time_limit(limit_s), pytest.raises(TimeoutError):
+                device.read(0, 1)
+            # The other thread makes one in place of the one that was given up, within the time of its own call.
+            assert any(each <= limit_s / 2 for each in made) is tried
         finally:
             held.set()
             busy.join(30)

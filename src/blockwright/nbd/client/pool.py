@@ -27,6 +27,8 @@ from blockwright.nbd.wire import Command, TransmissionFlag
 FIRST_PAUSE_S: Final = 0.05
 """The pause behind the first attempt to connect again that fails; each further one is twice as long."""
 LONGEST_PAUSE_S: Final = 5.0
+_LEAST_S: Final = 0.25
+"""The time below which a further connection is not tried: a server that takes none must have had time to take one."""
 
 Dial = Callable[[float | None], Connection]
 """Connects and shakes hands within so many seconds."""
@@ -156,6 +158,9 @@ class Pool:
 
         It is made in half the time that is left until ``ends``: the call has to be done too, without it if need be.
         """
+        left = None if ends is None else _shortest(ends, math.inf) / 2
+        if left is not None and left < _LEAST_S:
+            return None
         with self._changed:
             if self._connecting or self._closed or len(self._connections) >= self._limit:
                 return None
@@ -163,7 +168,7 @@ class Pool:
             beside = self._connections
         made = None
         try:
-            made = self._made(None if ends is None else _shortest(ends, math.inf) / 2)
+            made = self._made(left)
         except (OSError, NotFound, Refused, RemoteProtocolError):
             self._limit = max(1, len(beside))
         finally:

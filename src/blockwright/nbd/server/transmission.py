@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 from blockwright.device.base import Waits
@@ -100,7 +101,8 @@ class Transmission:
                 wanted = self._batch()
                 self._flush()
             except RemoteProtocolError:
-                self._flush()  # what came before the request that broke the rules was done
+                with suppress(OSError):  # what came before the request that broke the rules was done
+                    self._flush()
                 raise
             finally:
                 self._count(started)

@@ -154,9 +154,8 @@ class _Worked:
         """Close what the session has, and report why it ended."""
         with self.answers:
             try:
-                self._stream.close()
-                self._served.close()
-                self._device.close()
+                with contextlib.closing(self._device), contextlib.closing(self._served):
+                    self._stream.close()
             finally:
                 self._report()
                 handoff.tell(self.answers, "ended", how=ending.how, reason=ending.reason)
