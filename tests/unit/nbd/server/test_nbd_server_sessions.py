@@ -327,6 +327,23 @@ def test_what_came_before_a_bad_magic_is_answered_and_counted():
         assert (counted.requests, counted.bytes) == (1, 512)
 
 
+def test_a_bad_magic_is_the_reason_though_what_came_before_cannot_be_answered():
+    gone = threading.Event()
+
+    class Late(ForwardingDevice):
+        def _write(self, offset, buffers, *, durable):
+            assert gone.wait(30)
+            super()._write(offset, buffers, durable=durable)
+
+    with running([Export("", Late(MemoryDevice(SIZE)))]) as server:
+        with server.client() as client:
+            client.go()
+            head = struct.pack(">IHHQQI", 0x25609513, 0, WRITE, 7, 512, 512)
+            client.sock.sendall(head + b"w" * 512 + bytes(28))
+        gone.set()
+        server.said("disconnected", "expected the magic")
+
+
 def test_a_client_that_goes_without_its_replies_is_told_in_words(server):
     with server.client() as client:
         client.go()

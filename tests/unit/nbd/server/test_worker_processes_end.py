@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import socket
 import sys
 import time
 from contextlib import ExitStack, contextmanager
@@ -12,6 +13,7 @@ import pytest
 from blockwright.device.file import FileDevice
 from blockwright.nbd.protocol.session import BlockSizes, ExportInfo, Session
 from blockwright.nbd.server import handoff, processes, worker
+from blockwright.nbd.server.ending import STOPPED
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.handoff import Handoff
 from blockwright.nbd.server.limits import Limits
@@ -131,6 +133,33 @@ def test_a_worker_ends_quietly_where_nobody_has_heard_that_it_is_ready(monkeypat
         theirs.send(handoff.READY)
         ours.close()
         worker._Worker(theirs).run()
+
+
+def test_a_session_in_a_worker_closes_all_it_has_though_its_stream_does_not(monkeypatch):
+    closed = []
+
+    class Part:
+        def __init__(self, name, error=None):
+            self.name, self.error = name, error
+
+        def close(self):
+            closed.append(self.name)
+            if self.error is not None:
+                raise self.error
+
+    worked = worker._Worked.__new__(worker._Worked)
+    ours, worked.answers = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    worked._stream, worked._served, worked._device = (
+        Part("stream", OSError(errno.EIO, "")),
+        Part("served"),
+        Part("file"),
+    )
+    monkeypatch.setattr(worker._Worked, "_report", lambda _self: None)
+    with ours:
+        with pytest.raises(OSError, match=r"\[Errno 5\]"):
+            worked.end(STOPPED)
+        assert handoff.told(ours)["kind"] == "ended"
+    assert closed == ["stream", "served", "file"]
 
 
 def test_a_worker_that_never_says_it_is_ready_is_done_without(image, monkeypatch, tmp_path):
