@@ -462,7 +462,7 @@ def test_verity(mapper, disks, tmp_path):
     assert mapper.table("verity")[0] == dm.Verity(MiB, nodes.number_of(data), nodes.number_of(hashes), root, b"salt")
     mapper.remove("verity")
     with open_path(data, writable=True) as device:
-        device.write(8192, b"X")
+        device.write(8192, bytes([content[8192] ^ 0xFF]), durable=True)
     path = mapper.create("verity", [dm.Verity(MiB, data, hashes, root, b"salt")], read_only=True)
     with open_path(path) as device, pytest.raises(OSError, match="Input/output error"):
         device.read(8192, 4096)

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import random
 
 import pytest
 
@@ -221,7 +222,7 @@ def test_loopback_detached_twice(disk):
 
 def test_loopback_a_corrupt_image(tmp_path):
     path = tmp_path / "corrupt.img"
-    path.write_bytes(os.urandom(1 << 20))
+    path.write_bytes(random.Random(1).randbytes(1 << 20))
     with loop.attach(path) as device:
         with pytest.raises(NotThisFormat, match="found no header"):
             partitions.add(device.path)

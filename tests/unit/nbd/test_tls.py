@@ -476,6 +476,9 @@ class Exports:
     def find(self, name):
         return Offer(ExportInfo("it", 4096, wire.TransmissionFlag.HAS_FLAGS))
 
+    def begin(self, info):
+        pass
+
     def authenticated(self, identity):
         self.identity = identity
 

@@ -69,6 +69,9 @@ class Offers(Protocol):
     def find(self, name: str) -> Offer:
         """Return the export; opens what it stands on. Raises OptionRefused."""
 
+    def begin(self, info: ExportInfo) -> None:
+        """Count a session on an export that was found: the client hears next that it has it. Raises OptionRefused."""
+
     def authenticated(self, identity: Identity) -> None:
         """Take note of who the client proved to be, inside TLS."""
 
@@ -185,6 +188,7 @@ class _Server:
             raise OptionRefused(ReplyType.ERR_SHUTDOWN, "EXPORT_NAME: the server is shutting down")
         name = _name(data)
         session = self._session(name, self._offer(name))
+        self._offers.begin(session.export)
         padding = b"" if self._client & HandshakeFlag.NO_ZEROES else bytes(wire.EXPORT_NAME_PADDING)
         yield Send(wire.EXPORT_NAME_REPLY.pack(session.export.size, session.export.flags) + padding)
         return session
@@ -218,6 +222,7 @@ class _Server:
     def _go(self, data: bytes) -> Handshake[Session | None]:
         name, wanted = _parse_info(data)
         offer = self._offer(name)
+        self._offers.begin(offer.info)
         yield from self._tell(Option.GO, offer, wanted)
         yield _reply(Option.GO, ReplyType.ACK)
         return self._session(name, offer)

@@ -12,6 +12,7 @@ from typing import Self
 
 from blockwright.errors import UsageError
 from blockwright.nbd.protocol.server import Offer, OptionRefused
+from blockwright.nbd.protocol.session import ExportInfo
 from blockwright.nbd.protocol.steps import Identity
 from blockwright.nbd.server.export import Export, Opened, Served, only_readable
 from blockwright.nbd.server.failure import failure
@@ -177,11 +178,15 @@ class ClientView:
         self._taken: list[Served] = []
         self.peer = peer
         self.found: dict[str, Served] = {}
+        self.joined: Served | None = None
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        if self.joined is not None:
+            self.joined.leave()
+            self.joined = None
         taken, self._taken = self._taken, []
         self._catalogue.give_back(taken)
 
@@ -220,9 +225,6 @@ class ClientView:
         if reason is not None:
             self._log("export denied", export=served.export.name, reason=reason)
             raise OptionRefused(ReplyType.ERR_UNKNOWN, f"there is no export {name[:64]!r}")
-        limit = served.export.connections
-        if limit is not None and served.connections >= limit:
-            raise OptionRefused(ReplyType.ERR_POLICY, f"the export {name[:64]!r} has {limit} connections already")
         try:
             info = served.info(self._limits)
         except Exception as error:  # noqa: BLE001 - whatever opening raises is told to the log, and is not the client's
@@ -233,6 +235,14 @@ class ClientView:
             info = only_readable(info)
         self.found[info.name] = served
         return Offer(info, served.context_names)
+
+    def begin(self, info: ExportInfo) -> None:
+        """Count the client's session, until the client is gone. Raises OptionRefused."""
+        served = self.found[info.name]
+        if not served.join():
+            told = f"the export {info.name[:64]!r} has {served.export.connections} connections already"
+            raise OptionRefused(ReplyType.ERR_POLICY, told)
+        self.joined = served
 
     def _why_not(self, served: Served) -> str | None:
         access = served.export.access

@@ -120,14 +120,10 @@ class Connection:
             self.peer = view.peer
         if session is None:
             return ENDED_HANDSHAKE
-        served = view.found[session.export.name]
-        with served.held():
-            limit = served.export.connections
-            if limit is not None and served.connections > limit:
-                return Ending("refused", f"the export has {limit} connections already")
-            self.export = session.export.name
-            self._log("session", export=self.export, tls=session.tls, **_framing_fields(session))
-            return self._session(session, served)
+        assert view.joined is not None, "a session begins only where it was counted"
+        self.export = session.export.name
+        self._log("session", export=self.export, tls=session.tls, **_framing_fields(session))
+        return self._session(session, view.joined)
 
     def _session(self, session: Session, served: Served) -> Ending:
         options = self._options

@@ -8,8 +8,8 @@ Knows: devices and what is told of them. Refuses to know: connections, and how r
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
 
@@ -156,7 +156,7 @@ class Served:
     """An export in use. Its device is opened at the first ``device``; ``close`` closes it where it is ours.
 
     ``opened`` is the device where another export has it already. ``connections`` counts sessions, and ``users`` all
-    who must find it open; the one is changed by ``held``, the other by the catalogue.
+    who must find it open; the one is changed by ``join`` and ``leave``, the other by the catalogue.
     """
 
     def __init__(self, export: Export, opened: Opened | None = None) -> None:
@@ -192,16 +192,19 @@ class Served:
         """Return what to hold during calls of the device: a lock, where it takes one call at a time."""
         return self.opened.serial if self.device.traits.parallelism == 1 else nullcontext()
 
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Count a connection for as long as the context lasts."""
+    def join(self) -> bool:
+        """Count one more session, and return True; False where there are as many as the export may have."""
+        limit = self.export.connections
         with self._opening:
+            if limit is not None and self.connections >= limit:
+                return False
             self.connections += 1
-        try:
-            yield
-        finally:
-            with self._opening:
-                self.connections -= 1
+            return True
+
+    def leave(self) -> None:
+        """Count a session less."""
+        with self._opening:
+            self.connections -= 1
 
     def info(self, limits: Limits) -> ExportInfo:
         """Return what clients are told, with what was added to the device since. Opens the device.

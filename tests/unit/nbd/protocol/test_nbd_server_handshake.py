@@ -28,6 +28,8 @@ class Exports:
         self.refusals = []
         self.identity = None
         self.asked = []
+        self.begun = []
+        self.full = False
 
     def listed(self):
         return [("disk", "a disk"), ("other", "")]
@@ -37,6 +39,11 @@ class Exports:
         if name not in ("", "disk"):
             raise OptionRefused(ReplyType.ERR_UNKNOWN, f"there is no export {name!r}")
         return Offer(self.info, ("base:allocation", "blockwright:dirty"))
+
+    def begin(self, info):
+        self.begun.append(info)
+        if self.full:
+            raise OptionRefused(ReplyType.ERR_POLICY, "full")
 
     def authenticated(self, identity):
         self.identity = identity
@@ -116,6 +123,19 @@ def test_list_names_what_is_listed():
     fed = feed(option(LIST))
     assert [data for _, kind, data in fed.replies if kind == SERVER] == [b"\0\0\0\4diska disk", b"\0\0\0\5other"]
     assert kinds(feed(option(LIST, b"x"))) == [(LIST, ERR + 3)]
+
+
+def test_a_session_begins_before_its_client_hears_of_it():
+    exports = Exports()
+    assert feed(option(INFO_OPT, named("disk")), exports=exports).replies
+    assert exports.begun == []
+    exports.full = True
+    fed = feed(option(GO, named("disk", 1, 2)), option(LIST), exports=exports)
+    assert kinds(fed) == [(GO, ERR + 2), (LIST, SERVER), (LIST, SERVER), (LIST, ACK)]
+    fed = feed(option(EXPORT_NAME, b"disk"), exports=exports)
+    assert str(fed.error) == "full"
+    assert fed.tail == b""
+    assert [info.name for info in exports.begun] == ["disk", "disk"]
 
 
 def test_info_and_go_tell_the_same():

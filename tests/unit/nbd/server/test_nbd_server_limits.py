@@ -1,8 +1,11 @@
 """Each limit is reached, and one client at a limit does not affect another."""
 
+import contextlib
 import socket
 import struct
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -22,6 +25,7 @@ from tests.support.runningserver import running
 
 KIB, MIB = 1 << 10, 1 << 20
 READ, WRITE, DISC = range(3)
+ACK, ERR_POLICY = 1, (1 << 31) + 2
 FINE = Export("", MemoryDevice(64 * MIB))
 
 
@@ -39,6 +43,11 @@ class Gate(ForwardingDevice):
         self.waiting.release()
         assert self.open.wait(60)
         super()._read_into(offset, buffers)
+
+
+def named(name):
+    """Return the data of INFO or GO that asks for an export and nothing more."""
+    return struct.pack(">I", len(name)) + name.encode() + bytes(2)
 
 
 def works(server):
@@ -70,12 +79,34 @@ def test_connections_of_one_address():
 
 def test_connections_of_one_export():
     exports = [Export("one", MemoryDevice(MIB), connections=1), Export("other", MemoryDevice(MIB))]
-    with running(exports) as server, server.client() as first, server.client() as second:
-        first.go("one")
-        first.request(READ, 1, 0, 512)
-        first.reply(512)  # it is counted by now
-        assert second.option(7, b"\0\0\0\3one\0\0")[-1][0] == (1 << 31) + 2
-        second.go("other")
+    with running(exports) as server, server.client() as second:
+        with server.client() as first:
+            first.go("one")
+            assert second.option(6, named("one"))[-1][0] == ACK, "what it is may be asked at any time"
+            assert second.option(7, named("one"))[-1][0] == ERR_POLICY
+            assert server.said("option refused")["reason"] == "the export 'one' has 1 connections already"
+        while second.option(7, named("one"))[-1][0] == ERR_POLICY:
+            time.sleep(0.01)
+        with server.client() as third:
+            assert third.option(7, named("one"))[-1][0] == ERR_POLICY
+            third.go("other")
+
+
+def test_a_session_counts_before_its_client_hears_of_it():
+    """Of clients that ask at the same time, too, as many as there may be get the export, and the others hear why."""
+    exported = [Export("one", MemoryDevice(MIB), connections=2)]
+    with running(exported) as server, contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(server.client()) for _ in range(12)]
+        barrier = threading.Barrier(len(clients))
+
+        def ask(client):
+            barrier.wait(30)
+            return client.option(7, named("one"))[-1][0]
+
+        with ThreadPoolExecutor(len(clients)) as pool:
+            answers = sorted(pool.map(ask, clients))
+        assert answers == [ACK] * 2 + [ERR_POLICY] * 10
+        assert server.server.catalogue.all()[0].connections == 2
 
 
 def test_time_of_a_handshake():
