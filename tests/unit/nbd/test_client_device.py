@@ -24,8 +24,8 @@ from blockwright.errors import (
     RemoteProtocolError,
 )
 from blockwright.nbd import wire
+from blockwright.nbd.client import connection, pool
 from blockwright.nbd.client import device as device_module
-from blockwright.nbd.client import pool
 from blockwright.nbd.client.connect import connect, from_socket
 from blockwright.nbd.client.options import ClientOptions
 from blockwright.nbd.wire import Command, CommandFlag, Option, TransmissionFlag
@@ -625,6 +625,52 @@ def test_hints_that_nobody_waits_for_are_bounded(tmp_path):
         assert 0 < len(count(server, Command.CACHE)) <= 16
         device.prefetch(0, 4096)
         assert device.read(0, 1) == b"\0"
+
+
+def comes(server, command):
+    until = time.monotonic() + 60
+    while not count(server, command):
+        assert time.monotonic() < until, f"{command.name} has not come"
+        time.sleep(0.001)
+
+
+def hinted(server):
+    """Return a device with a hint that the server has, and has not answered."""
+    device = connect(server.uri, options=QUICK)
+    device.prefetch(0, 4096)
+    comes(server, Command.CACHE)
+    return device
+
+
+def test_who_goes_waits_for_answers_that_nobody_waited_for(tmp_path):
+    """A server that answers a client which has gone may end with all that it serves."""
+    answered = threading.Event()
+
+    def before(request):
+        if request.command == Command.CACHE:
+            assert answered.wait(60)
+
+    rules = Rules(flags=FLAGS | TransmissionFlag.SEND_CACHE, before=before)
+    with CrashServer(tmp_path, rules) as server:
+        leaving = threading.Thread(target=hinted(server).close)
+        leaving.start()
+        leaving.join(0.2)
+        assert leaving.is_alive()
+        answered.set()
+        leaving.join(60)
+        assert not leaving.is_alive()
+        comes(server, Command.DISC)
+
+
+def test_who_goes_does_not_wait_for_good(tmp_path, monkeypatch):
+    monkeypatch.setattr(connection, "_LEAVE_S", 0.05)
+    monkeypatch.setattr(connection, "_TICK_S", 0.05)
+    answered = threading.Event()
+    rules = Rules(flags=FLAGS | TransmissionFlag.SEND_CACHE, before=lambda request: answered.wait(60))
+    with CrashServer(tmp_path, rules) as server:
+        hinted(server).close()
+        assert not answered.is_set()
+        answered.set()
 
 
 class Contexts(CrashServer):

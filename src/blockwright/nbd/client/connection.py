@@ -33,7 +33,7 @@ _TICK_S: Final = 1.0
 """How often the receiving thread looks at the clock, where no deadline is nearer."""
 
 _LEAVE_S: Final = 5.0
-"""How long whoever receives or sends may take to leave a stream that has ended."""
+"""How long whoever receives or sends may take to leave a stream that has ended, and a server to answer hints."""
 
 
 class PendingCall(Call):
@@ -153,7 +153,12 @@ class Connection:
         self._lose(list(self._pending.values()))
 
     def close(self) -> None:
-        """Take leave where that is still possible, and close the stream; no call may be out."""
+        """Take leave where that is still possible, and close the stream; no call may be out.
+
+        Replies that nobody waited for are: a server that answers who has gone may end with all its clients, as
+        nbdkit 1.32 does. What does not come in a few seconds is not waited for.
+        """
+        self._settle()
         if self.failure is None:
             goodbye = PendingCall(Command.DISC, 0, 0)
             self._stream.set_timeout(0.1, 0.1)
@@ -163,6 +168,15 @@ class Connection:
         self._wait_for_receiver()
         _wait_for(self._sending)
         self._stream.close()
+
+    def _settle(self) -> None:
+        ends = time.monotonic() + _LEAVE_S
+        if self._pending and self._receiving.acquire(timeout=_LEAVE_S):
+            try:
+                while self._pending and self.failure is None and time.monotonic() < ends:
+                    self._receive(None)
+            finally:
+                self._receiving.release()
 
     # -- sending -----------------------------------------------------------------------------------------------
 
