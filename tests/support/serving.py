@@ -64,6 +64,8 @@ def serving(
     *arguments: str | os.PathLike[str], count: int = 1, env: dict[str, str] | None = None, code: int | None = 0
 ) -> Iterator[Serving]:
     """Serve until the context ends; `count` addresses are waited for. It must end with `code` unless that is None."""
+    where = {"--socket", "-U", "--listen", "--vsock", "--exports"}
+    assert where.intersection(arguments), "the usual port may be in use by a test session beside this one"
     process = subprocess.Popen(
         [*COMMAND, "serve", *map(os.fspath, arguments)],
         stdin=subprocess.DEVNULL,
