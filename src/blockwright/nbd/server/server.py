@@ -15,7 +15,7 @@ from contextlib import suppress
 from typing import Final, Self
 
 from blockwright.nbd.server.catalogue import Catalogue
-from blockwright.nbd.server.connection import Connection, Options
+from blockwright.nbd.server.connection import NO_THREAD, TICK_S, Connection, Options
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.limits import ByteBudget
 from blockwright.nbd.server.peer import Peer, peer_of
@@ -23,8 +23,6 @@ from blockwright.nbd.server.processes import Processes
 from blockwright.nbd.server.unaccepted import Unaccepted
 from blockwright.nbd.transport import SocketStream, Stream
 
-TICK_S: Final = 1.0
-"""Seconds between two looks at requests that take too long."""
 GRACE_S: Final = 10.0
 """Seconds that ``stop`` gives requests under way."""
 
@@ -140,7 +138,7 @@ class Server:
         except RuntimeError:  # the host has no thread for it now: whoever is served already goes on
             with self._lock:
                 del self._connections[connection]
-            self._refuse(stream, peer, "no thread to be had")
+            self._refuse(stream, peer, NO_THREAD)
             return
         self.options.metrics.count("accepted")
 
