@@ -155,9 +155,10 @@ def _parse_url(text: str, scheme: str, fragment: str | None, partition: int | No
     elif is_store_url(text):
         kind = "store"
     else:
+        hint = ": 'build' makes a disk of a container image" if scheme == "docker" else ""
         raise UsageError(
             f"{text[:200]}: expected a path, file:, mem:, null:, volume:, nbd://, s3://, gs://, az:// or http(s)://, "
-            f"found the scheme {scheme}"
+            f"found the scheme {scheme}{hint}"
         )
     if not fragment:
         return Address(kind, whole, partition)

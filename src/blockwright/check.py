@@ -21,7 +21,7 @@ from blockwright.format.registry import find_format
 from blockwright.fs import foreign
 from blockwright.fs.ext4.check import check as check_ext4
 from blockwright.fs.fat.check import check as check_fat
-from blockwright.resolve import Known, identify, naming, open_device, sector_size_of
+from blockwright.resolve import Known, identify, naming, open_device, refuse_container, sector_size_of
 from blockwright.table import read as tables
 from blockwright.table.check import check as check_table
 from blockwright.table.partition import AnyPartition
@@ -68,6 +68,7 @@ def _check_image(
     text: str, partition: int | None, *, force_unlocked: bool, form: str | None, policy: Policy
 ) -> Iterator[Place]:
     address = parse_address(text, partition=partition)
+    refuse_container(text, address)
     found = None
     if address.scheme == "file":
         with open_device(f"file:{address.rest}", form="raw", force_unlocked=force_unlocked) as file:
@@ -123,6 +124,7 @@ def repair(text: str, *, form: str | None = None, force_unlocked: bool = False) 
     Raises UsageError for a format that has nothing to mend, Corrupt where more is wrong, with nothing changed.
     """
     address = parse_address(text)
+    refuse_container(text, address)
     address.check_writable()
     if address.scheme != "file" or address.is_part:
         raise UsageError(f"{text}: expected a file whose image is to be repaired")

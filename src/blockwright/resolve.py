@@ -57,6 +57,7 @@ def open_device(
     FormatError for a format or partition table that does not hold, and what ``nbd.client.connect`` raises.
     """
     address = parse_address(text, partition=partition)
+    refuse_container(text, address)
     if writable:
         address.check_writable()
     if address.scheme == "store":
@@ -136,11 +137,25 @@ def locate(text: str, *, partition: int | None = None) -> Location:
     address = parse_address(text, partition=partition)
     if address.scheme != "file" or address.snapshot is not None:
         raise UsageError(f"{text}: expected a file or a device of this host")
+    refuse_container(text, address)
     _require_raw(address.rest)
     if not address.is_part:
         return Location(address.rest)
     with _open_whole(address, writable=False, force_unlocked=True, alone=False, client=None) as whole:
         return Location(address.rest, *_part(whole, address))
+
+
+def refuse_container(text: str, address: Address) -> None:
+    """Raise NotFound where there is no such file, and ``text`` is how a container image is named.
+
+    To be asked where the address is all that is left otherwise: its partition 12 may be the tag of debian:12.
+    """
+    from blockwright.oci.reference import meant_as_disk
+
+    if address.scheme == "file" and address.snapshot is None and not os.path.lexists(address.rest):
+        hint = meant_as_disk(text)
+        if hint:
+            raise NotFound(f"{text}: no such file{hint}")
 
 
 def _require_raw(path: str) -> None:

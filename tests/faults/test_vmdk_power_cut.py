@@ -1,11 +1,13 @@
 """Power fails behind every write to a VMDK image: leaked grains are the worst, and what was flushed is there."""
 
 import random
+from contextlib import suppress
 
 import pytest
 
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.memory import MemoryDevice
+from blockwright.errors import NoSpace
 from blockwright.format.vmdk.check import LEAK, check
 from blockwright.format.vmdk.create import create_extent
 from blockwright.format.vmdk.sparse import open_sparse, read_header
@@ -16,6 +18,35 @@ from tests.support.vmdk import Shelf, new, opened
 SIZE = 3 * MiB
 ROOM = 16 * MiB
 SECTORS = SIZE // 512
+
+
+class Narrow(GrowingCrash):
+    """One without room for a third of what grows it or fills grains: the first sectors of such a write arrive."""
+
+    def __init__(self, content: bytes, room: int, chance: random.Random) -> None:
+        super().__init__(content, room)
+        self._chance = chance
+        self.failed = {"resize": 0, "write": 0}
+
+    def _resize(self, size: int) -> None:
+        self._fail("resize")
+        super()._resize(size)
+
+    def _write(self, offset, buffers, *, durable) -> None:
+        data = b"".join(buffers)
+        if len(data) >= 64 * KiB:
+            try:
+                self._fail("write")
+            except NoSpace:
+                part = memoryview(data)[: self._chance.randrange(len(data) // 512 + 1) * 512]
+                super()._write(offset, [part], durable=durable)
+                raise
+        super()._write(offset, buffers, durable=durable)
+
+    def _fail(self, what: str) -> None:
+        if self._chance.randrange(3) == 0:
+            self.failed[what] += 1
+            raise NoSpace("no space left on device")
 
 
 def story(crash: GrowingCrash, chance: random.Random, operations: int):
@@ -34,11 +65,14 @@ def story(crash: GrowingCrash, chance: random.Random, operations: int):
         told[-1][2].update(range(offset // 512, -(-(offset + length) // 512)))
         if kind == "write":
             data = chance.randbytes(length)
-            disk.write(offset, data)
-            content[offset : offset + length] = data
+            with suppress(NoSpace):
+                disk.write(offset, data)
+                content[offset : offset + length] = data
+                continue
         else:
-            getattr(disk, kind)(offset, length)
-            content[offset : offset + length] = disk.read(offset, length)
+            with suppress(NoSpace):
+                getattr(disk, kind)(offset, length)
+        content[offset : offset + length] = disk.read(offset, length)
     disk.flush()
     told.append((len(crash.events), bytes(content), set()))
     return told
@@ -69,6 +103,23 @@ def test_random_operations(seed):
     crash = GrowingCrash(file.read(0, file.size), ROOM)
     told = story(crash, chance, 14)
     assert examine(crash, told, chance) <= {LEAK}
+
+
+def test_room_of_writes_that_failed_is_used_again():
+    """With tables that are missing, so that there is room for data and none for its table."""
+    failed = {"resize": 0, "write": 0}
+    for seed in range(4):
+        chance = random.Random(f"narrow {seed}")
+        file = new(SIZE)
+        header = read_header(file)
+        for where in (header.directory, header.redundant):
+            file.write(where, bytes(4))
+        crash = Narrow(file.read(0, file.size), ROOM, chance)
+        told = story(crash, chance, 12)
+        assert examine(crash, told, chance) <= {LEAK}
+        for what, times in crash.failed.items():
+            failed[what] += times
+    assert min(failed.values()) > 3, failed
 
 
 def test_what_a_grain_has_of_its_parent_is_there_before_a_table_says_so():

@@ -19,6 +19,7 @@ from blockwright.attach import means as by
 from blockwright.attach.means import Disk, Mapping, Means
 from blockwright.device.file import open_path
 from blockwright.errors import BlockwrightError, InUse, NotFound, Unavailable
+from blockwright.oci.reference import meant_as_disk
 from blockwright.resolve import naming, sector_size_of
 from blockwright.system.linux import blkdev, dm, loop
 from blockwright.system.linux.dm import nodes
@@ -57,7 +58,7 @@ def table_of(path: str | os.PathLike[str], *, logger: Logger | None = None) -> A
     try:
         device = open_path(name)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"{name}: no such file or device") from None
+        raise NotFound(f"{name}: no such file or device{meant_as_disk(name)}") from None
     with device, naming(name):
         table = tables.read(device, sector_size=sector_size_of(device))
     told(logger).debug("%s: %s with %d partitions", name, table.kind, len(table.partitions))

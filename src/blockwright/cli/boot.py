@@ -20,7 +20,7 @@ from blockwright.cli.params import json_option
 from blockwright.cli.signing import secure_options
 from blockwright.epoch import source_date_epoch
 from blockwright.errors import UsageError
-from blockwright.resolve import open_device
+from blockwright.resolve import open_device, refuse_container
 
 
 @click.group()
@@ -53,6 +53,7 @@ def install_(image: str, way: str, partition: int | None, **options: Any) -> Non
     to the EFI system partition. What was written is printed.
     """
     address = parse_address(image, partition=partition)
+    refuse_container(image, address)
     if address.start is not None:
         raise UsageError(f"{image}: expected an image or one of its partitions by number, found a range")
     shelves, search_system = shelves_for(options["loader_dir"])

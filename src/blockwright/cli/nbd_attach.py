@@ -106,8 +106,8 @@ def attach(  # noqa: PLR0913 - a device's settings
 
         return hold(start, pid_path=pid_file, tell=tell, logger=logger)
 
-    signals.unwatch()  # it forks
-    return in_background(work)
+    watched = signals.unwatch()  # it forks
+    return in_background(work, forked=signals.watch if watched else None)
 
 
 @click.command()

@@ -46,12 +46,14 @@ def watch() -> None:
         _watch = Watch()
 
 
-def unwatch() -> None:
-    """End ``watch`` and its thread: who forks must have no threads."""
+def unwatch() -> bool:
+    """End ``watch`` and its thread, since who forks must have no threads; return whether there was one."""
     global _watch  # noqa: PLW0603 - the same
-    if sys.platform != "win32" and _watch is not None:
-        _watch.end()
-        _watch = None
+    if sys.platform == "win32" or _watch is None:
+        return False
+    _watch.end()
+    _watch = None
+    return True
 
 
 def _handle(handler: Callable[[int, FrameType | None], None] | signal.Handlers) -> None:

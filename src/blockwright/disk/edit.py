@@ -24,7 +24,16 @@ from blockwright.errors import FormatError, KernelError, UsageError
 from blockwright.format.policy import REFUSE, Policy
 from blockwright.fs.fat.read import FatFileSystem as FatFiles
 from blockwright.nbd.client.options import ClientOptions
-from blockwright.resolve import Known, identify, naming, no_table, open_device, open_file_system, sector_size_of
+from blockwright.resolve import (
+    Known,
+    identify,
+    naming,
+    no_table,
+    open_device,
+    open_file_system,
+    refuse_container,
+    sector_size_of,
+)
 from blockwright.table import edit
 from blockwright.table import read as tables
 from blockwright.table.gpt.hybrid import Shown
@@ -65,7 +74,9 @@ class DiskEditor:
         policy: Policy = REFUSE,
         writable: bool = True,
     ) -> None:
-        if parse_address(image).is_part:
+        address = parse_address(image)
+        refuse_container(image, address)
+        if address.is_part:
             raise UsageError(f"{image}: expected a whole disk, found a part of one")
         self.name = image
         self.device = open_device(

@@ -9,7 +9,7 @@ import os
 import re
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, NamedTuple
 
 from blockwright.errors import UsageError
 
@@ -26,7 +26,15 @@ _REFERENCE: Final = re.compile(
 _TRANSPORT: Final = re.compile(r"(?:oci|oci-archive|docker-archive):(?P<path>[^:]+)(?::(?P<tag>.+))?", re.DOTALL)
 """How other programs write what is not in a registry."""
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]+|\[[0-9a-fA-F:.]+\])(?::[0-9]{1,5})?")
+_REGISTRY_HOST: Final = re.compile(r"[A-Za-z0-9.-]+\.(?:aws|com|dev|io|net|org)|[A-Za-z0-9.-]+:[0-9]{1,5}")
+"""What is likelier a host than a directory; a reference needs no tag behind it to be taken for one."""
+_OF_DISKS: Final = frozenset(
+    {"az", "file", "gs", "http", "https", "mem", "nbd", "nbds", "null", "s3", "volume", "vol", "volumes"}
+)
+"""What stands before the colon of addresses of disks, or is mistaken for it."""
 _MAX: Final = 512
+_MAX_PATH: Final = 200
+"""Characters of a path that a message tells."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +80,69 @@ def meant(text: str, instead: str = "") -> str:
 
     Meant to go behind a message, after what is expected ``instead`` of it.
     """
-    between = f": expected {instead}"
+    found = _written(text)
+    return f": expected {instead}{found.name}{found.option} for a container image in a {found.kind}" if found else ""
+
+
+def meant_as_disk(text: str) -> str:
+    """Return how to have a disk of what ``text``, a file that is not there, was perhaps meant to be; or nothing.
+
+    Meant to go behind a message. What is likelier an address of a disk, or a file of another name, is left alone.
+    """
+    scheme, colon, _ = text.partition(":")
+    if (colon and (scheme in _OF_DISKS or len(scheme) == 1)) or len(text) > _MAX_PATH or os.path.lexists(text):
+        return ""
+    found = _written(text)
+    if found is None or not all(map(_is_plain, filter(None, (found.name, found.tag)))):
+        return ""
+    folder, slash, _ = text.partition("/")
+    if found.kind == "registry" and (_has_suffix(text) or (slash and os.path.lexists(folder))):
+        return ""
+    return f": if a container image is meant, 'build {found.name} -o disk.img{found.option}' makes a disk of it"
+
+
+class _Written(NamedTuple):
+    """What a container image is called as a source; ``kind`` is what it is in, and ``tag`` which one of several."""
+
+    name: str
+    kind: str
+    tag: str = ""
+
+    @property
+    def option(self) -> str:
+        return f" --image {self.tag}" if self.tag else ""
+
+
+def _written(text: str) -> _Written | None:
+    """Return how what ``text`` perhaps means is written here; None if nothing is known."""
     found = _TRANSPORT.fullmatch(text)
     if found is not None:
-        tag = f" --image {found['tag'][:128]}" if found["tag"] else ""
-        return f"{between}{found['path'][:200]}{tag} for a container image in a layout or archive"
+        return _Written(found["path"][:_MAX_PATH], "layout or archive", (found["tag"] or "")[:128])
     path, _, tag = text.rpartition(":")
     if path and os.path.isfile(os.path.join(path, "oci-layout")):
-        return f"{between}{path[:200]} --image {tag[:128]} for a container image in a layout or archive"
+        return _Written(path[:_MAX_PATH], "layout or archive", tag[:128])
     first, slash, rest = text.partition("/")
     named = bool(slash) and not text.startswith(".") and _has_host(first) and _HOST.fullmatch(first) is not None
     name = _REFERENCE.fullmatch(rest if named else text) if len(text) <= _MAX else None
-    if name is None or not (name["tag"] or name["digest"]):
-        return ""
-    if not named and "." in name["name"].rpartition("/")[2]:
-        return ""  # disk.img:2
+    if name is None:
+        return None
+    if not (name["tag"] or name["digest"]):
+        if not named or not _REGISTRY_HOST.fullmatch(first) or _has_suffix(rest) or os.path.lexists(first):
+            return None
+    elif not named and _has_suffix(name["name"]):
+        return None  # disk.img:2
     host = "" if named or os.environ.get(REGISTRY) else "HOST/"
-    return f"{between}{SCHEME}{host}{text} for a container image in a registry"
+    return _Written(f"{SCHEME}{host}{text}", "registry")
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a shell takes the word for what it is."""
+    return re.fullmatch(r"[A-Za-z0-9@%+=:,./_-]+", text) is not None
+
+
+def _has_suffix(path: str) -> bool:
+    """Whether the last name of a path, without what stands behind a colon or @, is one of a file with a suffix."""
+    return "." in re.split("[:@]", path.rpartition("/")[2])[0]
 
 
 def _has_host(first: str) -> bool:

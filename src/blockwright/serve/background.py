@@ -14,12 +14,13 @@ from contextlib import suppress
 from blockwright.errors import NotSupported
 
 
-def in_background(work: Callable[[Callable[[], None]], int]) -> int:
+def in_background(work: Callable[[Callable[[], None]], int], *, forked: Callable[[], None] | None = None) -> int:
     """Call ``work`` in a process of its own, and return 0 in this one when it says that it is ready.
 
     It says so by calling what it is given, which takes its standard streams away. Until then it shares them, and
     whatever code it ends with is returned here. It returns in that process what ``work`` does. Called before there
-    are threads. Raises NotSupported where there are no such processes.
+    are threads; ``forked`` is called first in both processes, and may start some. Raises NotSupported where there are
+    no such processes.
     """
     if sys.platform == "win32":
         raise NotSupported("background: this system does not let a process go on without its terminal")
@@ -29,9 +30,13 @@ def in_background(work: Callable[[Callable[[], None]], int]) -> int:
     if not child:
         os.close(read)
         os.setsid()
+        if forked is not None:
+            forked()
         return work(lambda: _tell_ready(write))
     os.close(write)
     try:
+        if forked is not None:
+            forked()
         ready = os.read(read, 1)
         if ready:
             return 0

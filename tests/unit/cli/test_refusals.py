@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from blockwright.attach.partitions import table_of
+from blockwright.check import repair
 from blockwright.errors import NotFound
+from blockwright.resolve import locate, open_device
 from blockwright.source import open_source
 from tests.support.inprocess import blockwright
 
@@ -241,3 +244,83 @@ def test_a_file_may_be_called_as_a_volume_where_meant(tmp_path: Path, monkeypatc
     blockwright("disk", "create", "./volume:v", "1M")
     blockwright("disk", "create", "volume:v", "2M", "--force")
     assert (tmp_path / "volume:v").stat().st_size == 2 << 20
+
+
+SCHEMES = "expected a path, file:, mem:, null:, volume:, nbd://, s3://, gs://, az:// or http(s)://, found the scheme"
+TAKE_DISKS = [
+    "inspect {}",
+    "inspect {} --json",
+    "check {}",
+    "compare disk.img {}",
+    "convert {} out.qcow2",
+    "serve {} --socket s",
+    "fs ls {}",
+    "fs get {} /etc/os-release out",
+    "fs resize {} 5G",
+    "disk table {}",
+    "disk resize {} 10G",
+    "disk snapshot list {}",
+    "boot install {} grub",
+    "verity verify {} x 00",
+    "nbd copy {} out",
+]
+
+
+@pytest.mark.parametrize("command", TAKE_DISKS)
+@pytest.mark.parametrize(
+    ("name", "made"),
+    [
+        ("debian:12", "build docker://HOST/debian:12 -o disk.img"),
+        ("debian:bookworm", "build docker://HOST/debian:bookworm -o disk.img"),
+        ("host.io/library/debian", "build docker://host.io/library/debian -o disk.img"),
+        ("oci:dir:tag", "build dir -o disk.img --image tag"),
+    ],
+)
+def test_a_container_image_is_no_disk_and_it_is_told_what_makes_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: str, name: str, made: str
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("BLOCKWRIGHT_REGISTRY", raising=False)
+    said = blockwright(*command.format(name).split(), code=5).stderr.decode()
+    assert f"{name}: no such file: if a container image is meant, '{made}' makes a disk of it" in said
+    assert said.count("\n") == 1
+
+
+def test_where_it_is_attached_or_repaired_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    for ask in (locate, table_of, repair):
+        with pytest.raises(NotFound, match=r"^debian:12: no such file.*: if a container image is meant, 'build d"):
+            ask("debian:12")
+    with pytest.raises(NotFound, match=r"^debian: no such file$"):
+        open_device("debian", partition=12)
+
+
+@pytest.mark.parametrize(
+    ("name", "code", "message"),
+    [
+        ("none.img", 5, "none.img: no such file\n"),
+        ("none.img:2", 5, "none.img: no such file\n"),
+        ("none", 5, "none: no such file\n"),
+        ("files/none:2", 5, "files/none: no such file\n"),
+        ("files.d/none.qcow2:1", 5, "files.d/none.qcow2: no such file\n"),
+        ("/none:2", 5, "/none: no such file\n"),
+        ("./none:2", 5, "./none: no such file\n"),
+        ("file:none:2", 5, "none: no such file\n"),
+        ("C:\\none.img", 5, "C:\\none.img: no such file\n"),
+        ("c:none", 5, "c:none: no such file\n"),
+        ("volume:none", 2, "volume none: expected POOL/NAME: "),
+        ("files:2", 2, "files: expected a file or a block device, found a directory\n"),
+        ("disk.img:9", 5, "disk.img: partition 9: is not in the table"),
+        ("docker://host.io/debian:12", 2, f"docker://host.io/debian:12: {SCHEMES} docker: 'build' makes a disk of"),
+        ("ftp://host.io/disk", 2, f"ftp://host.io/disk: {SCHEMES} ftp\n"),
+    ],
+)
+def test_what_is_no_container_image_is_not_said_to_be_one(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int, message: str
+) -> None:
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("BLOCKWRIGHT_HOME", str(folder / "home"))
+    said = blockwright("fs", "ls", name, code=code).stderr.decode()
+    assert said.startswith(f"blockwright: {message}")
+    assert said.count("\n") == 1
+    assert "docker://HOST" not in said

@@ -1,5 +1,6 @@
 """Signals end the command whenever they come, in the instant before a call that blocks too."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -101,7 +102,7 @@ def test_who_attaches_in_the_background_forks_without_threads() -> None:
     code = """
     import sys, threading
     from blockwright.cli import nbd_attach, run
-    def fork(work):
+    def fork(work, *, forked):
         print(threading.active_count(), flush=True)
         return 7
     nbd_attach.in_background = fork
@@ -109,3 +110,58 @@ def test_who_attaches_in_the_background_forks_without_threads() -> None:
     """
     done = run_code(code)
     assert (done.returncode, done.stdout, done.stderr) == (7, b"1\n", b"")
+
+
+# In the background: `hold` is what the process does that stays; the other one waits for it, in a read of one byte.
+FORKED = """
+    import _thread, os, signal, sys, threading, time
+    from blockwright.cli import nbd_attach, run
+    parent, reads, (begun, begin) = os.getpid(), os.read, os.pipe()
+    def note():
+        reads(begun, 1)
+        time.sleep(0.2)
+        _thread.interrupt_main(int(sys.argv[1]))
+    def missed(fd, length):
+        if length == 1 and os.getpid() == parent:
+            threading.Thread(target=note, daemon=True).start()
+        return reads(fd, length)
+    def in_parent(start, **more):
+        signal.alarm(90)
+        signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+        print(os.getpid(), flush=True)
+        os.write(begin, b"x")
+        while True:
+            signal.pause()
+    def in_child(start, **more):
+        os.write(begin, b"x")
+        threading.Thread(target=note, daemon=True).start()
+        return reads(0, 1)
+    if sys.argv[2] == "parent":
+        os.read = missed
+    nbd_attach.hold = {"parent": in_parent, "child": in_child}[sys.argv[2]]
+    sys.exit(run.run(["nbd", "attach", "--background", "nbd://localhost/x"], last=True))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_interrupts_nothing_ends_who_waits_for_the_background(number) -> None:
+    done = run_code(FORKED, str(int(number)), "parent")
+    assert (done.returncode, done.stderr) == (130, b"blockwright: interrupted\n")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(done.stdout), 0)
+
+
+def test_a_signal_that_interrupts_nothing_ends_the_background_before_it_is_ready() -> None:
+    done = run_code(FORKED, str(int(signal.SIGTERM)), "child")
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"blockwright: interrupted\n")
+
+
+def test_a_run_within_another_program_watches_nothing_when_it_has_forked() -> None:
+    code = """
+    import sys, threading
+    from blockwright.cli import nbd_attach, run
+    nbd_attach.in_background = lambda work, *, forked: 7 if forked is None else 8
+    sys.exit(run.run(["nbd", "attach", "--background", "nbd://localhost/x"]))
+    """
+    done = run_code(code)
+    assert (done.returncode, done.stdout, done.stderr) == (7, b"", b"")

@@ -1,7 +1,7 @@
 import pytest
 
 from blockwright.errors import UsageError
-from blockwright.oci.reference import Reference, is_loopback, meant, parse_reference
+from blockwright.oci.reference import Reference, is_loopback, meant, meant_as_disk, parse_reference
 
 pytestmark = pytest.mark.unprivileged
 DIGEST = "sha256:" + "a" * 64
@@ -94,3 +94,72 @@ def test_what_other_programs_write_is_told_in_our_words(text, written, monkeypat
 )
 def test_what_may_be_a_path_as_well_is_left_alone(text):
     assert meant(text) == ""
+    assert meant_as_disk(text) == ""
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["team/app", "disks.d/root", "host.io/app.img", "host.io/App", "localhost/app", "./host.io/app", "host.io"],
+)
+def test_without_a_tag_the_host_has_to_look_like_one(text):
+    assert meant(text) == ""
+    assert meant_as_disk(text) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("debian:12", "docker://HOST/debian:12 -o disk.img"),
+        ("library/debian:bookworm", "docker://HOST/library/debian:bookworm -o disk.img"),
+        ("host.io/library/debian", "docker://host.io/library/debian -o disk.img"),
+        ("host.example/team/app:1", "docker://host.example/team/app:1 -o disk.img"),
+        (f"localhost:5000/app@{DIGEST}", f"docker://localhost:5000/app@{DIGEST} -o disk.img"),
+        ("oci:a/dir", "a/dir -o disk.img"),
+        ("oci:dir:tag", "dir -o disk.img --image tag"),
+        ("docker-archive:x.tar:app:1", "x.tar -o disk.img --image app:1"),
+    ],
+)
+def test_where_a_disk_is_expected_it_is_told_what_makes_one(text, line, monkeypatch):
+    monkeypatch.delenv("BLOCKWRIGHT_REGISTRY", raising=False)
+    assert meant_as_disk(text) == f": if a container image is meant, 'build {line}' makes a disk of it"
+    if line.startswith("docker://"):
+        parse_reference(line.split()[0].replace("HOST", "registry.example"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "volume:x",
+        "volumes:x",
+        "file:debian",
+        "nbd:localhost",
+        "mem:1m",
+        "c:disk",
+        "c:/disk:2",
+        "C:\\disk.img",
+        "nbd://host/disk",
+        "s3://bucket/disk:1",
+        "host.example/disk.img:2",
+        "disks.d/disk.qcow2:1",
+        "disk.img#snapshot=a:1",
+        "disk:1M,2M",
+        "oci:a dir",
+        "oci:a\nb",
+        "oci:dir:it's",
+        "oci:" + "a" * 250,
+    ],
+)
+def test_what_is_likelier_a_disk_or_cannot_be_told_is_left_alone(text):
+    assert meant_as_disk(text) == ""
+
+
+def test_what_is_there_is_what_it_is(tmp_path, monkeypatch):
+    """A file of the name, and a file that is missing in a directory that is not."""
+    monkeypatch.chdir(tmp_path)
+    for text, there in (("debian:12", "debian:12"), ("images/root:2", "images"), ("host.io/root", "host.io")):
+        assert meant_as_disk(text)
+        (tmp_path / there).mkdir()
+        assert meant_as_disk(text) == ""
+    assert meant("host.io/root") == ""
+    (tmp_path / "images" / "oci-layout").touch()
+    assert "'build images -o disk.img --image tag'" in meant_as_disk("images:tag")

@@ -3,7 +3,8 @@
 A grain that the extent holds is written where it lies. Any other gets room behind all that is there, under a
 reservation of its range of the disk: what the write leaves of the grain is filled from what it reads as, all is
 written, and then the table changes, in memory. ``flush`` brings it to the disk behind the data, the redundant copies
-first. Grains are never moved or freed, so a power cut leaves grains that nothing refers to, at worst.
+first. Grains are never moved or freed, so a power cut leaves grains that nothing refers to, at worst. Room whose
+write failed is what the next one takes: no table had it, on the disk or in memory.
 
 Knows: allocation, and the order in which tables reach the disk. Refuses to know: descriptors.
 """
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
 from blockwright.device.base import BlockDevice, ResizableDevice
 from blockwright.device.ranges import RangeLock
 from blockwright.device.vector import Cutter, total, zeros
-from blockwright.errors import Corrupt, NoSpace, NotSupported, ReadOnly
+from blockwright.errors import BlockwrightError, Corrupt, NoSpace, NotSupported, ReadOnly
 from blockwright.format.mapped import Kind
 from blockwright.format.vmdk.layout import (
     ENTRIES,
@@ -29,6 +31,7 @@ from blockwright.format.vmdk.layout import (
     entry_bytes,
 )
 from blockwright.format.vmdk.map import EMPTY, LIMIT, GrainMap, load_table, read_directory
+from blockwright.format.vmdk.room import Room
 from blockwright.format.vmdk.sparse import SparseExtent, reading_traits
 from blockwright.units import SECTOR, KiB, align_down, align_up
 
@@ -75,7 +78,7 @@ class WritableSparse(SparseExtent):
             owns=owns,
         )
         self._ranges = RangeLock()
-        self._end = align_up(max(_used(grains), grains.header.overhead), _ALIGNMENT)
+        self._room = Room(align_up(max(_used(grains), grains.header.overhead), _ALIGNMENT))
 
     # -- writing ---------------------------------------------------------------------------------------------
 
@@ -96,11 +99,12 @@ class WritableSparse(SparseExtent):
         return align_down(offset, self.header.span) + self.header.span
 
     def _grow(self, end: int) -> None:
-        """Have the file be as long as ``end``: its last grain may be cut."""
-        if self._host.size < end:
+        """Have the file be as long as ``end``, and what is new lie behind that: its last grain may be cut."""
+        if self._host.size < end or self._room.end < end:
             with self._grains.lock:
                 if isinstance(self._host, ResizableDevice) and self._host.size < end:
                     self._host.resize(end)
+                self._room.end = max(self._room.end, align_up(end, SECTOR))
 
     def _allocating(self, offset: int, end: int, cutter: Cutter | None) -> int:
         """Write to grains that the extent does not hold, as far as nobody else has made some; return how far.
@@ -118,7 +122,11 @@ class WritableSparse(SparseExtent):
             head, tail = self._filling(low, offset), self._filling(end, min(high, self._size))
             given = zeros(end - offset) if cutter is None else cutter.take(end - offset)
             host = self._reserve(high - low)
-            self._host.write(host, head, *given, tail)
+            try:
+                self._host.write(host, head, *given, tail)
+            except BaseException:
+                self._give_back(host, high - low)
+                raise
             self._refer(low, high, host)
         return end
 
@@ -134,7 +142,11 @@ class WritableSparse(SparseExtent):
     def _reserve(self, length: int) -> int:
         """Return where ``length`` new bytes of the file are."""
         with self._grains.lock:
-            host, end = self._end, align_up(self._end + length, SECTOR)
+            spare = self._room.spare(length)
+            if spare is not None:
+                return spare
+            host = self._room.end
+            end = host + length
             if end > MAX_FILE:
                 raise NoSpace(f"vmdk: expected a file of at most {MAX_FILE} bytes, found it to need {end}")
             if isinstance(self._host, ResizableDevice):
@@ -142,8 +154,13 @@ class WritableSparse(SparseExtent):
                     self._host.resize(end)
             elif end > self._host.size:
                 raise NoSpace(f"vmdk: expected a file of at least {end} bytes, found {self._host.size}")
-            self._end = end
+            self._room.end = end
             return host
+
+    def _give_back(self, host: int, length: int) -> None:
+        """Have others take what was reserved, and is not referred to."""
+        with self._grains.lock:
+            self._room.give_back(host, length)
 
     def _refer(self, low: int, high: int, host: int) -> None:
         """Make the map refer to the grains of [low, high), which one table maps."""
@@ -152,7 +169,11 @@ class WritableSparse(SparseExtent):
         count = (high - low) // grain
         sector, step = host // SECTOR, grain // SECTOR
         with grains.lock:
-            table, dirty = self._changing(index)
+            try:
+                table, dirty = self._changing(index)
+            except BaseException:
+                self._give_back(host, high - low)
+                raise
             table[slot : slot + count] = array("I", range(sector, sector + count * step, step))
             dirty.update(range(slot // _PER_SECTOR, (slot + count - 1) // _PER_SECTOR + 1))
             if len(grains.dirty) > LIMIT // 2:
@@ -168,15 +189,21 @@ class WritableSparse(SparseExtent):
         # What can fail comes first: a table half made would be written to sector 0, or be referred to unwritten.
         first = second = 0
         differs = False
+        made = array("I", bytes(TABLE_BYTES))
         if table is None:
             first = self._reserve(TABLE_BYTES) // SECTOR
-        if grains.redundant is not None:
-            if not grains.redundant[index]:
-                second = self._reserve(TABLE_BYTES) // SECTOR
-            else:  # they differ where a cut came between the two copies once
-                differs = load_table(self._host, grains.redundant[index] * SECTOR, index) != (table or EMPTY)
+        try:
+            if grains.redundant is not None:
+                if not grains.redundant[index]:
+                    second = self._reserve(TABLE_BYTES) // SECTOR
+                else:  # they differ where a cut came between the two copies once
+                    differs = load_table(self._host, grains.redundant[index] * SECTOR, index) != (table or EMPTY)
+        except BaseException:
+            if first:
+                self._give_back(first * SECTOR, TABLE_BYTES)
+            raise
         if table is None:
-            table = grains.tables[index] = array("I", bytes(TABLE_BYTES))
+            table = grains.tables[index] = made
             grains.directory[index] = first
         if grains.redundant is not None and second:
             grains.redundant[index] = second
@@ -267,8 +294,15 @@ class WritableSparse(SparseExtent):
             with self._grains.lock:
                 if self._grains.dirty:
                     self._sync()
+                self._shorten()
         finally:
             super()._close()
+
+    def _shorten(self) -> None:
+        """End the file where what is in use ends: it is longer where the last write that needed room has failed."""
+        if isinstance(self._host, ResizableDevice) and self._host.size > self._room.end:
+            with suppress(OSError, BlockwrightError):  # nobody looks there
+                self._host.resize(self._room.end)
 
 
 def _used(grains: WritableMap) -> int:

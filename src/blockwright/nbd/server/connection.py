@@ -8,8 +8,9 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Final
 
 from blockwright.nbd.protocol.server import Tls, handshake
 from blockwright.nbd.protocol.session import Session
@@ -23,6 +24,11 @@ from blockwright.nbd.server.peer import Peer, peer_of
 from blockwright.nbd.server.processes import Leaving, Processes
 from blockwright.nbd.server.session import SessionRun
 from blockwright.nbd.transport import Deadline, SocketStream, Stream, TlsStarter, run
+
+TICK_S: Final = 1.0
+"""Seconds between two looks at requests that take too long."""
+NO_THREAD: Final = "no thread to be had"
+"""Why a connection is refused for which the host has none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,14 +163,49 @@ def _framing_fields(session: Session) -> dict[str, object]:
 def serve_connection(sock: socket.socket, exports: Sequence[Export], options: Options | None = None) -> Ending:
     """Serve one connected socket until its session ends, close it, and return why it ended.
 
-    For callers who accept connections themselves; each call has limits of its own. Devices that exports opened
-    themselves are closed at the end.
+    For callers who accept connections themselves; each call has limits of its own, and a thread that ends the session
+    when a request takes longer than ``Limits.request_s``: its client is cut off then, and the call returns when the
+    device does. Devices that exports opened themselves are closed at the end.
     """
     options = options or Options()
     catalogue = Catalogue(exports, options.default)
     with contextlib.closing(catalogue):
         budget = ByteBudget(options.limits.bytes_in_flight)
-        connection = Connection(
-            SocketStream(sock), peer_of(sock), catalogue, options, budget, threading.Event(), Processes(0, budget)
-        )
-        return connection.serve()
+        stream, peer = SocketStream(sock), peer_of(sock)
+        connection = Connection(stream, peer, catalogue, options, budget, threading.Event(), Processes(0, budget))
+        try:
+            with _watched(connection, options.limits):
+                return connection.serve()
+        except _NoThreadError:
+            stream.close()
+            options.metrics.count("refused", NO_THREAD)
+            options.log("refused", peer=str(peer), reason=NO_THREAD)
+            return Ending("refused", NO_THREAD)
+
+
+class _NoThreadError(Exception):
+    """The host has no thread for it now."""
+
+
+@contextlib.contextmanager
+def _watched(connection: Connection, limits: Limits) -> Iterator[None]:
+    """Have a thread cut off the connection if a request is stuck, as a server does for all of its own."""
+    if limits.request_s is None:
+        yield
+        return
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(TICK_S):
+            connection.cut_off_if_stuck()
+
+    thread = threading.Thread(target=watch, name=f"nbd: watch {connection.peer}", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        raise _NoThreadError from None
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()

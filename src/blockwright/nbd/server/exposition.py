@@ -18,6 +18,7 @@ PREFIX: Final = "blockwright_nbd"
 _EVENTS: Final = {
     "accepted": ("connections_total", "Connections that were taken."),
     "refused": ("connections_refused_total", "Connections over a limit, by that limit."),
+    "not accepted": ("accepts_failed_total", "Tries to take a connection that failed, by the system's error."),
     "option refused": ("options_refused_total", "Options of handshakes that were answered with an error, by it."),
     "ended": ("connections_ended_total", "Connections that have ended, by how."),
 }

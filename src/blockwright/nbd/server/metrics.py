@@ -125,9 +125,9 @@ class ServerMetrics:
             return found
 
     def count(self, event: str, reason: str = "") -> None:
-        """Count an event of a connection: ``accepted``, ``refused``, ``ended``.
+        """Count an event of a connection: ``accepted``, ``not accepted``, ``refused``, ``ended``.
 
-        ``reason`` is one of a few words of ours: what a client sends never stands in it.
+        ``reason`` is one of a few words of ours or of the system's: what a client sends never stands in it.
         """
         with self._lock:
             self._events[event, reason] = self._events.get((event, reason), 0) + 1

@@ -15,15 +15,14 @@ from contextlib import suppress
 from typing import Final, Self
 
 from blockwright.nbd.server.catalogue import Catalogue
-from blockwright.nbd.server.connection import Connection, Options
+from blockwright.nbd.server.connection import NO_THREAD, TICK_S, Connection, Options
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.limits import ByteBudget
 from blockwright.nbd.server.peer import Peer, peer_of
 from blockwright.nbd.server.processes import Processes
+from blockwright.nbd.server.unaccepted import Unaccepted
 from blockwright.nbd.transport import SocketStream, Stream
 
-TICK_S: Final = 1.0
-"""Seconds between two looks at requests that take too long."""
 GRACE_S: Final = 10.0
 """Seconds that ``stop`` gives requests under way."""
 
@@ -50,6 +49,7 @@ class Server:
         self.listeners = list(listeners)
         self._budget = ByteBudget(self.options.limits.bytes_in_flight)
         self._processes = Processes(self.options.workers, self._budget)
+        self._unaccepted = Unaccepted(self.options.log, self.options.metrics)
         self._stopping = threading.Event()
         self._connections: dict[Connection, threading.Thread] = {}
         self._lock = threading.Lock()
@@ -117,6 +117,7 @@ class Server:
                     assert isinstance(key.fileobj, socket.socket)
                     self._accept(key.fileobj)
             self._cut_off_stuck()
+            self._unaccepted.look()
 
     # -- connections -----------------------------------------------------------------------------------------
 
@@ -137,7 +138,7 @@ class Server:
         except RuntimeError:  # the host has no thread for it now: whoever is served already goes on
             with self._lock:
                 del self._connections[connection]
-            self._refuse(stream, peer, "no thread to be had")
+            self._refuse(stream, peer, NO_THREAD)
             return
         self.options.metrics.count("accepted")
 
@@ -152,9 +153,10 @@ class Server:
         except OSError as error:
             if not isinstance(error, (BlockingIOError, ConnectionAbortedError, InterruptedError)):
                 # Out of descriptors or memory: what is open may end, and the listener stays.
-                self.options.log("not accepted", reason=(error.strerror or str(error)).lower())
+                self._unaccepted.failed(listener, error)
                 time.sleep(0.05)
             return
+        self._unaccepted.accepted(listener)
         try:
             peer = peer_of(sock)
             stream = SocketStream(sock)

@@ -6,11 +6,13 @@ import socket
 import struct
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
 
 from blockwright.device.memory import MemoryDevice
+from blockwright.nbd.server import unaccepted
 from blockwright.nbd.server.connection import Options
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.server import Server
@@ -56,6 +58,28 @@ def test_without_descriptors_clients_wait_and_are_accepted_later():
         assert said["reason"] == os.strerror(errno.EMFILE).lower()
         works(RawClient(sock))
         assert [event for event, _ in server.events].count("connected") == 2
+
+
+def test_a_lack_of_descriptors_is_told_once_and_counted_each_time(monkeypatch):
+    monkeypatch.setattr(unaccepted, "QUIET_S", 0.5)
+    with running([Export("", MemoryDevice(MIB))]) as server:
+        works(server.client())
+        server.said("disconnected")
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(30)
+        counted = ("not accepted", "EMFILE")
+        with no_descriptors():
+            sock.connect(server.path)
+            end = time.monotonic() + 60
+            while server.server.options.metrics.events().get(counted, 0) < 5:
+                assert time.monotonic() < end, server.events
+                time.sleep(0.01)
+        works(RawClient(sock))
+        said = server.said("accepting again")
+        assert said["reason"] == os.strerror(errno.EMFILE).lower()
+        assert said["failed"] == server.server.options.metrics.events()[counted] >= 5
+        names = [event for event, _ in server.events]
+        assert [names.count(each) for each in ("not accepted", "accepting again")] == [1, 1]
 
 
 def test_a_server_that_cannot_begin_lets_nobody_wait():

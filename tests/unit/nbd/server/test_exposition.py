@@ -17,6 +17,7 @@ def text():
     metrics.count("accepted")
     metrics.count("accepted")
     metrics.count("refused", "too many connections")
+    metrics.count("not accepted", "EMFILE")
     metrics.count("ended", "timeout")
     metrics.count("option refused", "ERR_UNKNOWN")
     return render(metrics, Gauges(3, 1024, 4096, {"b": 1, "a": 2}))
@@ -65,6 +66,7 @@ def test_connections_and_refusals_are_told():
     assert found["blockwright_nbd_bytes_in_flight"] == "1024"
     assert found["blockwright_nbd_connections_total"] == "2"
     assert found['blockwright_nbd_connections_refused_total{reason="too many connections"}'] == "1"
+    assert found['blockwright_nbd_accepts_failed_total{reason="EMFILE"}'] == "1"
     assert found['blockwright_nbd_connections_ended_total{reason="timeout"}'] == "1"
     assert found['blockwright_nbd_options_refused_total{reason="ERR_UNKNOWN"}'] == "1"
     assert [key for key in found if "export_connections" in key] == [

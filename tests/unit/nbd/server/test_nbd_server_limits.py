@@ -6,6 +6,7 @@ import struct
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 
@@ -15,6 +16,7 @@ from blockwright.device.memory import MemoryDevice
 from blockwright.errors import UsageError
 from blockwright.nbd.protocol.server import HandshakeLimits
 from blockwright.nbd.protocol.session import BlockSizes
+from blockwright.nbd.server import connection
 from blockwright.nbd.server.access import access_list
 from blockwright.nbd.server.catalogue import Catalogue
 from blockwright.nbd.server.connection import Options, serve_connection
@@ -460,6 +462,65 @@ def test_one_connection_can_be_served_without_a_server():
     thread.join(30)
     assert reasons == [("done", "the client disconnected")]
     assert not device.closed
+
+
+@contextmanager
+def served_alone(device, **limits):
+    """Serve one connection without a server; yield its client, and what will be why it ended."""
+    ours, theirs = socket.socketpair()
+    options, endings = Options(limits=Limits(**limits)), []
+    thread = threading.Thread(target=lambda: endings.append(serve_connection(theirs, [Export("", device)], options)))
+    thread.start()
+    with RawClient(ours) as client:
+        yield client, endings
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+@pytest.mark.parametrize("parallelism", [1, 4], ids=["in line", "by workers"])
+def test_a_request_that_is_stuck_ends_one_connection_without_a_server(parallelism):
+    before = set(threading.enumerate())
+    gate = Gate(parallelism=parallelism)
+    with served_alone(gate, request_s=0.2) as (client, endings):
+        client.go()
+        client.request(READ, 1, 0, 512)
+        gate.waiting.acquire()
+        assert client.ended()
+        assert not endings, "the device is in use until its call returns"
+        gate.open.set()
+    assert endings == [("cut off", "a request took more than 0.2 s")]
+    assert not [each for each in set(threading.enumerate()) - before if "watch" in each.name]
+
+
+def test_without_a_limit_nobody_watches(monkeypatch):
+    monkeypatch.setattr(connection, "TICK_S", 0.01)
+    gate = Gate()
+    with served_alone(gate, request_s=None) as (client, endings):
+        client.go()
+        client.request(READ, 1, 0, 512)
+        gate.waiting.acquire()
+        assert not [each for each in threading.enumerate() if "watch" in each.name]
+        gate.open.set()
+        assert client.reply(512)[0] == 0
+        client.request(DISC)
+        assert client.ended()
+    assert endings == [("done", "the client disconnected")]
+
+
+def test_one_connection_that_nobody_can_watch_is_refused(monkeypatch):
+    def start(thread):
+        raise RuntimeError("can't start new thread")
+
+    ours, theirs = socket.socketpair()
+    events = []
+    options = Options(log=lambda event, **more: events.append((event, more["reason"])))
+    device = MemoryDevice(MIB)
+    with RawClient(ours, greet=False) as client, monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", start)
+        assert serve_connection(theirs, [Export("", lambda: device)], options) == ("refused", "no thread to be had")
+        assert client.ended()
+    assert events == [("refused", "no thread to be had")]
+    assert options.metrics.events() == {("refused", "no thread to be had"): 1}
 
 
 # -- why connections end -------------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Requests for which there is no room in time: refused, counted, and the stream stays in step.
 
-A server's watchdog ends a session whose device takes as long; who serves one connection without a server has none.
+What looks after requests that take too long, and would end their session, does not come to it here.
 """
 
 import errno
@@ -14,6 +14,7 @@ import pytest
 from blockwright.device.base import Waits
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.memory import MemoryDevice
+from blockwright.nbd.server import connection
 from blockwright.nbd.server.connection import Options, serve_connection
 from blockwright.nbd.server.export import Export
 from blockwright.nbd.server.limits import Limits
@@ -24,6 +25,11 @@ from tests.support.runningserver import running
 MIB = 1 << 20
 READ, WRITE, DISC, FLUSH = range(4)
 NO_ROOM = b"the server has no memory for the request"
+
+
+@pytest.fixture(autouse=True)
+def _nobody_looks(monkeypatch):
+    monkeypatch.setattr(connection, "TICK_S", 60)
 
 
 class Stuck(ForwardingDevice):
@@ -58,7 +64,7 @@ class Served:
 
 @contextmanager
 def served(device, **limits):
-    """Serve one connection with nobody to look after it."""
+    """Serve one connection without a server."""
     ours, theirs = socket.socketpair()
     options = Options(limits=Limits(**limits), log=lambda event, **more: found.events.append((event, more)))
     with RawClient(ours, greet=False) as client:
