@@ -7,7 +7,7 @@ import pytest
 from blockwright.device.base import ResizableDevice
 from blockwright.device.forwarding import ForwardingDevice
 from blockwright.device.memory import MemoryDevice
-from blockwright.errors import NoSpace, UsageError
+from blockwright.errors import ConnectionLost, NoSpace, UsageError
 from blockwright.format.vmdk import map as map_module
 from blockwright.format.vmdk import write as write_module
 from blockwright.format.vmdk.check import LEAK, check
@@ -136,6 +136,28 @@ def test_room_whose_data_could_not_be_written_is_used_by_the_next_write():
         for offset in (0, SPAN):
             disk.write(offset, b"b" * 512)
     assert file.read(0, file.size) == whole.read(0, whole.size)
+
+
+@pytest.mark.parametrize("error", [TimeoutError("no answer"), ConnectionLost("gone"), KeyboardInterrupt()])
+def test_room_of_a_write_that_may_still_come_is_nobody_s(error):
+    """A server that was too slow writes when it gets to it."""
+    file = new(64 * MIB)
+    hooked = Hooked(file)
+    late = []
+
+    def given_up(offset):
+        late.append(offset)
+        raise error
+
+    with open_sparse(hooked, writable=True) as disk:
+        hooked.hook = given_up
+        with pytest.raises(type(error)):
+            disk.write(SPAN, b"a" * (64 * KIB))
+        hooked.hook = lambda offset: None
+        disk.write(0, b"b" * (64 * KIB))
+        file.write(late[0], b"a" * (64 * KIB))
+        assert disk.read(0, 64 * KIB) == b"b" * (64 * KIB)
+        assert disk.read(SPAN, 512) == bytes(512)
 
 
 def test_room_between_two_writes_is_used_by_a_third():

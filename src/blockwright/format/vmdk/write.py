@@ -4,13 +4,14 @@ A grain that the extent holds is written where it lies. Any other gets room behi
 reservation of its range of the disk: what the write leaves of the grain is filled from what it reads as, all is
 written, and then the table changes, in memory. ``flush`` brings it to the disk behind the data, the redundant copies
 first. Grains are never moved or freed, so a power cut leaves grains that nothing refers to, at worst. Room whose
-write failed is what the next one takes: no table had it, on the disk or in memory.
+write failed for want of more is what the next one takes: no table had it, on the disk or in memory.
 
 Knows: allocation, and the order in which tables reach the disk. Refuses to know: descriptors.
 """
 
 from __future__ import annotations
 
+import errno
 from array import array
 from collections.abc import Sequence
 from contextlib import suppress
@@ -39,6 +40,8 @@ MAX_FILE: Final = SECTOR << 32
 """Where sectors in 32 bits end: 2 TiB."""
 _ALIGNMENT: Final = 4 * KiB
 _PER_SECTOR: Final = SECTOR // 4
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+"""How a host says that it has no room."""
 _MAX_ZEROS: Final = 16 << 20
 """Bytes of zeros that one allocation holds in a list of views."""
 
@@ -124,8 +127,10 @@ class WritableSparse(SparseExtent):
             host = self._reserve(high - low)
             try:
                 self._host.write(host, head, *given, tail)
-            except BaseException:
-                self._give_back(host, high - low)
+            except (OSError, NoSpace) as error:
+                # Whoever is full has said so: that is over. What was given up may still come, over what is there then.
+                if isinstance(error, NoSpace) or error.errno in _FULL:
+                    self._give_back(host, high - low)
                 raise
             self._refer(low, high, host)
         return end
