@@ -128,7 +128,7 @@ class WritableSparse(SparseExtent):
             try:
                 self._host.write(host, head, *given, tail)
             except (OSError, NoSpace) as error:
-                # Whoever is full has said so: that is over. What was given up may still come, over what is there then.
+                # Who is full has said so: that is over. What was given up may still come, over what is there then.
                 if isinstance(error, NoSpace) or error.errno in _FULL:
                     self._give_back(host, high - low)
                 raise
