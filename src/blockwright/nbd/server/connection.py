@@ -65,6 +65,8 @@ class Connection:
         self._cut_off: Ending | None = None
         self.peer = peer
         self.export: str | None = None
+        self.over = False
+        """Whether the client is gone: it counts no more, though its thread may still have to say why."""
 
     def serve(self) -> Ending:
         """Serve the client until its session ends, close the stream, and return why it ended. Never raises."""
@@ -75,6 +77,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - also a bug of ours, or of a device: one client must not end others
             ending = ended_by(error)
         finally:
+            self.over = True
             self._stream.close()
         ending = self._cut_off or ending
         self._options.metrics.count("ended", ending.how)

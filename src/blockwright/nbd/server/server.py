@@ -69,7 +69,7 @@ class Server:
     def connections(self) -> list[Connection]:
         """The connections under way."""
         with self._lock:
-            return list(self._connections)
+            return [each for each in self._connections if not each.over]
 
     @property
     def bytes_in_flight(self) -> int:
@@ -165,10 +165,10 @@ class Server:
 
     def _over_limit(self, connection: Connection) -> str:
         limits = self.options.limits
-        with self._lock:
-            if len(self._connections) >= limits.connections:
-                return "too many connections"
-            by_peer = Counter(each.peer.key for each in self._connections)
+        connections = self.connections
+        if len(connections) >= limits.connections:
+            return "too many connections"
+        by_peer = Counter(each.peer.key for each in connections)
         if by_peer[connection.peer.key] >= limits.connections_by_address:
             return "too many connections of one address"
         return ""

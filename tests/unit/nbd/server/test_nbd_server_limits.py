@@ -69,6 +69,26 @@ def test_connections_in_all():
         works(server)
 
 
+def test_who_is_gone_counts_no_more_though_nobody_was_told_yet():
+    """A client that sees the end, or whoever reads the log, may connect again at once."""
+    telling, told = threading.Event(), threading.Event()
+
+    def log(event, /, **_fields):
+        if event == "disconnected" and not telling.is_set():
+            telling.set()
+            assert told.wait(60)
+
+    with running([FINE], connections=1, log=log) as server:
+        try:
+            with server.client() as first:
+                first.go()
+            assert telling.wait(60)
+            assert server.server.connections == []
+            works(server)
+        finally:
+            told.set()
+
+
 def test_connections_of_one_address():
     with running([FINE], connections_by_address=1) as server, server.client() as first:
         first.go()

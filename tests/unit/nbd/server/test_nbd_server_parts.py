@@ -121,6 +121,23 @@ def test_waiting_for_room_takes_no_more_than_its_time():
     flight.leave(first)
 
 
+def test_where_nothing_is_under_way_nothing_is_held():
+    """What a session held counts no more when it has ended, and not a moment later."""
+
+    class Late(ByteBudget):
+        def give_back(self, amount):
+            threading.Event().wait(0.2)
+            super().give_back(amount)
+
+    budget = Late(MIB)
+    flight = InFlight(Limits(), budget)
+    leaving = threading.Thread(target=flight.leave, args=(flight.enter(10),))
+    leaving.start()
+    assert flight.wait_until_empty(60)
+    assert budget.used == 0
+    leaving.join(60)
+
+
 def test_waiting_until_all_is_answered():
     flight = InFlight(Limits(), ByteBudget(MIB))
     assert flight.wait_until_empty(0)
