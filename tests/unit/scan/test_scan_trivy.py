@@ -31,7 +31,7 @@ def examine(trivy, tmp_path):
     workdir.mkdir()
 
     def examine(tree=None, **given):
-        options = {"timeout_s": 20.0, "database": str(tmp_path / "cache"), **given.pop("options", {})}
+        options = {"timeout_s": 60.0, "database": str(tmp_path / "cache"), **given.pop("options", {})}
         options = ScannerOptions(program=str(trivy.program), **options)
         given = {"scanner": "trivy", "mode": "warn", **given}
         try:
