@@ -126,6 +126,6 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGCONT)
     process.terminate()
     try:
-        process.wait(20)
+        process.wait(60)
     finally:
         process.kill()
