@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 from blockwright.errors import Corrupt, FormatError, NotFound, PolicyViolated, ScanFailed, Unsupported, UsageError
-from blockwright.scan import Decision, Policy, SbomFormat, ScannerOptions, rescan, scan
+from blockwright.scan import Decision, Policy, SbomFormat, ScannerOptions, process, rescan, scan
 from blockwright.scan.sbom import parse_sbom
 from blockwright.scan.trivy_report import parse_report, parse_time, parse_version
 from blockwright.tree.node import Directory
@@ -61,7 +61,7 @@ def test_how_it_is_called(trivy, examine, tmp_path, monkeypatch):
     assert first["argv"] == ["version", "--format", "json", "--cache-dir", str(tmp_path / "cache")]
     argv = second["argv"]
     assert argv[0] == "rootfs"
-    for pair in (["--format", "json"], ["--exit-code", "0"], ["--scanners", "vuln"], ["--timeout", "20s"]):
+    for pair in (["--format", "json"], ["--exit-code", "0"], ["--scanners", "vuln"], ["--timeout", "60s"]):
         assert argv[argv.index(pair[0]) + 1] == pair[1]
     for flag in ("--skip-db-update", "--skip-java-db-update", "--offline-scan", "--list-all-pkgs"):
         assert flag in argv
@@ -251,9 +251,20 @@ def test_a_server_that_is_not_there(examine):
     assert "cannot be fetched" in examine(options={"server": "http://127.0.0.1:1"}).line
 
 
-def test_an_interruption_ends_trivy_and_removes_everything(trivy, examine):
+def test_an_interruption_ends_trivy_and_removes_everything(trivy, examine, monkeypatch):
+    gather, inside = process._gather, []
+
     def interrupt(_number, _frame):
         raise KeyboardInterrupt
+
+    def gathered(*arguments):
+        inside.append(arguments)
+        try:
+            return gather(*arguments)
+        finally:
+            inside.pop()
+
+    monkeypatch.setattr(process, "_gather", gathered)
 
     trivy.says(report(), sleep=300, child=True)
     before = signal.signal(signal.SIGALRM, interrupt)
@@ -261,7 +272,7 @@ def test_an_interruption_ends_trivy_and_removes_everything(trivy, examine):
 
     def kick():
         while not stop.wait(0.05):
-            if (trivy.folder / "started").exists():
+            if inside and (trivy.folder / "started").exists():
                 os.kill(os.getpid(), signal.SIGALRM)
                 return
 
