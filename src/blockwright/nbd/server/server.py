@@ -138,8 +138,6 @@ class Server:
             with self._lock:
                 del self._connections[connection]
             self._refuse(stream, peer, "no thread to be had")
-            return
-        self.options.metrics.count("accepted")
 
     def _refuse(self, stream: Stream, peer: Peer, reason: str) -> None:
         self.options.metrics.count("refused", reason)
@@ -174,6 +172,7 @@ class Server:
         return ""
 
     def _run(self, connection: Connection) -> None:
+        self.options.metrics.count("accepted")  # before the client can know
         self.options.log("connected", peer=str(connection.peer))
         try:
             connection.serve()

@@ -22,6 +22,7 @@ from blockwright.nbd.server.catalogue import Catalogue
 from blockwright.nbd.server.connection import Options, serve_connection
 from blockwright.nbd.server.export import Export, Served
 from blockwright.nbd.server.limits import Limits
+from blockwright.nbd.server.metrics import ServerMetrics
 from tests.support.rawnbd import RawClient
 from tests.support.runningserver import running
 
@@ -69,6 +70,18 @@ def test_connections_in_all():
         first.sock.close()
         server.said("disconnected")
         works(server)
+
+
+def test_who_is_greeted_was_counted():
+    class Late(ServerMetrics):
+        def count(self, event, reason=""):
+            threading.Event().wait(0.2)
+            super().count(event, reason)
+
+    metrics = Late()
+    with running([FINE], metrics=metrics) as server, server.client():
+        assert metrics.events() == {("accepted", ""): 1}
+        assert len(server.server.connections) == 1
 
 
 def test_who_is_gone_counts_no_more_though_nobody_was_told_yet():
