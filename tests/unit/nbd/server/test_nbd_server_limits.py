@@ -16,6 +16,7 @@ from blockwright.device.memory import MemoryDevice
 from blockwright.errors import UsageError
 from blockwright.nbd.protocol.server import HandshakeLimits
 from blockwright.nbd.protocol.session import BlockSizes
+from blockwright.nbd.server import connection as connection_module
 from blockwright.nbd.server import server as server_module
 from blockwright.nbd.server.access import access_list
 from blockwright.nbd.server.catalogue import Catalogue
@@ -82,6 +83,22 @@ def test_who_is_greeted_was_counted():
     with running([FINE], metrics=metrics) as server, server.client():
         assert metrics.events() == {("accepted", ""): 1}
         assert len(server.server.connections) == 1
+
+
+def test_whose_session_it_is_is_known_before_the_client_hears_of_it(monkeypatch):
+    shake = connection_module.run
+
+    def late(*arguments, **more):
+        found = shake(*arguments, **more)
+        threading.Event().wait(0.2)
+        return found
+
+    monkeypatch.setattr(connection_module, "run", late)
+    with running([Export("disk", MemoryDevice(MIB))]) as server, server.client() as client:
+        assert [each.export for each in server.server.connections] == [None]
+        client.go()  # the only one there is, whatever it is called
+        assert [each.export for each in server.server.connections] == ["disk"]
+    assert server.said("disconnected")["export"] == "disk"
 
 
 def test_who_is_gone_counts_no_more_though_nobody_was_told_yet():
