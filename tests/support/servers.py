@@ -27,7 +27,7 @@ def free_port() -> int:
         end = int(_EPHEMERAL.read_text().split()[0])
     except OSError:
         end = 32_768
-    chance = random.SystemRandom()  # other sessions choose too
+    chance = random.SystemRandom()  # other runs of the tests choose too
     for _ in range(1000):
         port = chance.randrange(_LOWEST, max(end, _LOWEST + 1000))
         with socket.socket() as probe, suppress(OSError):
