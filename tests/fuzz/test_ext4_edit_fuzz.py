@@ -42,9 +42,9 @@ def test_editing_damaged_file_systems_raises_our_errors_only(name, clean):
         mutation = mutate(inventory, f"edit.{name}.{number}")
         for offset, _old, new in mutation.patches:
             data[offset : offset + len(new)] = new
-        started = time.monotonic()
+        started = time.process_time()
         try:
             fuzz_one(bytes(data))
         except Exception as error:
             raise AssertionError(f"replay: edit.{name}.{number}, {mutation}") from error
-        assert time.monotonic() - started < MAX_SECONDS, f"replay: edit.{name}.{number}, {mutation}"
+        assert time.process_time() - started < MAX_SECONDS, f"replay: edit.{name}.{number}, {mutation}"

@@ -29,12 +29,12 @@ def test_damaged_file_systems_raise_format_errors_only(name, clean):
             at = source.choice([*range(1024, 1400, 4)] if source.random() < 0.2 else written) + source.randrange(4)
             data[at] = source.choice([*HOSTILE, source.randrange(256)])
         cut = len(data) if source.random() < 0.9 else source.randrange(len(data))
-        started = time.monotonic()
+        started = time.process_time()
         try:
             fuzz_one(bytes(data[:cut]))
         except Exception as error:
             raise AssertionError(f"replay: {name}, number {number}, sum {zlib.crc32(data[:cut]):#x}") from error
-        assert time.monotonic() - started < MAX_SECONDS, f"replay: {name}, number {number}"
+        assert time.process_time() - started < MAX_SECONDS, f"replay: {name}, number {number}"
 
 
 def test_noise_raises_format_errors_only():

@@ -36,6 +36,6 @@ def test_damaged_files_raise_format_errors_only(kind):
         for _ in range(chance.choice([1, 2, 5])):
             place = chance.choice([chance.randrange(40), chance.randrange(len(data)), -1 - chance.randrange(40)])
             data[place] = chance.choice([0, 1, 0x7F, 0x80, 0xFF, chance.randrange(256)])
-        started = time.monotonic()
+        started = time.process_time()
         fuzz_one(bytes(data))
-        assert time.monotonic() - started < MAX_SECONDS, f"replay: {kind}, number {number}"
+        assert time.process_time() - started < MAX_SECONDS, f"replay: {kind}, number {number}"

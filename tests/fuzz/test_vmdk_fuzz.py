@@ -74,9 +74,9 @@ def test_damaged_images_raise_format_errors_only(kind):
             tail = source.randrange(min(2048, len(data)))
             data[-tail - 1] = source.randrange(256)
         cut = len(data) if source.random() < 0.9 else source.randrange(len(data))
-        started = time.monotonic()
+        started = time.process_time()
         try:
             fuzz_one(bytes(data[:cut]))
         except Exception as error:
             raise AssertionError(f"replay: {kind}, number {number}, sum {zlib.crc32(data[:cut]):#x}") from error
-        assert time.monotonic() - started < MAX_SECONDS, f"replay: {kind}, number {number}"
+        assert time.process_time() - started < MAX_SECONDS, f"replay: {kind}, number {number}"

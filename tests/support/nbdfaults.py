@@ -41,7 +41,7 @@ PROFILES: dict[str, Callable[[], Config]] = {
     "forces TLS": lambda: Config(tls="forced"),
     "inside TLS": lambda: Config(tls="forced"),
     "keeps state": lambda: Config(tls="offered"),
-    "impatient": lambda: Config(patience_s=0.05),
+    "impatient": lambda: Config(patience_s=2),
 }
 """Servers that keep every rule, of several kinds; ``inside TLS`` is one whose address asks for TLS."""
 

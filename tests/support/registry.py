@@ -84,7 +84,7 @@ class Registry:
         """Bytes in a second that one answer with a blob has, None for as many as there are."""
         self.most = None
         """Answers with a blob at once, beyond which the server is busy."""
-        self.busy = self.refused = 0
+        self.busy = self.busiest = self.refused = 0
 
     def __enter__(self):
         outer = self
@@ -147,6 +147,7 @@ class Registry:
             self.refused += 1
             return self.send(handler, 503)
         self.busy += 1
+        self.busiest = max(self.busiest, self.busy)
         try:
             wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", handler.headers.get("Range", ""))
             if wanted is None or not self.ranges:

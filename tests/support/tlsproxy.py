@@ -172,9 +172,9 @@ def tls_proxy(
     thread = threading.Thread(target=loop.run_until_complete, args=(main(),), name="TLS proxy")
     thread.start()
     try:
-        assert ready.wait(10)
+        assert ready.wait(60)
         yield proxy
     finally:
         loop.call_soon_threadsafe(over.set)
-        thread.join(10)
+        thread.join(60)
         loop.close()

@@ -19,5 +19,5 @@ with open("/proc/self/io") as file:
 
 @pytest.mark.skipif(not AVAILABLE, reason="no filter for this machine")
 def test_sync_returns_at_once() -> None:
-    said = run([sys.executable, "-c", PROBE], timeout=20).stdout.split("\n")
+    said = run([sys.executable, "-c", PROBE], timeout=60).stdout.split("\n")
     assert said[:2] == ["no new privileges", "filtered"]

@@ -42,10 +42,13 @@ def test_a_number_used_again_is_another_process():
 
 
 def test_one_that_ended_is_not_alive_though_nobody_asked_for_its_code():
-    process = subprocess.Popen([sys.executable, "-c", ""])
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)  # it may end when it is told
     found = owner.process_identity(process.pid)
     assert found is not None
     other = Owner(owner.boot_identity(), *found)
+    assert process.stdin is not None
+    with process.stdin as pipe:
+        pipe.write(b"\n")
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
     assert not other.alive
     process.wait()

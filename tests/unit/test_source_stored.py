@@ -115,7 +115,7 @@ def test_a_signal_ends_what_waits_for_a_store(proxy, tmp_path):
         time.sleep(1)  # until it waits for the first piece, 64 KiB, of which 1 KiB comes in a second
         process.send_signal(signal.SIGINT)
         try:
-            assert process.communicate(timeout=20)[1] == b"blockwright: interrupted\n"
+            assert process.communicate(timeout=50)[1] == b"blockwright: interrupted\n"
         finally:
             process.kill()
     assert list(tmp_path.iterdir()) == []

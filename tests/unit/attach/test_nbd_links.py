@@ -197,6 +197,10 @@ def test_a_device_is_watched_though_nothing_is_told_of_its_connections():
     device, dead, log = Device(), Broken(), Log()
     keeper = Keeper(device, Server(), dead, connections=1, read_only=False, logger=log)  # type: ignore[arg-type]
     keeper.start()
+    for _ in range(60_000):
+        if dead.closed:
+            break
+        threading.Event().wait(0.001)
     assert not keeper.ended.wait(0.1), "it is attached"
     assert [text for _, text in log] == [
         "/dev/nbd3: connections that die are not made again any more: netlink: listen: cannot allocate memory"

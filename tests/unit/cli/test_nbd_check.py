@@ -83,7 +83,8 @@ def test_a_broken_should_is_0_and_told(serving, capsys):
 
 
 def test_json(serving, capsys):
-    assert run(["nbd", "check", serving(TABLE["T08"].fault), "--only", "T08", "--only", "W01", "--json"]) == 0
+    wanted = ["--only", "T08", "--only", "W01", "--json", "--timeout", "60"]
+    assert run(["nbd", "check", serving(TABLE["T08"].fault), *wanted]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "blockwright.nbd.check/1"
     assert document["summary"] == {"passed": 0, "failed": 1, "not_applicable": 1, "error": 0}
@@ -112,9 +113,9 @@ def test_an_export_that_is_not_there_is_not_green(serving, capsys):
     told, summary = capsys.readouterr().out.splitlines()
     assert told.startswith(f"{uri}: the export itself was not verified: needs an export that can be entered: ")
     assert " passed, 0 failed, " in summary
-    assert run(["nbd", "check", uri, "--only", "H01"]) == 0  # which needs none
+    assert run(["nbd", "check", uri, "--only", "H01", "--timeout", "60"]) == 0  # which needs none
     capsys.readouterr()
-    assert run(["nbd", "check", uri, "--only", "T08", "--json"]) == 1
+    assert run(["nbd", "check", uri, "--only", "T08", "--json", "--timeout", "60"]) == 1
     assert "needs an export" in json.loads(capsys.readouterr().out)["unused"]
 
 

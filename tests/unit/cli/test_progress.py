@@ -1,8 +1,10 @@
 """Progress is shown on a terminal, of whatever takes long, and nowhere else."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -24,17 +26,22 @@ def on_terminal(*arguments: str | Path, stdin: bytes = b"") -> tuple[str, bytes]
         [*COMMAND, *map(str, arguments)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=theirs
     )
     os.close(theirs)
-    output, _ = process.communicate(stdin, timeout=60)
-    shown = b""
-    while True:
-        try:
-            part = os.read(ours, 65536)
-        except OSError:  # Linux's way of telling that nobody has the other side any more
-            break
-        if not part:
-            break
-        shown += part
-    os.close(ours)
+    parts: list[bytes] = []
+
+    def watch() -> None:  # or the command would wait for room on a terminal that nobody reads
+        with contextlib.suppress(OSError):  # Linux's way of telling that nobody has the other side any more
+            while part := os.read(ours, 65536):
+                parts.append(part)
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        output, _ = process.communicate(stdin, timeout=60)
+    finally:
+        process.kill()
+        watching.join()
+        os.close(ours)
+    shown = b"".join(parts)
     assert process.returncode == 0, shown
     return shown.decode(), output
 

@@ -152,6 +152,7 @@ def test_an_interruption_leaves_no_file_and_no_process(trivy, rootfs, tmp_path, 
     assert (running.returncode, said) == (130, b"blockwright: interrupted\n")
     assert os.listdir(workdir) == []
     child = (trivy.folder / "child").read_text()
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline and os.path.exists(f"/proc/{child}"):
         with contextlib.suppress(OSError), open(f"/proc/{child}/stat") as file:
             if file.read().rpartition(")")[2].split()[0] in "ZX":

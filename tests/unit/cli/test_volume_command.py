@@ -228,7 +228,7 @@ def test_metrics_by_file_and_by_http(pool, tmp_path, monkeypatch):
     (listener,) = listen_tcp("127.0.0.1", 0)
     with ScrapeServer([listener.socket], lambda: render(["main"]), CONTENT_TYPE):
         port = listener.socket.getsockname()[1]
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=60) as answer:
             assert answer.headers["Content-Type"] == CONTENT_TYPE
             assert _without_space(answer.read().decode()) == _without_space(by_file)
 

@@ -112,13 +112,13 @@ def test_a_whole_sector_waits_for_who_writes_a_part(fd, medium, monkeypatch):
     def slow(*arguments):
         done = real(*arguments)
         read.set()
-        assert go_on.wait(10)
+        assert go_on.wait(60)
         return done
 
     monkeypatch.setattr(os, "preadv", slow)
     part = threading.Thread(target=file.write, args=(0, [memoryview(b"part")]))
     part.start()
-    assert read.wait(10)
+    assert read.wait(60)
     whole = threading.Thread(target=file.write, args=(0, [memoryview(b"w" * SECTOR_SIZE)]))
     whole.start()
     whole.join(0.05)

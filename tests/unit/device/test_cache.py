@@ -130,7 +130,7 @@ class Gated(ForwardingDevice):
         self.reads += 1
         super()._read_into(offset, buffers)
         self.inside.set()
-        self.go_on.wait(10)
+        self.go_on.wait(60)
 
 
 def test_concurrent_readers_of_a_block_fetch_it_once():
@@ -141,7 +141,7 @@ def test_concurrent_readers_of_a_block_fetch_it_once():
         assert device.read(10, 100) == CONTENT[10:110]
 
     def release():
-        inner.inside.wait(10)
+        inner.inside.wait(60)
         while device.hits < 3:
             pass
         inner.go_on.set()
@@ -155,7 +155,7 @@ def test_a_fetch_that_began_before_a_write_is_not_kept():
     device = CachedDevice(inner, capacity=64 * BLOCK, block=BLOCK)
     reader = threading.Thread(target=device.read, args=(0, 10))
     reader.start()
-    assert inner.inside.wait(10)
+    assert inner.inside.wait(60)
     device.write(0, b"new")
     assert device.held == 0
     inner.go_on.set()

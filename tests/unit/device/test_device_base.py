@@ -267,7 +267,7 @@ class TestClose:
         class Slow(OneByteAtATime):
             def _read_into(self, offset, buffers):
                 inside.set()
-                go_on.wait(10)
+                go_on.wait(60)
                 events.append("read")
 
             def _close(self):
@@ -276,7 +276,7 @@ class TestClose:
         device = Slow(b"abc")
         reader = threading.Thread(target=device.read, args=(0, 3))
         reader.start()
-        inside.wait(10)
+        inside.wait(60)
         closer = threading.Thread(target=device.close)
         closer.start()
         with pytest.raises(Closed):

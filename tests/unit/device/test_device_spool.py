@@ -50,7 +50,7 @@ def slow(request: pytest.FixtureRequest) -> Iterator[io.BufferedReader]:
     def write() -> None:
         with os.fdopen(into, "wb", 0) as pipe:
             for part in (b"a", b"b" * KEPT_IN_MEMORY, b"c"):
-                empty.wait(10)
+                empty.wait(60)
                 empty.clear()
                 left = memoryview(part)
                 while left:
@@ -70,7 +70,7 @@ def slow(request: pytest.FixtureRequest) -> Iterator[io.BufferedReader]:
     thread.start()
     with stream:
         yield cast("io.BufferedReader", Watched())
-        thread.join(10)
+        thread.join(60)
 
 
 def test_a_stream_that_does_not_block_is_waited_for(slow: io.BufferedReader) -> None:

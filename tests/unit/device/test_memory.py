@@ -67,7 +67,7 @@ def test_two_threads_that_begin_one_page_write_to_the_same():
     class Slow(dict):
         def get(self, index, default=None):
             found = super().get(index, default)
-            both.wait(10)  # so that both see that there is no page
+            both.wait(60)  # so that both see that there is no page
             return found
 
     both = threading.Barrier(2)

@@ -168,7 +168,7 @@ def test_neighbours_in_one_block_do_not_lose_each_other_s_writes():
         barrier = threading.Barrier(4)
 
         def work(number, overlay=overlay, barrier=barrier):
-            barrier.wait(10)
+            barrier.wait(60)
             overlay.write(1000 + number, bytes([number]))
 
         run_threads([lambda number=number: work(number) for number in range(4)])
@@ -181,7 +181,7 @@ def test_a_discard_waits_for_a_read_in_flight():
     class Top(MemoryDevice):
         def _read_into(self, offset, buffers):
             inside.set()
-            go_on.wait(10)
+            go_on.wait(60)
             super()._read_into(offset, buffers)
 
     overlay = Overlay(base(), Top(len(BASE)), block=512)
@@ -189,7 +189,7 @@ def test_a_discard_waits_for_a_read_in_flight():
     got = []
     reader = threading.Thread(target=lambda: got.append(overlay.read(0, 512)))
     reader.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     discarder = threading.Thread(target=overlay.discard, args=(0, 512))
     discarder.start()
     discarder.join(0.05)
@@ -208,7 +208,7 @@ def test_flush_waits_for_a_write_in_flight():
 
         def _write(self, offset, buffers, *, durable):
             inside.set()
-            go_on.wait(10)
+            go_on.wait(60)
             super()._write(offset, buffers, durable=durable)
 
         def _flush(self):
@@ -219,7 +219,7 @@ def test_flush_waits_for_a_write_in_flight():
     overlay = Overlay(base(), top)
     writer = threading.Thread(target=overlay.write, args=(0, b"x"))
     writer.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     flusher = threading.Thread(target=overlay.flush)
     flusher.start()
     flusher.join(0.05)

@@ -14,7 +14,7 @@ def started(*works):
 
 
 def until(condition):
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < deadline, "it did not come to that"
         time.sleep(0.001)
@@ -29,28 +29,28 @@ class Holder:
         def run():
             with hold:
                 self.granted.set()
-                self.end.wait(10)
+                self.end.wait(60)
 
         (self.thread,) = started(run)
 
     def finish(self):
         self.end.set()
-        self.thread.join(10)
+        self.thread.join(60)
         assert not self.thread.is_alive()
 
 
 def test_shared_holds_go_together_and_exclusive_ones_wait():
     ranges = RangeLock()
     first, second = Holder(ranges.shared(0, 10)), Holder(ranges.shared(5, 15))
-    assert first.granted.wait(10)
-    assert second.granted.wait(10)
+    assert first.granted.wait(60)
+    assert second.granted.wait(60)
     alone = Holder(ranges.exclusive(9, 11))
     until(lambda: ranges.held == 3)
     assert not alone.granted.wait(0.03)
     first.finish()
     assert not alone.granted.wait(0.03)
     second.finish()
-    assert alone.granted.wait(10)
+    assert alone.granted.wait(60)
     alone.finish()
     assert ranges.held == 0
 
@@ -59,24 +59,24 @@ def test_ranges_that_only_touch_do_not_wait():
     ranges = RangeLock()
     with ranges.exclusive(10, 20), ranges.exclusive(20, 30):
         below = Holder(ranges.exclusive(0, 10))
-        assert below.granted.wait(10)
+        assert below.granted.wait(60)
         below.finish()
 
 
 def test_first_come_first_served_so_a_writer_does_not_starve():
     ranges = RangeLock()
     reader = Holder(ranges.shared(0, 10))
-    assert reader.granted.wait(10)
+    assert reader.granted.wait(60)
     writer = Holder(ranges.exclusive(0, 10))
     until(lambda: ranges.held == 2)
     late = Holder(ranges.shared(0, 10))
     until(lambda: ranges.held == 3)
     assert not late.granted.wait(0.03)
     reader.finish()
-    assert writer.granted.wait(10)
+    assert writer.granted.wait(60)
     assert not late.granted.wait(0.03)
     writer.finish()
-    assert late.granted.wait(10)
+    assert late.granted.wait(60)
     late.finish()
 
 
@@ -94,7 +94,7 @@ def test_a_hold_ends_with_an_exception():
 def test_waiting_for_earlier_holds_does_not_wait_for_later_ones():
     ranges, flushed = RangeLock(), threading.Event()
     earlier = Holder(ranges.exclusive(0, 5))
-    assert earlier.granted.wait(10)
+    assert earlier.granted.wait(60)
 
     def flush():
         ranges.wait_for_earlier()
@@ -103,10 +103,10 @@ def test_waiting_for_earlier_holds_does_not_wait_for_later_ones():
     (thread,) = started(flush)
     until(lambda: ranges._waiting == 1)
     later = Holder(ranges.exclusive(10, 15))
-    assert later.granted.wait(10)
+    assert later.granted.wait(60)
     assert not flushed.wait(0.03)
     earlier.finish()
-    assert flushed.wait(10), "a flush waits for a hold that came after it"
+    assert flushed.wait(60), "a flush waits for a hold that came after it"
     later.finish()
     thread.join()
     ranges.wait_for_earlier()

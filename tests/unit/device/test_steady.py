@@ -18,7 +18,7 @@ class Slow(MemoryDevice):
 
     def _write(self, offset, buffers, *, durable):
         self.begun.set()
-        assert self.let.wait(10)
+        assert self.let.wait(60)
         super()._write(offset, buffers, durable=durable)
 
 
@@ -28,7 +28,7 @@ def test_a_resize_waits_for_the_writes_under_way():
     writer = threading.Thread(target=device.write, args=(90, b"x" * 10))
     resizer = threading.Thread(target=device.resize, args=(50,))
     writer.start()
-    assert inner.begun.wait(10)
+    assert inner.begun.wait(60)
     resizer.start()
     resizer.join(0.2)
     assert (resizer.is_alive(), device.size) == (True, 100)

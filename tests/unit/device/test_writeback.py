@@ -24,7 +24,7 @@ class Slow(MemoryDevice):
 
     def _flush(self):
         self.flushes += 1
-        assert self.go.wait(20)
+        assert self.go.wait(60)
 
 
 def one_at_a_time() -> Traits:

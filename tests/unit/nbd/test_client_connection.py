@@ -3,6 +3,7 @@
 import signal
 import sys
 import threading
+from functools import partial
 
 import pytest
 
@@ -52,6 +53,7 @@ def read(length):
     return PendingCall(Command.READ, 0, length, buffers=[memoryview(data)]), data
 
 
+@pytest.mark.usefixtures("patient")
 def test_nobody_returns_while_another_thread_receives_into_his_buffer():
     """The call of one thread times out while another, which receives for both, is at its buffer."""
     inside, go, returned = threading.Event(), threading.Event(), threading.Event()
@@ -101,12 +103,31 @@ def test_nobody_returns_while_another_thread_receives_into_his_buffer():
     assert slow.lost is not None
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """Who receives may take its time to leave a stream that has ended."""
+    monkeypatch.setattr(connection_module, "_LEAVE_S", 60.0)
+
+
+def later(condition, seconds, act):
+    """A thread that acts some time behind the moment at which the condition holds."""
+
+    def wait():
+        while not condition():
+            threading.Event().wait(0.001)
+        threading.Event().wait(seconds)
+        act()
+
+    return threading.Thread(target=wait, daemon=True)
+
+
 class Interrupted(BaseException):
     """What a signal's handler raises."""
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no signal to be sent to a thread")
 @pytest.mark.parametrize("when", ["sending", "waiting"])
+@pytest.mark.usefixtures("patient")
 def test_an_interrupted_call_leaves_its_buffer_to_nobody(when):
     """Another thread receives into it at that moment, and is gone from it before the interrupt goes on."""
     inside, go = threading.Event(), threading.Event()
@@ -140,7 +161,7 @@ def test_an_interrupted_call_leaves_its_buffer_to_nobody(when):
 
     connection = Connection(Sending(receive), PLAIN)
     leader = threading.Thread(target=connection.wait, args=(other, None))
-    letting_go = threading.Timer(0.5, go.set)
+    letting_go = later(lambda: connection.failure is not None, 0.2, go.set)
     connection.start([other], None)
     before = signal.signal(signal.SIGUSR1, interrupt)
     try:
@@ -154,7 +175,9 @@ def test_an_interrupted_call_leaves_its_buffer_to_nobody(when):
             assert inside.wait(30)
             letting_go.start()
             main = threading.main_thread().ident
-            threading.Timer(0.1, signal.pthread_kill, (main, signal.SIGUSR1)).start()
+            later(
+                lambda: slow.cookie in connection._waiting, 0.05, partial(signal.pthread_kill, main, signal.SIGUSR1)
+            ).start()
             with pytest.raises(Interrupted):
                 connection.wait(slow, None)
         order.append("interrupted")

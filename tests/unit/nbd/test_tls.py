@@ -4,6 +4,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from contextlib import closing
 
 import pytest
@@ -12,7 +13,7 @@ from blockwright.errors import NotTrusted, RemoteProtocolError, UsageError
 from blockwright.nbd import wire
 from blockwright.nbd.protocol.server import Offer, Tls, handshake
 from blockwright.nbd.protocol.session import ExportInfo
-from blockwright.nbd.protocol.steps import Identity
+from blockwright.nbd.protocol.steps import Identity, StartTls
 from blockwright.nbd.tls import LARGEST, PIECE, TlsStream, client_start_tls, server_start_tls
 from blockwright.nbd.transport import Deadline, SocketStream, run
 from blockwright.nbd.uri import parse_uri
@@ -493,24 +494,39 @@ def option(number, data=b""):
 GO = option(wire.Option.GO, struct.pack(">I2sH", 2, b"it", 0))
 
 
+def hurried(steps, deadline, tls_s):
+    """Take the steps of a handshake, which has so many seconds from TLS on."""
+    answer = None
+    try:
+        while True:
+            step = steps.send(answer)
+            if isinstance(step, StartTls):
+                deadline._end = time.monotonic() + tls_s
+            answer = yield step
+    except StopIteration as finished:
+        return finished.value
+    finally:
+        steps.close()
+
+
 class Client:
     """A client's raw end of a handshake that a server runs in a thread."""
 
-    def __init__(self, both, *, tls=Tls.REQUIRE, handshake_s=30.0):
+    def __init__(self, both, *, tls=Tls.REQUIRE, tls_s=30.0):
         self.ours, theirs = sockets()
         self.exports = Exports()
         self.outcome = None
-        self.thread = threading.Thread(target=self._serve, args=(theirs, both[0], tls, handshake_s))
+        self.thread = threading.Thread(target=self._serve, args=(theirs, both[0], tls, tls_s))
         self.thread.start()
         self.stream = self.ours
         receive(self.ours, wire.GREETING.size)
         self.ours.send(wire.CLIENT_FLAGS.pack(3))
 
-    def _serve(self, stream, start, tls, handshake_s):
+    def _serve(self, stream, start, tls, tls_s):
+        deadline = Deadline(60)
+        steps = hurried(handshake(self.exports, tls=tls), deadline, tls_s)
         try:
-            self.outcome = run(
-                handshake(self.exports, tls=tls), stream, deadline=Deadline(handshake_s), start_tls=start
-            )
+            self.outcome = run(steps, stream, deadline=deadline, start_tls=start)
             stream = self.outcome[1]
         except Exception as error:  # noqa: BLE001 - an outcome like any other
             self.outcome = error
@@ -581,7 +597,7 @@ def drip(sock, data, stop):
 
 @pytest.mark.parametrize("dripping", [False, True])
 def test_a_client_that_stalls_within_the_handshake_is_dropped(both, dripping):
-    client = Client(both, handshake_s=0.3)
+    client = Client(both, tls_s=0.3)
     client.stream.send(option(wire.Option.STARTTLS))
     client.reply()
     stop = threading.Event()

@@ -55,14 +55,12 @@ def asked(server):
 
 
 def test_several_connections_bring_what_one_would(registry, tmp_path):
-    before = time.monotonic()
     fetched(registry, tmp_path)
-    took = time.monotonic() - before
     whole, *parts = asked(registry)
     assert whole is None
     assert len(parts) > 10
     assert all(each.rpartition("-")[2] for each in parts), "each has its end"
-    assert took < len(LARGE) / registry.rate, "sooner than one of them could"
+    assert registry.busiest > 2, "at the same time"
 
 
 def test_a_registry_without_ranges_is_asked_once_for_one(registry, tmp_path):
@@ -156,7 +154,7 @@ from tests.unit.oci.test_pull_ranges import fetched
 class server: host = {registry.host!r}
 fetched(server, {str(tmp_path)!r})
 """
-    registry.rate = 256 << 10
+    registry.rate = 128 << 10
     part = tmp_path / "blobs/sha256" / f"{digest(LARGE)[7:]}.part"
     path = os.pathsep.join(each for each in sys.path if each)
     with subprocess.Popen([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}) as process:
@@ -169,10 +167,8 @@ fetched(server, {str(tmp_path)!r})
     there = part.read_bytes()
     assert 0 < len(there) < len(LARGE)
     assert LARGE.startswith(there), "whatever came in which order"
-    time.sleep(0.5)  # of what the dead one asked for the last is on record then
-    registry.requests.clear()
-    registry.rate = None
-    fetched(registry, tmp_path)
-    first, *others = asked(registry)
+    with serving(registry.content) as another:  # of which the dead one asked nothing
+        fetched(another, tmp_path)
+        first, *others = asked(another)
     assert first == f"bytes={len(there)}-"
     assert all(int(each.removeprefix("bytes=").partition("-")[0]) >= len(there) for each in others)

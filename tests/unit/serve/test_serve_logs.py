@@ -1,5 +1,6 @@
 import io
 import json
+import os
 import socket
 
 from blockwright.serve.logs import MAX_EVENTS, MAX_TEXT, json_log, text_log, troubles_only
@@ -78,9 +79,9 @@ def test_a_closed_stream_does_not_end_the_server():
 def test_the_manager_is_told_where_there_is_one(tmp_path, monkeypatch):
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     assert not notify("READY=1")
-    for path in (str(tmp_path / "notify"), "@blockwright test notify"):
+    for path in (str(tmp_path / "notify"), f"@blockwright test notify {os.getpid()}"):
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-            manager.settimeout(10)
+            manager.settimeout(60)
             manager.bind(path.replace("@", "\0"))
             monkeypatch.setenv("NOTIFY_SOCKET", path)
             notify_ready("two\nlines")

@@ -27,7 +27,6 @@ def content():
 @pytest.fixture
 def proxy(content, monkeypatch):
     monkeypatch.setattr(cloud, "_RETRIES", 1)
-    monkeypatch.setattr(cloud, "_SILENCE_S", 1)
     with faulty(content) as proxy:
         yield proxy
 
@@ -115,7 +114,8 @@ def test_the_whole_for_a_range_is_no_range(proxy):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("fault", [Fault(cut=10), Fault(longer=5), Fault(status=503), Fault(status=500)])
-def test_a_part_is_whole_or_an_error(proxy, fault):
+def test_a_part_is_whole_or_an_error(proxy, fault, monkeypatch):
+    monkeypatch.setattr(cloud, "_SILENCE_S", 1)
     objects = open_bucket(proxy.url)
     proxy.fault = first(fault)
     assert objects.get("x", 0, 1000) == DATA[:1000], "once is no reason to give up"

@@ -1,12 +1,17 @@
 """Volumes exported by a process of their own, for who is no root: written to, with snapshots, grown, let go."""
 
+import contextlib
 import os
 import signal
+import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
 from blockwright.errors import FormatError, InUse, NotFound, ReadOnly, Unavailable
+from blockwright.journal import Journal
 from blockwright.nbd.client.connect import connect
 from blockwright.volume import State, create_pool, open_pool
 from blockwright.volume.file import export, exposure
@@ -58,6 +63,36 @@ def test_an_export_is_written_to_while_a_snapshot_is_taken_and_it_grows(pool):
     assert exporter(pool, "b") is None
     after = b"behind" + pattern(1)[6:] + bytes(SIZE - 4) + b"last"
     assert contents(pool) == {"a": pattern(1), "b": after, "c": b"before" + pattern(1)[6:]}
+
+
+_ENDS_SLOWLY = """
+import signal, sys, time
+from blockwright.journal import Journal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+journal = Journal(sys.argv[1])
+lease = journal.take(sys.argv[2], {"path": "nbd+unix:///v?socket=s", "socket": ""})
+print(flush=True)
+signal.sigwait([signal.SIGTERM])
+journal.give_back(lease)
+time.sleep(1)
+"""
+
+
+def test_an_exporter_that_takes_its_time_to_end_has_no_client(tmp_path, monkeypatch):
+    """Its lease is given back when nobody is connected, and what it has to write may take longer."""
+    path, volume = str(tmp_path / "journal"), SimpleNamespace(id=7, name="v")
+    words = [sys.executable, "-c", _ENDS_SLOWLY, path, export.lease_name(7)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE) as process, contextlib.closing(Journal(path)) as journal:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"\n"
+
+        def clock():  # more passes than clients are waited for, as soon as there is none
+            return 0.0 if export.lease_of(journal, 7) else export.CLIENTS_S + 1
+
+        monkeypatch.setattr(export, "time", SimpleNamespace(monotonic=clock, sleep=time.sleep))
+        export.stop(journal, volume)
+        assert process.wait(60) == 0
+        assert export.lease_of(journal, 7) is None
 
 
 @pytest.mark.slow

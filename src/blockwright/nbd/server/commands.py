@@ -183,8 +183,8 @@ class Commands:
             except Exception as error:  # noqa: BLE001 - whatever a device raises is the client's to know
                 reply.ended(error)
                 answer = b""
-            self._send(answer or self._end(reply), ticket)
             self._record(reply, 0 if request.command == Command.BLOCK_STATUS else request.length)
+            self._send(answer or self._end(reply), ticket)
 
         if not self._run(cost, job):
             self._refuse(request)

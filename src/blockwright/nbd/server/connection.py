@@ -70,7 +70,16 @@ class Connection:
         self._run: SessionRun | None = None
         self._cut_off: Ending | None = None
         self.peer = peer
-        self.export: str | None = None
+        self._view: ClientView | None = None
+        self._export: str | None = None
+        self.over = False
+        """Whether the client is gone: it counts no more, though its thread may still have to say why."""
+
+    @property
+    def export(self) -> str | None:
+        """The export that the client's session is of, from before it hears of that; None where it has had none."""
+        joined = None if self._view is None else self._view.joined
+        return self._export if joined is None else joined.export.name
 
     def serve(self) -> Ending:
         """Serve the client until its session ends, close the stream, and return why it ended. Never raises."""
@@ -81,6 +90,7 @@ class Connection:
         except Exception as error:  # noqa: BLE001 - also a bug of ours, or of a device: one client must not end others
             ending = ended_by(error)
         finally:
+            self.over = True
             self._stream.close()
         ending = self._cut_off or ending
         self._options.metrics.count("ended", ending.how)
@@ -109,6 +119,7 @@ class Connection:
         view = ClientView(
             self._catalogue, self.peer, options.limits, self._log, self._stopping, metrics=options.metrics
         )
+        self._view = view
         with view:
             return self._negotiate(view)
 
@@ -127,8 +138,8 @@ class Connection:
         if session is None:
             return ENDED_HANDSHAKE
         assert view.joined is not None, "a session begins only where it was counted"
-        self.export = session.export.name
-        self._log("session", export=self.export, tls=session.tls, **_framing_fields(session))
+        self._export = session.export.name
+        self._log("session", export=self._export, tls=session.tls, **_framing_fields(session))
         return self._session(session, view.joined)
 
     def _session(self, session: Session, served: Served) -> Ending:

@@ -50,7 +50,9 @@ class InFlight:
             del self._since[ticket]
             self._bytes -= cost
             self._changed.notify_all()
-        self._budget.give_back(cost)  # also nothing: whoever waits for the others' bytes may be alone now
+            # Also nothing: whoever waits for the others' bytes may be alone now. And before anybody learns that
+            # nothing is under way here: what has ended holds no bytes any more.
+            self._budget.give_back(cost)
 
     def wait_until_empty(self, timeout_s: float | None = None) -> bool:
         """Return whether everything was answered within the time."""

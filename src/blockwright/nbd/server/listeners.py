@@ -30,6 +30,8 @@ MAX_INHERITED: Final = 64
 _HOST_PORT: Final = re.compile(r"(?:\[(?P<six>[^]]*)\]|(?P<host>[^:]*)):(?P<port>[0-9]{1,5})")
 _PORT_ONLY: Final = re.compile(r"[0-9]{1,5}")
 _MAX_PORT: Final = 65535
+_ATTEMPTS: Final = 16
+"""Ports that are tried for one that is free on each address of a host."""
 _MAX_VSOCK: Final = (1 << 32) - 1
 
 
@@ -102,10 +104,21 @@ def listen_tcp(host: str, port: int = PORT) -> list[Listener]:
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise UsageError(f"{host[:200]}: has no address to listen on: {(reason or 'unknown').lower()}") from None
+    addresses = [(family, address) for family, _, _, _, address in dict.fromkeys(found)]
+    for _ in range(0 if port else _ATTEMPTS - 1):
+        with suppress(InUse):  # free on the first address, and somebody else's on another one
+            return _listen_on_all(addresses, host, port)
+    return _listen_on_all(addresses, host, port)
+
+
+def _listen_on_all(
+    addresses: Iterable[tuple[int, tuple[int | str, ...] | tuple[int, bytes]]], host: str, port: int
+) -> list[Listener]:
+    """Return a listener for each of the addresses that this machine has."""
     made: list[Listener] = []
     missing: OSError | None = None
     try:
-        for family, _, _, _, address in dict.fromkeys(found):
+        for family, address in addresses:
             if made and not port:
                 address = (address[0], made[0].uri.port, *address[2:])  # noqa: PLW2901 - the port that was free
             try:

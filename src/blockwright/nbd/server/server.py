@@ -69,7 +69,7 @@ class Server:
     def connections(self) -> list[Connection]:
         """The connections under way."""
         with self._lock:
-            return list(self._connections)
+            return [each for each in self._connections if not each.over]
 
     @property
     def bytes_in_flight(self) -> int:
@@ -139,8 +139,6 @@ class Server:
             with self._lock:
                 del self._connections[connection]
             self._refuse(stream, peer, NO_THREAD)
-            return
-        self.options.metrics.count("accepted")
 
     def _refuse(self, stream: Stream, peer: Peer, reason: str) -> None:
         self.options.metrics.count("refused", reason)
@@ -167,15 +165,16 @@ class Server:
 
     def _over_limit(self, connection: Connection) -> str:
         limits = self.options.limits
-        with self._lock:
-            if len(self._connections) >= limits.connections:
-                return "too many connections"
-            by_peer = Counter(each.peer.key for each in self._connections)
+        connections = self.connections
+        if len(connections) >= limits.connections:
+            return "too many connections"
+        by_peer = Counter(each.peer.key for each in connections)
         if by_peer[connection.peer.key] >= limits.connections_by_address:
             return "too many connections of one address"
         return ""
 
     def _run(self, connection: Connection) -> None:
+        self.options.metrics.count("accepted")  # before the client can know
         self.options.log("connected", peer=str(connection.peer))
         try:
             connection.serve()

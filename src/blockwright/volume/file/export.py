@@ -126,9 +126,13 @@ def stop(journal: Journal, volume: VolumeInfo) -> None:
         raise InUse(f"{volume.name}: is mounted")
     if device:
         nbd.detach(path)
-    end = time.monotonic() + (CLIENTS_S if path and not device else STOP_S)
+    last = time.monotonic() + STOP_S
+    end = last - STOP_S + CLIENTS_S if path and not device else last
     while lease.owner.alive:
         if time.monotonic() >= end:
+            if end < last and lease_of(journal, volume.id) is None:  # given back: nobody is connected, and it ends
+                end = last
+                continue
             who = "a client is connected" if path and not device else f"process {lease.owner.pid} does not end"
             raise InUse(f"{volume.name}: {path}: is in use: {who}")
         with suppress(ProcessLookupError):  # it has just ended

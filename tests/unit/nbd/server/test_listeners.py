@@ -38,7 +38,7 @@ def test_what_is_no_address_is_refused(text):
 
 def reach(family, address):
     with socket.socket(family, socket.SOCK_STREAM) as client:
-        client.settimeout(5)
+        client.settimeout(60)
         client.connect(address)
 
 
@@ -99,14 +99,44 @@ def test_a_free_port_is_the_same_on_each_address_of_a_name(two_addresses):
             each.close()
 
 
-def test_where_one_address_of_a_name_is_taken_the_others_are_left(two_addresses):
-    (taken,) = listen_tcp_at("127.0.0.2", 0)
+def test_a_port_that_is_free_on_one_address_alone_is_not_taken(two_addresses, monkeypatch):
+    bind, others, made = listeners._bind_tcp, [], []
+
+    def bind_and_lose(family, address, host):
+        made = bind(family, address, host)
+        if not address[1] and len(others) < 3:  # somebody has the port on the other address by now
+            others.extend(listen_tcp_at("127.0.0.2", made.uri.port))
+        return made
+
+    monkeypatch.setattr(listeners, "_bind_tcp", bind_and_lose)
+    try:
+        made += listen_tcp("name", 0)
+        assert len(others) == 3
+        assert [each.socket.getsockname()[0] for each in made] == ["127.0.0.1", "127.0.0.2"]
+        assert len({each.uri.port for each in made}) == 1
+    finally:
+        for each in (*made, *others):
+            each.close()
+
+
+def test_where_one_address_of_a_name_is_taken_the_others_are_left(two_addresses, monkeypatch):
+    bind, bound = listeners._bind_tcp, []
+
+    def note(family, address, host):
+        bound.append(bind(family, address, host))
+        return bound[-1]
+
+    monkeypatch.setattr(listeners, "_bind_tcp", note)
+    for made in listen_tcp("name", 0):  # a port that is free on both
+        made.close()
+    port = made.uri.port
+    (taken,) = listen_tcp_at("127.0.0.2", port)
     with taken:
-        port = taken.getsockname()[1]
+        del bound[:]
         with pytest.raises(InUse, match=f"name:{port}: is in use"):
             listen_tcp("name", port)
-        (free,) = listen_tcp_at("127.0.0.1", port)  # nobody listens there any more
-        free.close()
+        (left,) = bound
+        assert (left.uri.port, left.socket.fileno()) == (port, -1), "nobody listens there any more"
 
 
 def listen_tcp_at(address, port):

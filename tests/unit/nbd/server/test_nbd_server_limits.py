@@ -7,6 +7,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -16,12 +17,14 @@ from blockwright.device.memory import MemoryDevice
 from blockwright.errors import UsageError
 from blockwright.nbd.protocol.server import HandshakeLimits
 from blockwright.nbd.protocol.session import BlockSizes
-from blockwright.nbd.server import connection
+from blockwright.nbd.server import connection as connection_module
+from blockwright.nbd.server import server as server_module
 from blockwright.nbd.server.access import access_list
 from blockwright.nbd.server.catalogue import Catalogue
 from blockwright.nbd.server.connection import Options, serve_connection
 from blockwright.nbd.server.export import Export, Served
 from blockwright.nbd.server.limits import Limits
+from blockwright.nbd.server.metrics import ServerMetrics
 from tests.support.rawnbd import RawClient
 from tests.support.runningserver import running
 
@@ -71,6 +74,54 @@ def test_connections_in_all():
         works(server)
 
 
+def test_who_is_greeted_was_counted():
+    class Late(ServerMetrics):
+        def count(self, event, reason=""):
+            threading.Event().wait(0.2)
+            super().count(event, reason)
+
+    metrics = Late()
+    with running([FINE], metrics=metrics) as server, server.client():
+        assert metrics.events() == {("accepted", ""): 1}
+        assert len(server.server.connections) == 1
+
+
+def test_whose_session_it_is_is_known_before_the_client_hears_of_it(monkeypatch):
+    shake = connection_module.run
+
+    def late(*arguments, **more):
+        found = shake(*arguments, **more)
+        threading.Event().wait(0.2)
+        return found
+
+    monkeypatch.setattr(connection_module, "run", late)
+    with running([Export("disk", MemoryDevice(MIB))]) as server, server.client() as client:
+        assert [each.export for each in server.server.connections] == [None]
+        client.go()  # the only one there is, whatever it is called
+        assert [each.export for each in server.server.connections] == ["disk"]
+    assert server.said("disconnected")["export"] == "disk"
+
+
+def test_who_is_gone_counts_no_more_though_nobody_was_told_yet():
+    """A client that sees the end, or whoever reads the log, may connect again at once."""
+    telling, told = threading.Event(), threading.Event()
+
+    def log(event, /, **_fields):
+        if event == "disconnected" and not telling.is_set():
+            telling.set()
+            assert told.wait(60)
+
+    with running([FINE], connections=1, log=log) as server:
+        try:
+            with server.client() as first:
+                first.go()
+            assert telling.wait(60)
+            assert server.server.connections == []
+            works(server)
+        finally:
+            told.set()
+
+
 def test_connections_of_one_address():
     with running([FINE], connections_by_address=1) as server, server.client() as first:
         first.go()
@@ -111,10 +162,26 @@ def test_a_session_counts_before_its_client_hears_of_it():
         assert server.server.catalogue.all()[0].connections == 2
 
 
+def hurried(server, handshake_s):
+    """Have the clients that come from now on shake hands within so many seconds; nobody else is in a hurry."""
+    options = server.server.options
+    server.server.options = replace(options, limits=replace(options.limits, handshake_s=handshake_s))
+
+
+def dropped(client, data=b""):
+    """Send what the server may not wait for, and return when it has ended the connection."""
+    with contextlib.suppress(ConnectionError):
+        client.sock.sendall(data)
+        while client.sock.recv(1 << 16):
+            pass
+
+
 def test_time_of_a_handshake():
-    with running([FINE], handshake_s=0.2) as server, server.client() as silent, server.client() as other:
+    with running([FINE]) as server, server.client() as other:
         other.go()
-        assert silent.ended()
+        hurried(server, 0.2)
+        with server.client(greet=False) as silent:
+            dropped(silent)
         assert server.said("disconnected")["how"] == "timeout"
         other.request(READ, 1, 0, 512)
         assert other.reply(512)[0] == 0
@@ -122,13 +189,14 @@ def test_time_of_a_handshake():
 
 def test_a_handshake_that_drips_takes_too_long_too():
     """Every byte is in time, and all of them are not."""
-    with running([FINE], handshake_s=0.3) as server, server.client() as client:
-        client.sock.sendall(struct.pack(">QII", 0x49484156454F5054, 77, 60000))
+    with running([FINE], handshake_s=0.3) as server, server.client(greet=False) as client:
+        with contextlib.suppress(ConnectionError):
+            client.sock.sendall(struct.pack(">IQII", 3, 0x49484156454F5054, 77, 60000))
         client.sock.settimeout(0.01)
         while True:
             try:
                 client.sock.sendall(b"x")
-                if not client.sock.recv(1):
+                if not client.sock.recv(100):
                     break
             except TimeoutError:
                 continue
@@ -175,7 +243,8 @@ def test_block_sizes_fit_the_longest_request():
 
 @pytest.mark.parametrize("length", [64 * KIB, 4 * MIB], ids=["short", "in pieces"])
 @pytest.mark.parametrize("device", [FINE.device, Gate(4 * MIB)], ids=["in line", "by workers"])
-def test_time_within_a_request(device, length):
+def test_time_within_a_request(device, length, monkeypatch):
+    monkeypatch.setattr(server_module, "TICK_S", 60.0)  # whoever looks after requests would call it stuck
     exports = [Export("", device), Export("other", MemoryDevice(MIB))]
     with running(exports, request_s=0.2, grace_s=5) as server, server.client() as client, server.client() as other:
         client.go()
@@ -210,9 +279,11 @@ def test_time_of_a_client_that_takes_nothing():
 
 def test_time_of_a_client_that_asks_nothing():
     with running([FINE], idle_s=0.2) as server, server.client() as client:
-        client.go()
-        client.request(READ, 1, 0, 512)
-        client.reply(512)
+        go = struct.pack(">QII", 0x49484156454F5054, 7, 6) + named("")
+        client.sock.sendall(go + struct.pack(">IHHQQI", 0x25609513, 0, READ, 1, 0, 512))  # it is never late
+        while client.option_reply()[1] != ACK:
+            pass
+        assert client.reply(512)[:2] == (0, 1)
         assert client.ended()
         server.said("disconnected", "the peer sent nothing in time")
 
@@ -493,7 +564,7 @@ def test_a_request_that_is_stuck_ends_one_connection_without_a_server(parallelis
 
 
 def test_without_a_limit_nobody_watches(monkeypatch):
-    monkeypatch.setattr(connection, "TICK_S", 0.01)
+    monkeypatch.setattr(connection_module, "TICK_S", 0.01)
     gate = Gate()
     with served_alone(gate, request_s=None) as (client, endings):
         client.go()
@@ -527,9 +598,9 @@ def test_one_connection_that_nobody_can_watch_is_refused(monkeypatch):
 
 
 def test_each_end_has_its_kind():
-    def ends(act, **more):
+    def ends(act, *, greet=True, **more):
         with running([FINE], **more) as server:
-            with server.client() as client:
+            with server.client(greet=greet) as client:
                 act(client, server)
             found = server.said("disconnected")
             assert server.server.options.metrics.events()["ended", found["how"]] == 1
@@ -572,5 +643,5 @@ def test_each_end_has_its_kind():
     assert ends(hangs_up_within_a_request) == "protocol"
     assert ends(idle, idle_s=0.1) == "timeout"
     assert ends(lambda client, server: client.send_option(1, b"nobody")) == "refused"
-    assert ends(lambda client, server: client.ended(), handshake_s=0.1) == "timeout"
+    assert ends(lambda client, server: dropped(client), greet=False, handshake_s=0.1) == "timeout"
     assert ends(lambda client, server: client.sock.sendall(bytes(16))) == "protocol"

@@ -7,11 +7,14 @@ import struct
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from blockwright.nbd.protocol.replies import StructuredFraming
 from blockwright.nbd.protocol.requests import Request
+from blockwright.nbd.server import flight as flight_module
+from blockwright.nbd.server import inbox as inbox_module
 from blockwright.nbd.server.flight import InFlight
 from blockwright.nbd.server.inbox import LARGEST, SMALLEST, Inbox
 from blockwright.nbd.server.limits import PIECE, ByteBudget, Limits
@@ -102,23 +105,52 @@ def test_who_waits_for_others_is_let_in_when_it_is_alone(cost):
     thread.join(0.2)
     assert entered == [], "others hold all there is, and one request is under way"
     flight.leave(ticket)
-    thread.join(10)
+    thread.join(60)
     assert entered == [ticket + 1]
 
 
-def test_waiting_for_room_takes_no_more_than_its_time():
+def test_waiting_for_room_takes_no_more_than_its_time(monkeypatch):
     """Neither for the connection's own, nor for what all have, nor for both."""
-    budget = ByteBudget(MIB)
-    budget.take(MIB)
-    flight = InFlight(Limits(request_s=2, connection_requests=2), budget)
+    now, waits = [1000.0], []
+    monkeypatch.setattr(flight_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+
+    class Noted(ByteBudget):
+        def take(self, amount, *, timeout_s=None, **more):
+            waits.append(timeout_s)
+            return super().take(amount, timeout_s=0, **more)
+
+    budget = Noted(MIB)
+    ByteBudget.take(budget, MIB)
+    flight = InFlight(Limits(request_s=60, connection_requests=2), budget)
     first, second = flight.enter(0), flight.enter(0)
-    leaving = threading.Timer(1.5, flight.leave, (second,))
+
+    def leave():
+        now[0] += 45
+        flight.leave(second)
+
+    leaving = threading.Timer(0.2, leave)
     leaving.start()
-    began = time.monotonic()
     assert flight.enter(1) is None
-    assert time.monotonic() - began < 3
+    assert waits == [15], "what is left of 60 s when the first wait is over"
     leaving.join()
     flight.leave(first)
+
+
+def test_where_nothing_is_under_way_nothing_is_held():
+    """What a session held counts no more when it has ended, and not a moment later."""
+
+    class Late(ByteBudget):
+        def give_back(self, amount):
+            threading.Event().wait(0.2)
+            super().give_back(amount)
+
+    budget = Late(MIB)
+    flight = InFlight(Limits(), budget)
+    leaving = threading.Thread(target=flight.leave, args=(flight.enter(10),))
+    leaving.start()
+    assert flight.wait_until_empty(60)
+    assert budget.used == 0
+    leaving.join(60)
 
 
 def test_waiting_until_all_is_answered():
@@ -237,45 +269,42 @@ def test_silence_between_requests_and_within_one_have_their_own_times(pair):
         inbox.take_into(memoryview(bytearray(28)))
 
 
-def test_a_request_that_drips_is_late_as_a_whole(pair):
+@pytest.fixture
+def clock(monkeypatch):
+    """What the inbox takes for the time, in seconds; a socket waits for as long as it ever does."""
+    now = [1000.0]
+    monkeypatch.setattr(
+        inbox_module, "time", SimpleNamespace(monotonic=lambda: now[0], perf_counter_ns=time.perf_counter_ns)
+    )
+    return now
+
+
+def test_a_request_that_drips_is_late_as_a_whole(pair, clock):
     stream, peer = pair
-    inbox = inbox_of(stream, request_s=1)
+    inbox = Inbox(stream, Polling(lambda: False), idle_s=None, request_s=30)
     for byte in b"first":
         peer.sendall(bytes([byte]))
         assert inbox.fill(5)
+        clock[0] += 6
     inbox.start += 5
-    peer.sendall(b"s")
-    assert inbox.fill()
-    end = time.monotonic() + 20
-
-    def drip():
-        while time.monotonic() < end:
-            time.sleep(0.2)
-            try:
-                peer.sendall(b"x")
-            except OSError:
-                return
-
-    def fill():
-        while time.monotonic() < end:
-            inbox.fill(64 * KIB)
-
-    dripping = threading.Thread(target=drip)
-    dripping.start()
+    for _ in range(6):
+        peer.sendall(b"x")
+        assert inbox.fill(64 * KIB)
+        clock[0] += 6
+    clock[0] += 1
+    peer.sendall(b"x")
     with pytest.raises(TimeoutError, match="took too long"):
-        fill()
-    peer.shutdown(socket.SHUT_RDWR)
-    dripping.join(30)
+        inbox.fill(64 * KIB)
 
 
-def test_each_request_has_its_own_time(pair):
+def test_each_request_has_its_own_time(pair, clock):
     """A request may begin where another one did, when the buffer was given back to its beginning."""
     stream, peer = pair
-    inbox = Inbox(stream, Polling(lambda: False), idle_s=None, request_s=0.5)
+    inbox = Inbox(stream, Polling(lambda: False), idle_s=None, request_s=30)
     for _ in range(4):
         peer.sendall(b"half")
         assert inbox.fill(8)
-        time.sleep(0.2)
+        clock[0] += 20
         peer.sendall(b"half")
         assert inbox.fill(8)
         inbox.start += 8

@@ -264,7 +264,7 @@ def test_each_command_reaches_the_device_as_it_was_asked_for(flags):
 
 def test_an_answer_waits_for_no_payload(tmp_path):
     device = devices.file(CONTENT, tmp_path)
-    with device, running([Export("", device)], request_s=5) as server, server.client() as client:
+    with device, running([Export("", device)], request_s=25) as server, server.client() as client:
         client.go()
         header = struct.Struct(">IHHQQI")
         asked = header.pack(0x25609513, 0, READ, 1, 0, 512), header.pack(0x25609513, 0, WRITE, 2, 0, 128 * KIB)

@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ from blockwright.device.memory import MemoryDevice
 from blockwright.nbd.server import connection
 from blockwright.nbd.server.connection import Options, serve_connection
 from blockwright.nbd.server.export import Export
+from blockwright.nbd.server.flight import InFlight
 from blockwright.nbd.server.limits import Limits
 from blockwright.nbd.server.outbox import Outbox
 from tests.support.rawnbd import RawClient
@@ -54,6 +56,33 @@ class Stuck(ForwardingDevice):
         super()._write(offset, buffers, durable=durable)
 
 
+@pytest.fixture(autouse=True)
+def refused(monkeypatch):
+    """Room is waited for a moment, and the event set when there was none. Clients and devices have all their time."""
+    refused, enter = threading.Event(), InFlight.enter
+
+    def hurried(flight, cost):
+        flight._limits = replace(flight._limits, request_s=0.3)
+        ticket = enter(flight, cost)
+        if ticket is None:
+            refused.set()
+        return ticket
+
+    monkeypatch.setattr(InFlight, "enter", hurried)
+    return refused
+
+
+def opened_behind(refused, device):
+    """Let the device go on a while behind the refusal."""
+
+    def wait():
+        if refused.wait(60):
+            threading.Event().wait(0.2)
+        device.open.set()
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 class Served:
     """One connection: its client's end, what was logged, and why it ended."""
 
@@ -81,13 +110,13 @@ def served(device, **limits):
             if isinstance(device, Stuck):
                 device.open.set()
         client.sock.close()
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
 
 
 def test_a_request_without_room_is_refused_and_the_others_are_answered():
     device = Stuck()
-    with served(device, connection_requests=1, request_s=0.3) as found:
+    with served(device, connection_requests=1) as found:
         client = found.client
         client.go()
         client.request(READ, 1, 0, 512)
@@ -107,33 +136,34 @@ def test_a_request_without_room_is_refused_and_the_others_are_answered():
     assert [counted[each].errors for each in (FLUSH, WRITE, READ)] == [1, 1, 1]
 
 
-def test_a_write_that_has_room_for_a_part_says_that_it_failed():
+def test_a_write_that_has_room_for_a_part_says_that_it_failed(refused):
     device = Stuck()
-    with served(device, connection_requests=1, request_s=0.3) as found:
+    with served(device, connection_requests=1) as found:
         found.client.go()
         found.client.request(WRITE, 1, 0, 4 * MIB, b"\2" * 4 * MIB)
         found.client.request(DISC)
         device.waiting.acquire()
-        threading.Timer(1, device.open.set).start()
+        opened_behind(refused, device)
         assert found.client.reply() == (errno.ENOMEM, 1, b"")
         assert found.client.ended()
     assert found.endings == [("done", "the client disconnected")]
 
 
-def test_the_refusal_of_a_read_waits_for_what_the_read_has_sent(monkeypatch):
+def test_the_refusal_of_a_read_waits_for_what_the_read_has_sent(monkeypatch, refused):
     """Its first piece is held up on its way out until the second one has waited for too long."""
     post, held = Outbox.post, threading.Event()
 
     def held_up(outbox, data, sent):
         if not held.is_set():
             held.set()
-            threading.Event().wait(1)
+            assert refused.wait(60)
+            threading.Event().wait(0.2)
         post(outbox, data, sent)
 
     monkeypatch.setattr(Outbox, "post", held_up)
     device = Stuck()
     device.open.set()
-    with served(device, connection_requests=1, request_s=0.3) as found:
+    with served(device, connection_requests=1) as found:
         found.client.go(structured=True)
         found.client.request(READ, 1, 0, 2 * MIB)
         (data, _, payload), (error, _, said) = found.client.chunks()
@@ -142,15 +172,15 @@ def test_the_refusal_of_a_read_waits_for_what_the_read_has_sent(monkeypatch):
 
 
 @pytest.mark.parametrize("sent", [100, 3 * MIB])
-def test_a_client_that_hangs_up_within_a_payload_without_room_has_ended(sent):
+def test_a_client_that_hangs_up_within_a_payload_without_room_has_ended(sent, refused):
     device = Stuck()
-    with served(device, connection_requests=1, request_s=0.3) as found:
+    with served(device, connection_requests=1) as found:
         found.client.go()
         found.client.request(READ, 1, 0, 512)
         device.waiting.acquire()
+        opened_behind(refused, device)
         found.client.request(WRITE, 2, 0, 4 * MIB, bytes(sent))
         found.client.sock.shutdown(socket.SHUT_WR)
-        threading.Timer(1, device.open.set).start()
         assert found.client.reply(512)[:2] == (0, 1)
         assert found.client.ended()
     assert found.endings == [("protocol", "the client hung up within a request")]
@@ -162,7 +192,7 @@ def test_a_long_request_waits_for_the_others_bytes_and_is_refused_in_time():
     fine = ForwardingDevice(fine, traits=fine.traits.__class__(parallelism=4, waits=Waits.ALWAYS))
     exports = [Export("stuck", stuck), Export("", fine)]
     with (
-        running(exports, bytes_in_flight=2 * MIB, request_s=1) as server,
+        running(exports, bytes_in_flight=2 * MIB) as server,
         server.client() as greedy,
         server.client() as other,
     ):

@@ -74,7 +74,7 @@ def test_nothing_of_a_reply_follows_its_end(monkeypatch):
 
 def test_a_client_that_takes_nothing_keeps_no_other_from_a_serial_device():
     export = Export("", Waiting(64 * MIB, parallelism=1))
-    with running([export], grace_s=0) as server, server.client() as lazy, server.client(timeout=10) as other:
+    with running([export], grace_s=0) as server, server.client() as lazy, server.client(timeout=60) as other:
         lazy.go()
         lazy.request(READ, 1, 0, 32 * MIB)
         lazy.take(16)  # its reply is on its way, and does not fit any buffer
