@@ -32,6 +32,9 @@ JOINED: Final = 16 * KiB
 _TICK_S: Final = 1.0
 """How often the receiving thread looks at the clock, where no deadline is nearer."""
 
+_SETTLE_S: Final = 1.0
+"""How long replies that nobody waits for are taken before a server is told goodbye."""
+
 _LEAVE_S: Final = 5.0
 """How long whoever receives or sends may take to leave a stream that has ended."""
 
@@ -153,16 +156,27 @@ class Connection:
         self._lose(list(self._pending.values()))
 
     def close(self) -> None:
-        """Take leave where that is still possible, and close the stream; no call may be out."""
-        if self.failure is None:
-            goodbye = PendingCall(Command.DISC, 0, 0)
-            self._stream.set_timeout(0.1, 0.1)
-            with suppress(OSError):
-                self._stream.send(encode(goodbye, self.session))
-        self.fail(ConnectionLost("the connection is closed"))
-        self._wait_for_receiver()
-        _wait_for(self._sending)
-        self._stream.close()
+        """Take leave where that is still possible, and close the stream; no call may be out that somebody waits for.
+
+        Replies to those that nobody waits for are taken first: nbdkit 1.32 aborts, with all its clients, where one
+        has left before a reply is sent.
+        """
+        try:
+            if self._pending and self.failure is None and self._receiving.acquire(timeout=_SETTLE_S):
+                try:
+                    self._settle(time.monotonic() + _SETTLE_S)
+                finally:
+                    self._receiving.release()
+            if self.failure is None:
+                goodbye = PendingCall(Command.DISC, 0, 0)
+                self._stream.set_timeout(0.1, 0.1)
+                with suppress(OSError):
+                    self._stream.send(encode(goodbye, self.session))
+        finally:
+            self.fail(ConnectionLost("the connection is closed"))
+            self._wait_for_receiver()
+            _wait_for(self._sending)
+            self._stream.close()
 
     # -- sending -----------------------------------------------------------------------------------------------
 
@@ -189,6 +203,11 @@ class Connection:
             self._stream.send_parts(parts)
 
     # -- receiving: by the thread that holds ``_receiving`` ------------------------------------------------------
+
+    def _settle(self, ends: float) -> None:
+        """Receive what comes of all that is out; where it does not come in time, the connection is given up."""
+        while self._pending and self.failure is None:
+            self._receive(ends)
 
     def _receive(self, ends: float | None) -> None:
         """Wait for bytes, and wake those whose replies they complete."""
