@@ -428,7 +428,7 @@ def test_eight_processes_get_eight_devices(tmp_path):
     workers = [context.Process(target=_attach_and_report, args=(image, barrier, queue)) for image in images]
     for worker in workers:
         worker.start()
-    found = [queue.get(timeout=60) for _ in workers]
+    found = [queue.get(timeout=120) for _ in workers]
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0

@@ -247,7 +247,7 @@ def test_four_processes_that_map_one_image_have_the_same_partitions(disk):
     workers = [context.Process(target=_add_and_report, args=(disk, barrier, queue)) for _ in range(4)]
     for worker in workers:
         worker.start()
-    found = [queue.get(timeout=60) for _ in workers]
+    found = [queue.get(timeout=120) for _ in workers]
     for worker in workers:
         worker.join(60)
         assert worker.exitcode == 0
