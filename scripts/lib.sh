@@ -185,6 +185,20 @@ ensure_venv() {
     printf '%s\n' "$wanted $key" >"$venv/.blockwright"
 }
 
+# ensure_fuzz: what fuzzing needs besides, alone: to install blockwright once more would take it away for a moment from
+# tests that run in the same environment.
+ensure_fuzz() {
+    "$venv/bin/python" -c 'import atheris' 2>/dev/null && return
+    mkdir -p "$cache"
+    "$venv/bin/python" - "$repo/pyproject.toml" >"$cache/fuzz.txt" <<'END'
+import sys, tomllib
+with open(sys.argv[1], "rb") as file:
+    print(*tomllib.load(file)["project"]["optional-dependencies"]["fuzz"], sep="\n")
+END
+    quietly pip "$venv/bin/python" -m pip install -q --disable-pip-version-check -r "$cache/fuzz.txt" ||
+        fail "pip could not install atheris (see above; $cache/log/pip.log)"
+}
+
 # Debian's python3 makes no virtual environment with pip in it until python3-venv is there.
 make_venv() {
     local python=$1 version wheel

@@ -4,11 +4,12 @@ import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
-from types import TracebackType
+from types import SimpleNamespace, TracebackType
 
 import hypothesis
 import pytest
 
+from blockwright.testing import device
 from tests.support.tools import under_ci
 
 _HERE = Path(__file__).parent
@@ -22,6 +23,14 @@ hypothesis.settings.register_profile("default", _always)
 # The same cases for the same tree: what lets a change in must not depend on chance. Elsewhere they are new ones.
 hypothesis.settings.register_profile("ci", _always, max_examples=200, derandomize=True, database=None)
 hypothesis.settings.load_profile("ci" if under_ci() else "default")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Have ``check_device`` take the same cases too, where it is given no seed."""
+    if under_ci():
+        patch = pytest.MonkeyPatch()
+        patch.setattr(device, "secrets", SimpleNamespace(randbits=lambda _bits: 1))
+        config.add_cleanup(patch.undo)
 
 
 # A shell starts what it leaves in the background deaf to SIGINT, and so would be every program of the tests.

@@ -55,14 +55,14 @@ def half_way(output):
 
 def test_interrupted_it_leaves_nothing(output, half_way):
     half_way.send_signal(signal.SIGINT)
-    assert half_way.wait(30) == 130
+    assert half_way.wait(60) == 130
     assert os.listdir(output.parent) == ["out.img"]
     assert output.read_bytes() == b"before"
 
 
 def test_killed_it_leaves_the_final_name_alone(output, half_way):
     half_way.kill()
-    half_way.wait(30)
+    half_way.wait(60)
     assert output.read_bytes() == b"before"
     left = set(os.listdir(output.parent)) - {"out.img"}
     assert all(name.startswith(".out.img.") and name.endswith(".partial") for name in left)

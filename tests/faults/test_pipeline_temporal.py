@@ -70,7 +70,7 @@ class Asking:
             self.error = error
 
     def result(self) -> Outcome:
-        self.thread.join(60)
+        self.thread.join(100)
         assert not self.thread.is_alive()
         assert self.error is None, self.error
         assert self.outcome is not None
@@ -118,7 +118,7 @@ def test_a_worker_is_killed_and_the_next_one_goes_on(home, tmp_path, server, whe
     asking = Asking(request(docker_archive(tmp_path)), server)
     with worker_killed_at(server, "a", where) as first:
         assert first.stdout.readline() == "met\n"
-        assert first.wait(20) == -signal.SIGKILL
+        assert first.wait(60) == -signal.SIGKILL
     with open_pool(POOL) as driver:
         made = [each.id for each in driver.list() if where == "create: done"]
     with worker(server, "a"):
@@ -143,7 +143,7 @@ def test_a_worker_is_killed_at_every_place(home, tmp_path, server):
         asking = Asking(request(docker_archive(tmp_path, f"{number}.tar"), activate=True), server)
         with worker_killed_at(server, "a", where) as first:
             assert first.stdout.readline() == "met\n", where
-            assert first.wait(20) == -signal.SIGKILL
+            assert first.wait(60) == -signal.SIGKILL
         with worker(server, "a"):
             outcome = asking.result()
         assert sum(each.attempt for each in outcome.receipts) == len(outcome.receipts) + 1, where
@@ -174,11 +174,14 @@ def test_two_who_ask_at_once_are_one_run_and_a_worker_of_another_host_takes_no_s
 def test_it_is_cancelled_where_it_is_and_begun_again(home, tmp_path, server):
     path = docker_archive(tmp_path)
     words = ("fetch-and-create", path, "--pool", POOL, "--scan", "off", "--temporal", server, "--on", "a")
-    with worker_killed_at(server, "a", "create: filling", "wait") as slow:
+    go_on = tmp_path / "go-on"
+    with worker_killed_at(server, "a", "create: filling", f"until {go_on}") as slow:
         with subprocess.Popen([*COMMAND, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asked:
             assert slow.stdout.readline() == "met\n"
             asked.send_signal(signal.SIGINT)
-            _, told = asked.communicate(timeout=30)
+            assert slow.stdout.readline() == "told\n"
+            go_on.touch()
+            _, told = asked.communicate(timeout=100)
         assert asked.returncode == 130
         assert told.splitlines()[-1] == "blockwright: interrupted"
     assert volumes() == []
@@ -198,8 +201,8 @@ def test_others_who_wait_hear_of_it(home, tmp_path, server):
     from blockwright.pipeline.temporal.server import Server
     from blockwright.pipeline.temporal.words import workflow_of
 
-    wanted = request(docker_archive(tmp_path))
-    with worker_killed_at(server, "a", "create: filling", "wait") as slow:
+    wanted, go_on = request(docker_archive(tmp_path)), tmp_path / "go-on"
+    with worker_killed_at(server, "a", "create: filling", f"until {go_on}") as slow:
         asking = Asking(wanted, server)
         assert slow.stdout.readline() == "met\n"
 
@@ -208,7 +211,9 @@ def test_others_who_wait_hear_of_it(home, tmp_path, server):
             await client.get_workflow_handle(workflow_of("a", wanted.run_of(identify(wanted)))).cancel()
 
         asyncio.run(cancel())
-        asking.thread.join(30)
+        assert slow.stdout.readline() == "told\n"
+        go_on.touch()
+        asking.thread.join(100)
     assert isinstance(asking.error, Cancelled), asking.error
     assert volumes() == []
 

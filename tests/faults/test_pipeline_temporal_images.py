@@ -59,7 +59,7 @@ def test_a_run_is_stopped_and_taken_up_again(home, tmp_path, server):
         assert slow.stdout.readline() == "told\n"
         go_on.touch()
         assert parsed("image", "cancel", name, *there(server))["state"] == "cancelled"
-        asking.thread.join(30)
+        asking.thread.join(100)
         assert isinstance(asking.error, Cancelled), asking.error
     assert volumes() == []
     assert left(home) == []
@@ -100,7 +100,7 @@ def test_who_is_away_has_not_stopped(home, tmp_path, server):
     name = name_of(wanted)
     with worker(server, "b"):  # decides what comes next
         asking = Asking(wanted, server)
-        end = time.monotonic() + 30
+        end = time.monotonic() + 100
         while True:
             words = [*COMMAND, "image", "cancel", name, *there(server), "--wait", "0.5"]
             done = subprocess.run(words, check=False, capture_output=True, text=True)
@@ -110,7 +110,7 @@ def test_who_is_away_has_not_stopped(home, tmp_path, server):
         assert done.returncode == 1
         assert "has not stopped in 0.5 seconds: a worker of a stops it" in done.stderr
         with worker(server, "a"):
-            asking.thread.join(30)
+            asking.thread.join(100)
     assert isinstance(asking.error, Cancelled), asking.error
 
 
@@ -262,7 +262,7 @@ def test_a_worker_that_wakes_late_makes_nothing_twice(home, tmp_path, server, wh
         assert asleep.stdout.readline() == "met\n"
         first = attempt_of(wanted)
         with worker(server, "a"):
-            end = time.monotonic() + 30
+            end = time.monotonic() + 100
             while attempt_of(wanted) == first:  # it is given up, and the next one waits for the lock
                 assert time.monotonic() < end
                 time.sleep(0.05)

@@ -33,7 +33,7 @@ def test_who_asks_and_workers_of_which_one_is_killed_share_a_trace(home, tmp_pat
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as asked:
         with worker_killed_at(server, "a", "create: filled") as first:
             assert first.stdout.readline() == "met\n"
-            first.wait(20)
+            first.wait(60)
         with worker(server, "a") as second:
             assert asked.communicate(timeout=150)[0]
     found = spans.all()

@@ -131,7 +131,7 @@ class GuestRun:
                 environment=environment,
                 disks=disks,
                 memory=int(os.environ.get(MEMORY, "512")),
-                timeout=float(os.environ.get(TIMEOUT, "1200")),
+                timeout=float(os.environ.get(TIMEOUT, "2400")),
             )
         finally:
             _take_measurements(share)

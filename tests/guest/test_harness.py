@@ -28,7 +28,7 @@ def outcomes(tmp_path):
             env={**os.environ, harness.FILES: "selftest_*.py", **environment},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=250,
             check=False,
         )
         assert done.returncode in (0, 1), done.stdout + done.stderr

@@ -50,7 +50,7 @@ def test_qemu_reads_what_we_read(pool, tmp_path):
     for name in ("s1", "s0", "s2"):
         pool.remove(name)
         _hold(pool, tmp_path)
-    assert os.listdir(tmp_path / "p-volumes")[0].endswith(".raw")
+    assert {each.rpartition(".")[2] for each in os.listdir(tmp_path / "p-volumes")} == {"raw"}
 
 
 def test_what_qemu_writes_to_an_active_volume_is_read(pool, tmp_path):

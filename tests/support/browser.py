@@ -6,15 +6,16 @@ import http.client
 import json
 import os
 import shutil
-import socket
 import subprocess
 import time
 
 import pytest
 
+from tests.support.ports import free_port
+
 _KEY = "element-6066-11e4-a52e-4f735466cecf"
 KEYS = {"Tab": "\ue004", "Enter": "\ue007", "Left": "\ue012", "Up": "\ue013", "Right": "\ue014", "Down": "\ue015"}
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def require_browser():
@@ -97,7 +98,7 @@ class Browser:
 
 
 def _call(port, method, path, body):
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
     with contextlib.closing(connection):
         connection.request(method, path, None if body is None else json.dumps(body).encode())
         value = json.load(connection.getresponse())["value"]
@@ -110,8 +111,7 @@ def _call(port, method, path, body):
 def browsing(directory):
     """Start a browser whose files are kept in ``directory``, and yield it."""
     require_browser()
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     log = directory / "chromedriver.log"
     arguments = [
         "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars",

@@ -6,6 +6,7 @@ Knows: how the two programs are asked. Refuses to know: what we say; a test comp
 import os
 import random
 import re
+import resource
 import socket
 import stat
 import subprocess
@@ -101,14 +102,23 @@ it marks the file system valid after that; a tree of extents that could be short
 FUTURE = re.compile(r"^Superblock last (?:mount|write) time [^?]*is in the future\.\nFix\? no$", re.MULTILINE)
 """What e2fsck asks about times that a clock has not come to yet. Nothing is damaged by them, and it exits with 0."""
 PATIENCE_S = 20
-"""Seconds after which e2fsck has met what it cannot get over: an inode table in block 0, for one."""
+"""Seconds of a processor after which e2fsck has met what it cannot get over: an inode table in block 0, for one."""
+SLEEP_S = 100
+"""The same, where it waits: for another host that a block of multiple mount protection tells of."""
 
 
 def e2fsck_complains(image: Path) -> bool:
     """Whether `e2fsck -fn` finds damage, or does not get through."""
     command = [tool("e2fsck"), "-fn", str(image)]
     try:
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False)
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=SLEEP_S,
+            check=False,
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_CPU, (PATIENCE_S, PATIENCE_S)),
+        )
     except subprocess.TimeoutExpired:
         return True
     text = (done.stdout + done.stderr).decode("utf-8", "replace")

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from blockwright.errors import NotFound
 from blockwright.system.linux import loop
+
+PATIENCE_S = 60.0
 
 
 def why_not() -> str:
@@ -50,3 +53,16 @@ def attached(path: Path) -> list[str]:
         return [each.path for each in loop.find(path)]
     except NotFound:
         return []
+
+
+def became_free(path: Path, device: str = "") -> bool:
+    """Whether the kernel lets go of a file by itself: who looks through all devices has each open for a moment.
+
+    With `device` that one is looked at alone.
+    """
+    end = time.monotonic() + PATIENCE_S
+    while (found := attached(path)) and (not device or device in found):
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.001)
+    return True

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from blockwright.tree.node import Directory, File, Node, Special, Symlink, walk
+from tests.support.loops import became_free
 from tests.support.tools import run
 
 CHUNK = 1 << 20
@@ -25,10 +26,12 @@ def mounted(image: Path, at: Path, options: str = "ro") -> Iterator[Path]:
     if done.returncode and ("failed to setup loop device" in done.stderr or "permission denied" in done.stderr):
         pytest.skip(f"cannot mount here: {done.stderr.strip()}")
     assert not done.returncode, done.stderr
+    device = run(["findmnt", "-n", "-o", "SOURCE", at]).stdout.strip()
     try:
         yield at
     finally:
         run(["umount", at])
+        assert became_free(image, device), f"{device} is still attached"
 
 
 def differences(root: Directory, at: Path, *, ignore: frozenset[bytes] = frozenset({b"lost+found"})) -> list[str]:

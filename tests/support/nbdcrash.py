@@ -116,7 +116,7 @@ class CrashServer:
     def close(self) -> None:
         self.stop()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(60)
             assert not thread.is_alive(), "a server's thread is stuck"
 
     def __enter__(self) -> Self:
@@ -200,7 +200,7 @@ class CrashServer:
             sock.sendall(answer)
             if self.rules.hang_up(request):
                 return
-        sock.settimeout(30)
+        sock.settimeout(60)
         while file.read(1):
             pass
 

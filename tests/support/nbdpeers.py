@@ -14,7 +14,7 @@ import pytest
 
 from tests.support.tools import tool
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 GREETING = b"NBDMAGIC"
 
 

@@ -14,7 +14,7 @@ REPLY_MAGIC = 0x0003E889045565A9
 class RawClient:
     """A connected socket, with the greeting read unless `greet` is False."""
 
-    def __init__(self, sock: socket.socket, *, greet: bool = True, flags: int = 3, timeout: float = 30) -> None:
+    def __init__(self, sock: socket.socket, *, greet: bool = True, flags: int = 3, timeout: float = 60) -> None:
         self.sock = sock
         sock.settimeout(timeout)
         if greet:
@@ -24,7 +24,7 @@ class RawClient:
     @classmethod
     def at(cls, path: str | os.PathLike[str], **more: Any) -> Self:
         sock = socket.socket(socket.AF_UNIX)
-        sock.settimeout(30)
+        sock.settimeout(60)
         sock.connect(os.fspath(path))
         try:
             return cls(sock, **more)

@@ -2,38 +2,17 @@
 
 import json
 import os
-import random
 import re
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
+from tests.support.ports import free_port
 from tests.support.tools import find, missing, tool
-
-_EPHEMERAL = Path("/proc/sys/net/ipv4/ip_local_port_range")
-_LOWEST = 10_000
-
-
-def free_port() -> int:
-    """Return a port for a server that takes none of its own choice, and may need seconds until it listens.
-
-    None of those that the kernel gives to whoever connects: another test's client would have it by then.
-    """
-    try:
-        end = int(_EPHEMERAL.read_text().split()[0])
-    except OSError:
-        end = 32_768
-    chance = random.SystemRandom()  # other runs of the tests choose too
-    for _ in range(1000):
-        port = chance.randrange(_LOWEST, max(end, _LOWEST + 1000))
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no port is free")
 
 
 @contextmanager

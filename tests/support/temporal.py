@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from tests.support.command import COMMAND
-from tests.support.servers import free_port
+from tests.support.ports import free_port
 from tests.support.tools import missing
 
 START_S = 60
-HEARTBEAT_S = 2.0
+HEARTBEAT_S = 6.0
+"""A worker is heard of each second: so one whose machine stands still for some is not taken for dead."""
 _KILLED_AT = """
 import asyncio, os, signal, sys, time
 from blockwright.errors import Cancelled
@@ -47,8 +48,6 @@ def checkpoint(name):
         while how.startswith("until ") and not os.path.exists(how[6:]):
             heard = heard or bool(contexts) and told()
             time.sleep(0.05)
-        if how == "wait":
-            time.sleep(2)
 async def main():
     client = await connect(Server(address))
     over = asyncio.Event()
@@ -107,7 +106,7 @@ def worker(
 
 @contextmanager
 def worker_killed_at(address: str, host: str, where: str, how: str = "kill") -> Iterator[subprocess.Popen[str]]:
-    """Run a worker that dies at a checkpoint, or waits there a moment, or for a file; it prints `met` then.
+    """Run a worker that dies at a checkpoint, or waits there for a file; it prints `met` then.
 
     One that waits for a file prints `told` when it hears that what it does is not wanted any more.
     """
@@ -126,6 +125,6 @@ def _end(process: subprocess.Popen[str]) -> None:
     process.send_signal(signal.SIGCONT)
     process.terminate()
     try:
-        process.wait(60)
+        process.wait(START_S)
     finally:
         process.kill()

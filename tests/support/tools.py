@@ -131,7 +131,7 @@ def run(
     *,
     ok: Sequence[int] = (0,),
     input: str | bytes | None = None,  # noqa: A002 - subprocess's own name for it
-    timeout: float = 60,
+    timeout: float = 120,
     cwd: str | os.PathLike[str] | None = None,
     env: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:

@@ -187,7 +187,7 @@ def test_a_wait_ends_with_its_device(disks, timeout_s):
     ready.wait()
     time.sleep(0.3)  # so that it most often waits by now
     ours("remove", "x", "--retry")
-    waiter.join(30)
+    waiter.join(60)
     assert failed == ["x: no such device-mapper device"]
 
 
@@ -207,7 +207,7 @@ def test_a_wait_ends_with_a_signal(disks, options):
         assert waiter.poll() is None
         time.sleep(0.01)
     waiter.terminate()
-    assert waiter.communicate(timeout=30)[1] == b"blockwright: interrupted\n"
+    assert waiter.communicate(timeout=60)[1] == b"blockwright: interrupted\n"
     assert waiter.returncode == 130
 
 

@@ -365,19 +365,37 @@ def test_one_process_serves_and_attaches(mount):
 
 
 def test_what_takes_long_to_store_is_waited_for(tmp_path):
-    with nbdpeers.nbdkit(tmp_path, "--threads=8", "--filter=delay", "memory", "32M", "wdelay=1") as server:
+    with nbdpeers.nbdkit(tmp_path, "--threads=8", "--filter=delay", "memory", "32M", "wdelay=2") as server:
         attached = nbd.attach(server.uri(), connections=1)
         reader = os.open(attached.path, os.O_RDONLY)  # while it is open the kernel has no reason to store anything
         fd = os.open(attached.path, os.O_RDWR)
         for place in range(0, 40 * MiB // 4, 256 * KiB):
             os.pwrite(fd, b"x" * 4096, place)
         os.close(fd)
-        timer = threading.Timer(1.0, os.close, [reader])
+        timer = threading.Timer(0.5, os.close, [reader])
         timer.start()
-        attached.detach(timeout_s=1.5)
+        attached.detach(timeout_s=7.0)  # storing takes 10 s, and a guest that stands still for a while is no user
         timer.join()
         with nbd.attach(server.uri(), read_only=True) as again:
             assert read(again.path, 10 * MiB)[:: 256 * KiB] == b"x" * 40
+
+
+def test_who_uses_it_behind_what_took_long_to_store_is_waited_for_too(image, monkeypatch):
+    """As udevd does, which looks into a device that somebody wrote to: the time is counted from there."""
+    stored = driver.detach.__globals__["_claimed"]
+    limit_s = 4.0
+    with by_unix(image) as server:
+        attached = nbd.attach(server.uri)
+        reader = os.open(attached.path, os.O_RDONLY)
+
+        def slowly(*words):
+            fd = stored(*words)
+            time.sleep(limit_s + 0.1)
+            threading.Timer(0.3, os.close, [reader]).start()
+            return fd
+
+        monkeypatch.setitem(driver.detach.__globals__, "_claimed", slowly)
+        attached.detach(timeout_s=limit_s)
 
 
 def test_the_server_is_told_to_store_it_when_it_is_detached(tmp_path):

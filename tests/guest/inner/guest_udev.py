@@ -27,7 +27,7 @@ def udevd():
     control = Path("/run/udev/control")
     running = subprocess.Popen([daemon, "--resolve-names=never"], stdin=subprocess.DEVNULL)
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not control.exists():
             assert running.poll() is None
             assert time.monotonic() < end
@@ -35,12 +35,12 @@ def udevd():
         yield settle
     finally:
         running.terminate()
-        running.wait(30)
+        running.wait(60)
         shutil.rmtree("/run/udev")
 
 
 def settle():
-    run([tool("udevadm"), "settle", "--timeout=60"])
+    run([tool("udevadm"), "settle", "--timeout=120"], timeout=150)
 
 
 def known(path):

@@ -54,7 +54,11 @@ def test_the_kernel_has_it_as_a_device(tmp_path, monkeypatch):
 def test_the_whole_conformance_list_over_vsock(tmp_path):
     with serving(sparse(tmp_path / "disk.img", 8 * MiB), "--vsock", str(PORT)):
         done = subprocess.run(
-            [*COMMAND, "nbd", "check", LOCAL], capture_output=True, text=True, timeout=120, check=False
+            [*COMMAND, "nbd", "check", "--timeout", "60", LOCAL],
+            capture_output=True,
+            text=True,
+            timeout=250,
+            check=False,
         )
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"\b0 failed", done.stdout) or "failed" not in done.stdout

@@ -2,6 +2,7 @@
 
 import lzma
 import os
+import random
 import struct
 from pathlib import Path
 
@@ -72,8 +73,8 @@ def test_grub_mkimage_packs_the_same_payload(tmp_path: Path) -> None:
 def test_objcopy_takes_the_sections_out_of_an_image(tmp_path: Path) -> None:
     stub = debian_loaders(tmp_path / "loaders", "linuxx64.efi.stub") / "linuxx64.efi.stub"
     sections = {
-        ".linux": BytesContent(os.urandom(100_001)),
-        ".initrd": BytesContent(os.urandom(70_000)),
+        ".linux": BytesContent(random.Random(1).randbytes(100_001)),
+        ".initrd": BytesContent(random.Random(2).randbytes(70_000)),
         ".cmdline": BytesContent(b"quiet"),
         ".osrel": BytesContent(b"ID=test\n"),
     }

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import random
 import re
 import subprocess
 from pathlib import Path
@@ -32,9 +33,9 @@ def source(tmp_path: Path) -> Path:
     root = tmp_path / "source"
     (root / "bin").mkdir(parents=True)
     (root / "boot").mkdir()
-    (root / "bin" / "sh").write_bytes(ELF + os.urandom(300_000))
-    (root / "boot" / "vmlinuz-6.1").write_bytes(program() + os.urandom(100_000))
-    (root / "large").write_bytes(os.urandom(9_000_000))
+    (root / "bin" / "sh").write_bytes(ELF + random.Random(1).randbytes(300_000))
+    (root / "boot" / "vmlinuz-6.1").write_bytes(program() + random.Random(2).randbytes(100_000))
+    (root / "large").write_bytes(random.Random(3).randbytes(9_000_000))
     with open(root / "sparse", "wb") as file:
         file.truncate(20 << 20)
         file.seek(10 << 20)

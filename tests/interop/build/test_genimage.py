@@ -1,7 +1,7 @@
 """genimage's files: the same tables as genimage makes, and what is refused or told."""
 
 import json
-import os
+import random
 from pathlib import Path
 
 import pytest
@@ -80,8 +80,8 @@ def board(tmp_path: Path) -> Path:
     (tmp_path / "root/etc/hostname").write_text("board")
     (tmp_path / "root/home/me/notes").write_text("notes")
     (tmp_path / "input/zImage").write_text("kernel")
-    (tmp_path / "input/u-boot.bin").write_bytes(os.urandom(300_000))
-    (tmp_path / "input/raw.bin").write_bytes(os.urandom(300_032))
+    (tmp_path / "input/u-boot.bin").write_bytes(random.Random(1).randbytes(300_000))
+    (tmp_path / "input/raw.bin").write_bytes(random.Random(2).randbytes(300_032))
     return tmp_path
 
 

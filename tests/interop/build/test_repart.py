@@ -112,7 +112,7 @@ def test_files_are_put_into_file_systems(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     tree.mkdir()
     (tree / "hello").write_text("hello")
-    (tmp_path / "blob").write_bytes(os.urandom(8192))
+    (tmp_path / "blob").write_bytes(random.Random(1).randbytes(8192))
     files = {
         "1.conf": f"[Partition]\nType=esp\nFormat=vfat\nCopyFiles={tree}:/EFI\nSizeMinBytes=40M\nSizeMaxBytes=40M\n",
         "2.conf": f"[Partition]\nCopyFiles={tree}:/\\\n  \nMakeDirectories=/usr/x /home\nMinimize=best\n",

@@ -27,7 +27,7 @@ def image(tmp_path):
 def greets(path):
     """Whether the server greets: it listens before it opens the image, and greets behind that."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(20)
+        connection.settimeout(60)
         try:
             connection.connect(str(path))
             return connection.recv(8) == b"NBDMAGIC"
@@ -45,7 +45,7 @@ def holding(tmp_path, image):
         argv = [tool("qemu-nbd"), "--format=raw", "--persistent", f"--socket={path}", *options, str(image)]
         process = subprocess.Popen(argv)
         started.append(process)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not greets(path):
             assert process.poll() is None, "qemu-nbd ended"
             assert time.monotonic() < deadline, "qemu-nbd does not serve"
@@ -55,7 +55,7 @@ def holding(tmp_path, image):
     yield start
     for process in started:
         process.kill()  # qemu-nbd loses a SIGTERM that comes before its main loop
-        process.wait(20)
+        process.wait(60)
 
 
 def qemu_io(image, command, *options, ok=(0,)):
@@ -85,7 +85,7 @@ def test_force_unlocked_overrides(image, holding):
 def test_it_is_free_when_qemu_has_gone(image, holding):
     process = holding()
     process.kill()
-    process.wait(20)
+    process.wait(60)
     with FileDevice(image, writable=True) as device:
         device.write(0, b"x")
 

@@ -105,7 +105,7 @@ def test_damage_gives_errors_of_ours(name, tmp_path):
         for offset, _old, new in mutation.patches:
             data[offset : offset + len(new)] = new
         for size in (9 * MiB, 2 * MiB):
-            started = time.monotonic()
+            started = time.process_time()  # what others do meanwhile is not counted
             device = MemoryDevice(content=bytes(data).ljust(9 * MiB, b"\0"))
             try:
                 minimum_size(device)
@@ -115,7 +115,7 @@ def test_damage_gives_errors_of_ours(name, tmp_path):
                 pass
             except Exception as error:
                 raise AssertionError(f"replay: {name}, number {number}, to {size}: {mutation}") from error
-            assert time.monotonic() - started < MAX_SECONDS, f"replay: {name}, number {number}, to {size}"
+            assert time.process_time() - started < MAX_SECONDS, f"replay: {name}, number {number}, to {size}"
     assert 0 < worked < 2 * ROUNDS
 
 

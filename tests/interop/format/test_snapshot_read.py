@@ -58,7 +58,7 @@ def test_each_reads_as_qemu_img_reads_it(image, tmp_path, name, size):
     assert document("inspect", text, *allow)["size"] == expected.stat().st_size
     blockwright("convert", f"{image}:512,1024#snapshot={name}", tmp_path / "part", *allow)
     assert (tmp_path / "part").read_bytes() == expected.read_bytes()[512:1536]
-    with serving(text, *allow, "--socket", tmp_path / "s") as server:
+    with serving(text, *allow, "--socket", tmp_path / "sock") as server:
         blockwright("convert", server.uri, tmp_path / "served")
         assert document("nbd", "info", server.uri)["flags"] & TransmissionFlag.READ_ONLY
     assert (tmp_path / "served").read_bytes() == expected.read_bytes()

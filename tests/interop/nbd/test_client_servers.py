@@ -5,6 +5,7 @@ import json
 import random
 import socket
 import threading
+from itertools import count
 
 import pytest
 
@@ -228,24 +229,29 @@ def test_inspecting_and_reading_files_over_nbd(tmp_path):
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
 def test_tcp(tmp_path, host):
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.socket(family) as probe:
-            probe.bind((host, 0))
-            port = probe.getsockname()[1]
+        listener = socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
     except OSError:
         pytest.skip(f"no {host} here")
+    port = listener.getsockname()[1]
     (tmp_path / "disk").write_bytes(b"t" * 4096)
-    with (
-        qemu_nbd(tmp_path, "-f", "raw", tmp_path / "disk") as server,
-        socket.create_server((host, port), family=family) as listener,
-    ):
+    with listener, qemu_nbd(tmp_path, "-f", "raw", tmp_path / "disk") as server:
         relay = threading.Thread(target=_relay, args=(listener, str(server.path)), daemon=True)
         relay.start()
         shown = f"[{host}]" if ":" in host else host
         with connect(f"nbd://{shown}:{port}/") as device:
             assert device.read(0, 4096) == b"t" * 4096
-        relay.join(30)
+        relay.join(60)
+
+
+def test_a_server_survives_clients_that_leave_behind_hints(tmp_path):
+    """nbdkit 1.32 often aborts where it has a reply to send, and the client has gone."""
+    with nbdkit(tmp_path, "--no-sr", "memory", "1M") as server:
+        for _ in range(200):
+            with connect(server.uri()) as device:
+                for _ in range(16):
+                    device.prefetch(0, 4096)
+        assert describe(server.uri()).session.export.size == SIZE
 
 
 def test_a_server_killed_under_load_loses_nothing_that_was_flushed(tmp_path, monkeypatch):
@@ -256,12 +262,14 @@ def test_a_server_killed_under_load_loses_nothing_that_was_flushed(tmp_path, mon
     stripe, turns, workers = 64 * KiB, 30, 4
     errors = []
     with nbdkit(tmp_path, "file", disk) as server, connect(server.uri(), writable=True) as device:
-        finished = threading.Event()
+        enough = threading.Event()
 
         def work(number):
             own = random.Random(number)
             try:
-                for turn in range(turns):
+                for turn in count():
+                    if turn >= turns and enough.is_set():
+                        return
                     offset = (number * 16 + turn % 16) * stripe
                     content = own.randbytes(stripe)
                     device.write(offset, content)
@@ -276,18 +284,21 @@ def test_a_server_killed_under_load_loses_nothing_that_was_flushed(tmp_path, mon
         threads = [threading.Thread(target=work, args=(number,)) for number in range(workers)]
         for thread in threads:
             thread.start()
-        while any(thread.is_alive() for thread in threads) and device.reconnects < 5:
-            seen = device.reconnects
-            server.kill()
-            server.start()
-            while device.reconnects == seen and any(thread.is_alive() for thread in threads):
-                finished.wait(0.01)
+        try:
+            while all(thread.is_alive() for thread in threads) and device.reconnects < 5:
+                seen = device.reconnects
+                server.kill()
+                server.start()
+                while device.reconnects == seen and all(thread.is_alive() for thread in threads):
+                    enough.wait(0.01)
+        finally:
+            enough.set()
         for thread in threads:
             thread.join(120)
             assert not thread.is_alive()
         if errors:
             raise errors[0]
-        assert device.reconnects >= 1
+        assert device.reconnects >= 5
 
 
 def test_fast_zeroes_are_refused_where_they_are_slow(tmp_path):
@@ -318,7 +329,7 @@ def _relay(listener, path):
         back = threading.Thread(target=_pump, args=(server, client), daemon=True)
         back.start()
         _pump(client, server)
-        back.join(30)
+        back.join(60)
 
 
 def _pump(source, target):

@@ -19,10 +19,11 @@ from blockwright.nbd.server.listeners import closing_all, listen_unix
 from blockwright.nbd.server.server import Server
 from blockwright.nbd.uri import NbdUri
 from blockwright.units import MiB
+from tests.support.ports import free_port
 from tests.support.tools import run, tool
 
 SIZE = 64 * MiB
-STARTS_S = 30
+STARTS_S = 60
 LONG_S = 60.0
 """For checks that a server answers."""
 SHORT_S = 2.0
@@ -107,10 +108,8 @@ def nbd_server(directory):
     path, image, pid = directory / "nbds", directory / "nbds.img", directory / "pid"
     image.touch()
     os.truncate(image, SIZE)
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]  # it listens to one beside the Unix socket
-    (directory / "conf").write_text(
-        f"[generic]\nunixsock={path}\nport={port}\nlistenaddr=127.0.0.1\nallowlist=true\n"
+    (directory / "conf").write_text(  # it listens to a port beside the Unix socket
+        f"[generic]\nunixsock={path}\nport={free_port()}\nlistenaddr=127.0.0.1\nallowlist=true\n"
         f"[disk]\nexportname={image}\nflush=true\nfua=true\ntrim=true\n"
     )
     run([tool("nbd-server"), "-C", directory / "conf", "-p", pid])

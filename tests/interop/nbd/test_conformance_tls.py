@@ -66,7 +66,9 @@ def test_our_own_server(certificates, mode):
     with Server([Export("disk", MemoryDevice(SIZE))], [listener], options):
         inside = results(parse_uri(f"nbds://localhost:{port}/disk?tls-certificates={certificates}"))
         outside = results(NbdUri("tcp", "disk", host="localhost", port=port))
-        told = command(["nbd", "check", f"nbds://localhost:{port}/disk?tls-certificates={certificates}"])
+        told = command(
+            ["nbd", "check", "--timeout", "60", f"nbds://localhost:{port}/disk?tls-certificates={certificates}"]
+        )
     assert failed(inside) == {}
     assert failed(outside) == {}
     assert told == 0

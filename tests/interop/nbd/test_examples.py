@@ -29,7 +29,7 @@ def example(name, *arguments):
             assert said["uri"], process.stderr.read()
             yield said
             process.send_signal(signal.SIGINT)
-            said["out"], errors = process.communicate(timeout=30)
+            said["out"], errors = process.communicate(timeout=60)
             assert process.returncode == 0, errors
             assert errors == ""
         finally:

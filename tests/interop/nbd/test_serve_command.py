@@ -16,11 +16,13 @@ from contextlib import ExitStack
 import pytest
 
 from tests.support.command import COMMAND, UNMEASURED, blockwright, files_in
+from tests.support.ports import free_port
 from tests.support.rawnbd import RawClient
 from tests.support.serving import serving
 from tests.support.tools import run, tool
 
 MIB = 1 << 20
+CONNECTIONS = ("connections", 'export_connections{export="disk"}')
 
 
 @pytest.fixture
@@ -171,7 +173,7 @@ def test_ends_with_its_parent(image, tmp_path):
         assert parent.stdout.readline().startswith("nbd+unix")
         pid = int(parent.stdout.readline())
         parent.kill()
-    for _ in range(600):  # the socket goes away as the last thing it does
+    for _ in range(1200):  # the socket goes away as the last thing it does
         if not os.path.exists(tmp_path / "s"):
             break
         time.sleep(0.05)
@@ -395,25 +397,24 @@ def test_exports_are_reloaded_and_sessions_go_on(image, tmp_path):
 
 
 def test_metrics_are_scraped(image, tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     arguments = (image, "--name", "disk", "--socket", tmp_path / "s", "--metrics", f"127.0.0.1:{port}")
     with serving(*arguments) as server:
         run([tool("qemu-io"), "-f", "raw", "-c", "read 0 1M", "-c", "write 0 64k", server.uri])
         with RawClient.at(tmp_path / "s") as client:
             client.go("disk")
-            until = time.monotonic() + 30
+            until = time.monotonic() + 60
             while True:
                 with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
                     assert answer.headers["Content-Type"].startswith("text/plain; version=0.0.4")
                     text = answer.read().decode()
                 samples = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
-                # The server hears a little later than qemu-io ends that it has gone.
-                if samples["blockwright_nbd_connections"] == "1" or time.monotonic() > until:
+                # The server hears a little later than qemu-io ends that it has gone, also between the two.
+                counted = [samples[f"blockwright_nbd_{each}"] for each in CONNECTIONS]
+                if counted == ["1", "1"] or time.monotonic() > until:
                     break
                 time.sleep(0.01)
-    assert samples["blockwright_nbd_connections"] == "1"
-    assert samples['blockwright_nbd_export_connections{export="disk"}'] == "1"
+    assert counted == ["1", "1"]
     assert int(samples['blockwright_nbd_request_bytes_total{export="disk",command="write"}']) == 65536
     assert int(samples['blockwright_nbd_request_bytes_total{export="disk",command="read"}']) >= MIB
 
@@ -448,4 +449,4 @@ def test_our_own_probe_finds_nothing(image, tmp_path, how):
     }[how]
     more = [] if how in ("read-only", "directory") else ["--write"]
     with serving(*arguments, "--socket", tmp_path / "s", "--log", "off") as server:
-        blockwright("nbd", "check", *more, server.uri)
+        blockwright("nbd", "check", "--timeout", "60", *more, server.uri)

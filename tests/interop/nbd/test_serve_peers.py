@@ -137,7 +137,7 @@ def test_nbdfuse_carries_a_real_file_system(image, tmp_path):
         command = [tool("nbdfuse"), "-P", str(tmp_path / "pid"), str(disk), server.uri]
         with subprocess.Popen(command) as process:
             try:
-                for _ in range(600):
+                for _ in range(1200):
                     if (tmp_path / "pid").exists() or process.poll() is not None:
                         break
                     threading.Event().wait(0.05)
@@ -152,7 +152,7 @@ def test_nbdfuse_carries_a_real_file_system(image, tmp_path):
             finally:
                 run([tool("fusermount3"), "-u", disk], ok=(0, 1))
                 process.terminate()
-                process.wait(30)
+                process.wait(60)
         run([tool("nbdcopy"), server.uri, tmp_path / "copy.img"])
     run([tool("e2fsck"), "-fn", tmp_path / "copy.img"])
     run([tool("debugfs"), "-R", f"dump /content {tmp_path / 'back'}", tmp_path / "copy.img"])
@@ -241,7 +241,7 @@ def test_a_reload_under_load_drops_nobody(image, tmp_path):
                 exports.write_text(text.format(f"b{number}"))
                 server.signal(signal.SIGHUP)
                 server.said(lambda line, wanted=number + 1: sum("reloaded" in each for each in server.log) >= wanted)
-            found = report(process.communicate(timeout=60)[0])
+            found = report(process.communicate(timeout=120)[0])
         assert process.returncode == 0
         assert found["jobs"][0]["error"] == 0
 

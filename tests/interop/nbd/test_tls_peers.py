@@ -78,7 +78,7 @@ class Served:
 
     def reasons(self):
         """Why sessions ended, when all have by themselves: a client may be gone before the server has seen why."""
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while self.server.connections and time.monotonic() < end:
             time.sleep(0.01)
         self.server.stop()
@@ -190,9 +190,9 @@ def test_keys_are_updated_within_a_session(made):
         stderr=subprocess.STDOUT,
     )
     try:
-        listener.settimeout(30)
+        listener.settimeout(60)
         stream = SocketStream(listener.accept()[0])
-        stream.set_timeout(30, 30)
+        stream.set_timeout(60, 60)
         tls, _ = server_start_tls(made["good"])(stream, None)
         with closing(tls):
             for turn in range(3):
@@ -228,7 +228,7 @@ def reply(stream):
 def entered(uri):
     """A stream in transmission, inside TLS, with simple replies."""
     stream = dial(uri)
-    stream.set_timeout(30, 30)
+    stream.set_timeout(60, 60)
     try:
         receive_exactly(stream, wire.GREETING.size, NEVER)
         stream.send(wire.CLIENT_FLAGS.pack(3) + option(wire.Option.STARTTLS))
@@ -279,7 +279,7 @@ def started(argv, path):
     """A server of others that listens at a Unix socket."""
     process = subprocess.Popen([str(each) for each in argv], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while not listens(path):
             if process.poll() is not None or time.monotonic() > end:
                 pytest.fail(f"{argv[0]} did not start: {process.stderr.read().decode()}", pytrace=False)

@@ -9,15 +9,14 @@ import time
 import pytest
 
 from tests.support.command import blockwright
+from tests.support.ports import free_port
 from tests.support.tools import run, tool
 
 
 @pytest.fixture
 def registry(tmp_path, request):
     """A registry's address. With the parameter ``password`` it asks for one."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{probe.getsockname()[1]}"
+    host = f"127.0.0.1:{free_port()}"
     config = {
         "version": 0.1,
         "log": {"level": "error"},
@@ -33,7 +32,7 @@ def registry(tmp_path, request):
         [tool("docker-registry"), "serve", tmp_path / "registry.json"], stderr=subprocess.DEVNULL
     )
     try:
-        for _ in range(300):
+        for _ in range(600):
             with socket.socket() as probe:
                 if probe.connect_ex(("127.0.0.1", int(host.rpartition(":")[2]))) == 0:
                     break

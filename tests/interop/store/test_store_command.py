@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -14,6 +15,7 @@ import urllib.request
 import pytest
 
 from tests.support.command import COMMAND, blockwright, document
+from tests.support.ports import free_port
 from tests.support.registry import Content, digest, layer
 from tests.support.tools import run
 
@@ -23,9 +25,7 @@ pytest.importorskip("moto.server", reason="moto is not installed")
 @pytest.fixture(scope="module")
 def s3():
     """The environment of a client of a server with the bucket `bucket`, and its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     server = subprocess.Popen(
         [sys.executable, "-c", "from moto.server import main; main()", "-H", "127.0.0.1", "-p", str(port)],
@@ -65,7 +65,7 @@ def put(bucket, key, data):
 def tree(tmp_path):
     (tmp_path / "tree/etc").mkdir(parents=True)
     (tmp_path / "tree/etc/motd").write_text("hello\n")
-    (tmp_path / "tree/blob").write_bytes(os.urandom(3 << 20))
+    (tmp_path / "tree/blob").write_bytes(random.Random(1).randbytes(3 << 20))
     return tmp_path / "tree"
 
 
@@ -99,7 +99,8 @@ def test_an_archive_in_a_bucket_is_a_source(bucket, tree, tmp_path):
 
 
 def test_an_object_is_an_image_of_any_format(bucket, tmp_path):
-    (tmp_path / "raw.img").write_bytes(os.urandom(5000) + bytes(1 << 20) + os.urandom(60536 - 5000))
+    chance = random.Random(2)
+    (tmp_path / "raw.img").write_bytes(chance.randbytes(5000) + bytes(1 << 20) + chance.randbytes(60536 - 5000))
     run(["qemu-img", "convert", "-O", "qcow2", tmp_path / "raw.img", tmp_path / "disk.qcow2"])
     for name in ("raw.img", "disk.qcow2"):
         put(bucket, f"images/{name}", (tmp_path / name).read_bytes())
@@ -113,11 +114,11 @@ def test_an_object_is_an_image_of_any_format(bucket, tmp_path):
 
 def test_a_bucket_is_served_and_a_dead_writer_is_taken_over_from(bucket, tmp_path):
     url, path = "s3://bucket/disks/served", tmp_path / "socket"
-    (tmp_path / "disk.img").write_bytes(os.urandom(1 << 20) + bytes(3 << 20))
+    (tmp_path / "disk.img").write_bytes(random.Random(3).randbytes(1 << 20) + bytes(3 << 20))
     blockwright("convert", tmp_path / "disk.img", url)
     server = subprocess.Popen([*COMMAND, "serve", url, "--socket", path])
     try:
-        for _ in range(300):
+        for _ in range(600):
             if path.exists():
                 break
             time.sleep(0.1)
@@ -252,6 +253,6 @@ def test_who_waits_for_a_store_hears_an_interruption(bucket, tmp_path, monkeypat
         with silent.accept()[0] as asked:
             asked.recv(1)
             process.send_signal(signal.SIGINT)
-            _, told = process.communicate(timeout=20)
+            _, told = process.communicate(timeout=60)
     assert (process.returncode, told) == (130, b"blockwright: interrupted\n")
     assert os.listdir(tmp_path) == []

@@ -5,13 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 from blockwright.system.linux import loop
 from blockwright.system.linux.registry import Registry
 from blockwright.units import MiB
 from tests.support.killed import fork, killed_at_every_step
-from tests.support.loops import attached, needs_loop, sparse
+from tests.support.loops import attached, became_free, needs_loop, sparse
 from tests.support.tools import run, tool
 
 pytestmark = needs_loop
@@ -19,13 +18,6 @@ pytestmark = needs_loop
 
 def names():
     return [record.name for record in Registry("loop").records()]
-
-
-def became_free(image):
-    deadline = time.monotonic() + 10
-    while attached(image) and time.monotonic() < deadline:
-        time.sleep(0.001)
-    return not attached(image)
 
 
 def test_killed_between_any_two_steps(image, tmp_path):
@@ -116,7 +108,7 @@ def test_a_device_in_use_is_told_and_kept_for_later(image):
         assert f"process {holder.pid}" in result.held[0]
         assert names() == [os.path.basename(path)]
     finally:
-        holder.communicate("\n", timeout=30)
+        holder.communicate("\n", timeout=60)
     assert became_free(image)  # its last user closed it
     loop.gc()
     assert names() == []

@@ -210,6 +210,36 @@ def test_a_lock_that_an_interrupt_left_taken_keeps_nobody_from_closing(monkeypat
     assert closed == [stream]
 
 
+@pytest.mark.parametrize("answered", [True, False])
+def test_replies_that_nobody_waits_for_are_taken_before_goodbye(monkeypatch, answered):
+    """A server that is told to go while it has one to send may end altogether; one that is silent is left."""
+    monkeypatch.setattr(connection_module, "_LEAVE_S", 60.0 if answered else 0.01)
+    said, order = [simple(1), simple(2)], []
+
+    def receive(buffer):
+        if not answered:
+            raise TimeoutError
+        head = said.pop(0)
+        buffer[: len(head)] = head
+        order.append("reply")
+        return len(head)
+
+    class Noted(Told):
+        def send(self, data, *, more=False):
+            order.append(Command(int.from_bytes(data[6:8], "big")))
+
+        def close(self):
+            order.append("closed")
+
+    connection = Connection(Noted(receive), PLAIN)
+    for _ in range(2):
+        connection.start_unwaited(PendingCall(Command.CACHE, 0, 512))
+    connection.close()
+    replies = ["reply", "reply"] if answered else []
+    assert order == [Command.CACHE, Command.CACHE, *replies, Command.DISC, "closed"]
+    assert connection.load == 0
+
+
 def test_the_task_of_receiving_goes_on_to_the_next_who_waits():
     """Replies come in the order of asking; each thread but the first must take over from the one before."""
     calls = [read(4)[0] for _ in range(8)]

@@ -141,7 +141,7 @@ def detach(
     fd = -1 if force else _claimed(number, path, timeout_s, end)
     try:
         if fd >= 0:
-            end = max(end, time.monotonic() + _MAX_PAUSE_S)  # storing took its time
+            end = time.monotonic() + timeout_s  # storing took its own
             blkdev.delete_partitions(fd, path, blkdev.partitions(path), timeout_s=timeout_s)
             _wait_until_quiet(number, path, end)
         if _is_same(state.state(number), found):  # the kernel disconnects whatever it is by then
@@ -149,7 +149,7 @@ def detach(
     finally:
         if fd >= 0:
             os.close(fd)
-    _wait_until_free(found, path, max(end, time.monotonic() + _MAX_PAUSE_S))
+    _wait_until_free(found, path, time.monotonic() + timeout_s)
     ownership.forget(found)
     told(logger).info("detached %s", path)
     return True
