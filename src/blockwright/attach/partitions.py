@@ -58,7 +58,7 @@ def table_of(path: str | os.PathLike[str], *, logger: Logger | None = None) -> A
     try:
         device = open_path(name)
     except (FileNotFoundError, NotADirectoryError):
-        raise NotFound(f"{name}: no such file or device{meant_as_disk(name)}") from None
+        raise NotFound(f"{name}: no such file or device{meant_as_disk(os.fsdecode(name))}") from None
     with device, naming(name):
         table = tables.read(device, sector_size=sector_size_of(device))
     told(logger).debug("%s: %s with %d partitions", name, table.kind, len(table.partitions))

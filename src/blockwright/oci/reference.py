@@ -32,6 +32,10 @@ _OF_DISKS: Final = frozenset(
     {"az", "file", "gs", "http", "https", "mem", "nbd", "nbds", "null", "s3", "volume", "vol", "volumes"}
 )
 """What stands before the colon of addresses of disks, or is mistaken for it."""
+_DEVICE: Final = re.compile(
+    r"(?:dev/)?(?:disk|dm-|hd|loop|mmcblk|nbd|nvme|sd|sr|vd|xvd)[a-z]{0,2}[0-9]*(?:[np][0-9]+)*:[0-9]{1,3}"
+)
+"""What is likelier a partition of a device without its directory."""
 _MAX: Final = 512
 _MAX_PATH: Final = 200
 """Characters of a path that a message tells."""
@@ -96,7 +100,8 @@ def meant_as_disk(text: str) -> str:
     if found is None or not all(map(_is_plain, filter(None, (found.name, found.tag)))):
         return ""
     folder, slash, _ = text.partition("/")
-    if found.kind == "registry" and (_has_suffix(text) or (slash and os.path.lexists(folder))):
+    in_folder = slash and os.path.lexists(folder)
+    if found.kind == "registry" and (in_folder or _has_suffix(text) or _DEVICE.fullmatch(text)):
         return ""
     return f": if a container image is meant, 'build {found.name} -o disk.img{found.option}' makes a disk of it"
 
@@ -136,8 +141,8 @@ def _written(text: str) -> _Written | None:
 
 
 def _is_plain(text: str) -> bool:
-    """Whether a shell takes the word for what it is."""
-    return re.fullmatch(r"[A-Za-z0-9@%+=:,./_-]+", text) is not None
+    """Whether a shell, and a command, take the word for what it is."""
+    return re.fullmatch(r"[A-Za-z0-9@%+=:,./_][A-Za-z0-9@%+=:,./_-]*", text) is not None
 
 
 def _has_suffix(path: str) -> bool:

@@ -206,7 +206,7 @@ def test_a_failure_behind_the_entry_gives_nothing_back(monkeypatch):
 
 @pytest.mark.parametrize("more", [False, True], ids=["closed then", "written on"])
 def test_the_rest_of_a_grain_that_was_cut_is_no_room(more):
-    """In a damaged file; what is written there stays, whatever fails, and no grain comes to lie there."""
+    """In a damaged file; once it is written it stays, whatever fails, and no grain comes to lie there."""
     file = new(64 * MIB)
     with open_sparse(Lent(file), writable=True) as disk:
         disk.write(0, b"a" * (64 * KIB))

@@ -141,7 +141,7 @@ def detach(
     fd = -1 if force else _claimed(number, path, timeout_s, end)
     try:
         if fd >= 0:
-            end = time.monotonic() + timeout_s  # storing took its own
+            end = _another(timeout_s)  # storing took its own
             blkdev.delete_partitions(fd, path, blkdev.partitions(path), timeout_s=timeout_s)
             _wait_until_quiet(number, path, end)
         if _is_same(state.state(number), found):  # the kernel disconnects whatever it is by then
@@ -149,10 +149,15 @@ def detach(
     finally:
         if fd >= 0:
             os.close(fd)
-    _wait_until_free(found, path, time.monotonic() + timeout_s)
+    _wait_until_free(found, path, _another(timeout_s))
     ownership.forget(found)
     told(logger).info("detached %s", path)
     return True
+
+
+def _another(timeout_s: float) -> float:
+    """Return the end of a time limit that begins now; the kernel has a moment in any case."""
+    return time.monotonic() + max(timeout_s, _MAX_PAUSE_S)
 
 
 def _is_same(now: NbdState | None, found: NbdState) -> bool:
